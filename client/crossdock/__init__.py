@@ -1,0 +1,55 @@
+"""Crossdock: a remote shuffle service. What an executor imports.
+
+    import crossdock
+
+    cluster = crossdock.connect(["http://127.0.0.1:7070"], token=…)
+    job = cluster.job("job-uid", owner="runner")
+    shuffle = job.shuffle("words", partitions=200, maps=M)
+    with shuffle.writer(map_id=3) as w:
+        w.write(partition, data, rows=n)
+    for block in shuffle.view().read(partitions=range(8, 12)):
+        block.partition, block.map_id, block.data, block.rows
+"""
+
+from crossdock.cluster import Cluster, connect
+from crossdock.errors import (
+    AccessError,
+    AttemptConflict,
+    BlocksLost,
+    ConfigError,
+    Conflict,
+    CrossdockError,
+    DataCorrupt,
+    Forbidden,
+    FrameError,
+    FrameTooLarge,
+    Gone,
+    JobFenced,
+    JobUnknown,
+    Missing,
+    Overloaded,
+    ProtocolError,
+    QuotaExceeded,
+    ShuffleIncomplete,
+    ShuffleMismatch,
+    ShuffleReleased,
+    ShuffleUnknown,
+    StaleEpoch,
+    Unauthenticated,
+    Unavailable,
+)
+from crossdock.job import Job
+from crossdock.options import Options
+from crossdock.reader import Block, BlockBatch
+from crossdock.shuffle import Shuffle
+from crossdock.view import View
+from crossdock.writer import Writer
+
+__all__ = [
+    "AccessError", "AttemptConflict", "Block", "BlockBatch", "BlocksLost", "Cluster",
+    "ConfigError", "Conflict", "CrossdockError", "DataCorrupt", "Forbidden", "FrameError",
+    "FrameTooLarge", "Gone", "Job", "JobFenced", "JobUnknown", "Missing", "Options",
+    "Overloaded", "ProtocolError", "QuotaExceeded", "Shuffle", "ShuffleIncomplete",
+    "ShuffleMismatch", "ShuffleReleased", "ShuffleUnknown", "StaleEpoch", "Unauthenticated",
+    "Unavailable", "View", "Writer", "connect",
+]  # fmt: skip

@@ -1,0 +1,277 @@
+"""The way in: which workers there are, and calls to all of them."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Self, TypeVar
+
+from crossdock.errors import CrossdockError, ProtocolError, Unavailable
+from crossdock.http import Pool, Timeouts
+from crossdock.job import Job
+from crossdock.options import (
+    Options,
+    check_endpoints,
+    endpoints_from_environment,
+    tls_context,
+    token_source,
+)
+from crossdock.records import JobRecord, Owner, WorkerInfo
+from crossdock.wire import names
+
+T = TypeVar("T")
+
+_FRESH_SECONDS = 2.0
+_CALL_THREADS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Which workers there are, as this client sees it."""
+
+    reachable: Mapping[str, WorkerInfo]
+    """By worker id; `url` is the one that answered."""
+    unreachable: frozenset[str]
+    """URLs that do not answer, and are not lost yet."""
+
+    def writable(self) -> list[str]:
+        """Return ids of workers, those that take frames first."""
+        ranks = {"serving": 0, "full": 1, "draining": 2}
+        return sorted(self.reachable, key=lambda w: (ranks.get(self.reachable[w].state, 3), w))
+
+
+class Cluster:
+    """A connection to a shuffle cluster. Thread-safe; close it, or use it as a context manager."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        pool: Pool,
+        options: Options,
+    ) -> None:
+        """Use `connect`."""
+        self.options = options
+        self.pool = pool
+        self._endpoints = tuple(endpoints)
+        self._lock = threading.Lock()
+        self._jobs: list[Job] = []
+        self._members: Members | None = None
+        self._asked = float("-inf")
+        self._silent_since: dict[str, float] = {}
+        self._calls = ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="crossdock-call")
+        self.pushers = ThreadPoolExecutor(
+            options.push_threads, thread_name_prefix="crossdock-push"
+        )
+        self.fetchers = ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="crossdock-fetch")
+        self.load = PushLoad()
+
+    def job(
+        self,
+        uid: str,
+        *,
+        owner: str | Owner | None = None,
+        lease_seconds: float = 60.0,
+        grace_seconds: float = 300.0,
+        epoch: int = 0,
+        quota_bytes: int = 0,
+    ) -> Job:
+        """Open a job.
+
+        With `owner` this process owns it: it is registered with every worker, and its lease is
+        renewed until the job is closed. Without, this process attaches to a registered job.
+        """
+        names.check_name("job", uid)
+        record = None
+        if owner is not None:
+            record = JobRecord.from_json(
+                {
+                    "owner": str(owner),
+                    "lease_seconds": lease_seconds,
+                    "grace_seconds": grace_seconds,
+                    "epoch": epoch,
+                    "quota_bytes": quota_bytes,
+                }
+            )
+        job = Job(self, uid, record)
+        with self._lock:
+            self._jobs.append(job)
+        return job
+
+    def members(self, *, fresh: bool = False) -> Members:
+        """Return the workers there are, asked for at most every two seconds unless `fresh`.
+
+        Raises:
+            Unavailable: none answers.
+        """
+        with self._lock:
+            members = self._members
+            if members is not None and not fresh:
+                if time.monotonic() - self._asked < _FRESH_SECONDS:
+                    return members
+        members = self._ask_all()
+        with self._lock:
+            self._members = members
+            self._asked = time.monotonic()
+        return members
+
+    def _ask_all(self) -> Members:
+        answers = self._each(self._endpoints, self._ask)
+        reachable: dict[str, WorkerInfo] = {}
+        silent = set()
+        gone: set[str] = set()
+        listed: dict[str, WorkerInfo] = {}
+        problem: CrossdockError | None = None
+        for url, answer in answers.items():
+            if isinstance(answer, Unavailable):
+                silent.add(url)
+                problem = answer
+            elif isinstance(answer, CrossdockError):
+                raise answer
+            else:
+                own, peers = answer
+                reachable[own.id] = replace(own, url=url)
+                for peer in peers:
+                    listed.setdefault(peer.id, peer)
+                    if peer.state == "gone":
+                        gone.add(peer.id)
+        strangers = [p for p in listed.values() if p.id not in reachable and p.id not in gone]
+        strangers = [p for p in strangers if p.url not in silent]
+        for url, answer in self._each([p.url for p in strangers], self._ask).items():
+            if isinstance(answer, tuple):
+                reachable[answer[0].id] = replace(answer[0], url=url)
+            else:
+                silent.add(url)
+        silent -= {p.url for p in listed.values() if p.id in gone}
+        if not reachable:
+            raise problem or Unavailable("no worker answers")
+        return Members(reachable, self._not_lost(silent))
+
+    def _not_lost(self, silent: Iterable[str]) -> frozenset[str]:
+        """Leave out what has been silent for so long that it counts as lost."""
+        now = time.monotonic()
+        with self._lock:
+            self._silent_since = {u: self._silent_since.get(u, now) for u in silent}
+            bound = self.options.loss_after_seconds
+            return frozenset(u for u, t in self._silent_since.items() if now - t < bound)
+
+    def _ask(self, url: str) -> tuple[WorkerInfo, list[WorkerInfo]]:
+        with self.pool.call("GET", url, "/v1/workers") as response:
+            data = json.loads(response.read())
+        try:
+            own = WorkerInfo.from_json(data["self"])
+            return own, [WorkerInfo.from_json(w) for w in data["workers"]]
+        except (KeyError, TypeError) as error:
+            raise ProtocolError(f"{url} is no worker: {error}") from error
+
+    def _each(
+        self, urls: Iterable[str], call: Callable[[str], T]
+    ) -> dict[str, T | CrossdockError]:
+        """Call every URL at once; return what each returned or raised."""
+
+        def guarded(url: str) -> T | CrossdockError:
+            try:
+                return call(url)
+            except CrossdockError as error:
+                return error
+
+        wanted = list(dict.fromkeys(urls))
+        return dict(zip(wanted, self._calls.map(guarded, wanted), strict=True))
+
+    def each_worker(
+        self, members: Members, call: Callable[[str], T]
+    ) -> dict[str, T | CrossdockError]:
+        """Call every reachable worker by its URL, at once; return the outcome by worker id."""
+        by_url = self._each([w.url for w in members.reachable.values()], call)
+        return {w.id: by_url[w.url] for w in members.reachable.values()}
+
+    def url(self, worker: str) -> str:
+        """Return a worker's URL, or raise `Unavailable` while it is not reachable."""
+        for fresh in (False, True):
+            info = self.members(fresh=fresh).reachable.get(worker)
+            if info is not None:
+                return info.url
+        raise Unavailable(f"worker {worker} does not answer")
+
+    def close(self) -> None:
+        """Stop renewing leases, and close all connections and threads. Idempotent."""
+        with self._lock:
+            jobs, self._jobs = self._jobs, []
+        for job in jobs:
+            job.close()
+        for executor in (self.pushers, self.fetchers, self._calls):
+            executor.shutdown(wait=True, cancel_futures=True)
+        self.pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass(slots=True)
+class PushLoad:
+    """How many frames this process is pushing to each worker: a hot one is relieved by others."""
+
+    _pending: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, preferred: Sequence[str]) -> list[str]:
+        """Return the workers in the order to try, and count a push to the first.
+
+        The preferred one, unless it has two more pushes under way than the least busy one.
+        """
+        with self._lock:
+            least = min(preferred, key=lambda w: self._pending.get(w, 0))
+            first = preferred[0]
+            if self._pending.get(first, 0) >= self._pending.get(least, 0) + 2:
+                first = least
+            self._pending[first] = self._pending.get(first, 0) + 1
+            return [first, *(w for w in preferred if w != first)]
+
+    def done(self, worker: str) -> None:
+        """Count a push as ended."""
+        with self._lock:
+            self._pending[worker] -= 1
+
+
+def connect(
+    endpoints: Sequence[str] | None = None,
+    *,
+    token: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    ca_file: str | os.PathLike[str] | None = None,
+    options: Options | None = None,
+) -> Cluster:
+    """Return a cluster, reached through any of its workers.
+
+    Args:
+        endpoints: URLs of workers; default CROSSDOCK_ENDPOINTS (by commas).
+        token: what opens the job; default CROSSDOCK_TOKEN.
+        token_file: a file with the token, read again when it changes; default
+            CROSSDOCK_TOKEN_FILE.
+        ca_file: authority of the workers' certificates, PEM; default CROSSDOCK_CA_FILE, then
+            the system's.
+        options: all other settings.
+
+    Raises:
+        ConfigError: an argument is wrong. Nothing is sent yet.
+    """
+    options = options or Options()
+    pool = Pool(
+        token=token_source(token, token_file),
+        tls=tls_context(ca_file),
+        timeouts=Timeouts(options.connect_seconds, options.stall_seconds),
+    )
+    urls = check_endpoints(endpoints_from_environment() if endpoints is None else endpoints)
+    return Cluster(urls, pool=pool, options=options)

@@ -1,0 +1,291 @@
+"""Every error of Crossdock, on both sides of the wire.
+
+    CrossdockError
+    ├── ConfigError             a setting or argument is wrong; nothing was sent
+    ├── ProtocolError           bytes that are not what docs/protocol.md says
+    │   ├── FrameError          a frame is malformed or damaged
+    │   └── FrameTooLarge       a frame is over the worker's limit
+    ├── AccessError             the token does not open this
+    │   ├── Unauthenticated     no token, or not one of ours, or expired
+    │   └── Forbidden           a good token without the right that is needed
+    ├── Gone                    asking again cannot help
+    │   ├── JobUnknown          no worker was told of this job
+    │   ├── JobFenced           the job was ended
+    │   ├── StaleEpoch          somebody with a higher epoch took the job over
+    │   ├── ShuffleReleased     this generation of the shuffle was released
+    │   ├── ShuffleUnknown      no frame of this shuffle ever came
+    │   └── PlacesUnknown       these places are not registered (the reader registers them again)
+    ├── Conflict                two who both say they are the same
+    │   ├── AttemptConflict     one (map, attempt, seq), two writers or contents
+    │   └── ShuffleMismatch     partitions or settings differ from what the shuffle has
+    ├── BlocksLost              confirmed loss, with the exact (map, attempt) list
+    ├── ShuffleIncomplete       some map has no complete attempt yet
+    ├── QuotaExceeded           the job's own quota is full
+    ├── DataCorrupt             bytes on a disk are not what was acked
+    └── Unavailable             not now; nothing is lost
+        └── Overloaded          a worker pushes back
+
+`code` is stable and travels in HTTP error bodies; `hint` says what to do.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class CrossdockError(Exception):
+    """Base of all errors of Crossdock."""
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+    hint: str = ""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or type(self).hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def to_json(self) -> dict[str, object]:
+        """Return the body of the HTTP error response that carries this error."""
+        return {"code": self.code, "message": self.message, "hint": self.hint}
+
+
+class ConfigError(CrossdockError):
+    """A setting or an argument is wrong; nothing was sent."""
+
+    code = "config"
+    status = 400
+
+
+class ProtocolError(CrossdockError):
+    """Bytes or parameters that are not what docs/protocol.md says."""
+
+    code = "protocol"
+    status = 400
+
+
+class FrameError(ProtocolError):
+    """A frame is malformed or was damaged on its way."""
+
+    code = "frame"
+    hint = "push the frame again; if it fails again, the writer builds it wrongly"
+
+
+class FrameTooLarge(ProtocolError):
+    """A frame is over the worker's limit; the same frame will never be taken."""
+
+    code = "frame_too_large"
+    status = 413
+    hint = "make smaller frames, or raise the worker's --max-frame-bytes"
+
+
+class AccessError(CrossdockError):
+    """The token does not open this."""
+
+    code = "access"
+    status = 403
+
+
+class Unauthenticated(AccessError):
+    """No token, not one of ours, or an expired one."""
+
+    code = "unauthenticated"
+    status = 401
+    hint = "pass token=, or set CROSSDOCK_TOKEN or CROSSDOCK_TOKEN_FILE"
+
+
+class Forbidden(AccessError):
+    """A good token that lacks the right, or is for another job."""
+
+    code = "forbidden"
+
+
+class Gone(CrossdockError):
+    """Asking again cannot help."""
+
+    code = "gone"
+    status = 410
+
+
+class JobUnknown(Gone):
+    """The worker was never told of this job."""
+
+    code = "job_unknown"
+    status = 404
+    hint = "its owner registers it: cluster.job(uid, owner=…)"
+
+
+class JobFenced(Gone):
+    """The job was ended; nothing of it is taken or served any more."""
+
+    code = "job_fenced"
+
+
+class StaleEpoch(Gone):
+    """Somebody with a higher epoch has taken the job over."""
+
+    code = "stale_epoch"
+    status = 409
+
+
+class ShuffleReleased(Gone):
+    """This generation of the shuffle was released."""
+
+    code = "shuffle_released"
+
+
+class ShuffleUnknown(Gone):
+    """No frame of this shuffle ever reached the worker."""
+
+    code = "shuffle_unknown"
+    status = 404
+
+
+class PlacesUnknown(Gone):
+    """The worker does not know these places (any more): register them again."""
+
+    code = "places_unknown"
+    status = 404
+
+
+class Conflict(CrossdockError):
+    """Two who both claim to be the same."""
+
+    code = "conflict"
+    status = 409
+
+
+class AttemptConflict(Conflict):
+    """One (map, attempt, seq) came from two writers, or with two contents."""
+
+    code = "attempt_conflict"
+    hint = "give every try of a map its own attempt number"
+
+
+class ShuffleMismatch(Conflict):
+    """The partition count differs from what the shuffle was made with."""
+
+    code = "shuffle_mismatch"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Missing:
+    """One attempt that a view needs and does not have, and why."""
+
+    map_id: int
+    attempt: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"map {self.map_id} attempt {self.attempt}: {self.reason}"
+
+
+class BlocksLost(CrossdockError):
+    """Confirmed loss. `missing` has exactly the attempts that must run again."""
+
+    code = "blocks_lost"
+    status = 410
+    hint = "run these maps again under new attempts"
+
+    def __init__(self, missing: Sequence[Missing], *, message: str = "", hint: str = "") -> None:
+        self.missing: tuple[Missing, ...] = tuple(sorted(missing))
+        listed = "; ".join(map(str, self.missing[:5]))
+        more = f"; and {len(self.missing) - 5} more" if len(self.missing) > 5 else ""
+        super().__init__(
+            message or f"blocks of {len(self.missing)} attempts are lost: {listed}{more}", hint=hint
+        )
+
+    @property
+    def attempts(self) -> list[tuple[int, int]]:
+        """The lost (map, attempt) pairs, sorted."""
+        return [(m.map_id, m.attempt) for m in self.missing]
+
+    def to_json(self) -> dict[str, object]:
+        rows = [[m.map_id, m.attempt, m.reason] for m in self.missing]
+        return {**super().to_json(), "missing": rows}
+
+
+class ShuffleIncomplete(BlocksLost):
+    """A seal was asked for while some map has no complete attempt; `missing` names the maps."""
+
+    code = "shuffle_incomplete"
+    status = 409
+    hint = "wait for these maps, or run them"
+
+    def __init__(self, missing: Sequence[Missing], *, message: str = "", hint: str = "") -> None:
+        maps = ", ".join(str(m.map_id) for m in sorted(missing)[:10])
+        more = ", …" if len(missing) > 10 else ""
+        text = message or f"{len(missing)} maps have no complete attempt: {maps}{more}"
+        super().__init__(missing, message=text, hint=hint)
+
+
+class QuotaExceeded(CrossdockError):
+    """The job's own quota is full: only releasing its shuffles helps."""
+
+    code = "quota_exceeded"
+    status = 507
+    hint = "release shuffles that are consumed, or raise the job's quota"
+
+
+class DataCorrupt(CrossdockError):
+    """Bytes on a disk are not what was acked."""
+
+    code = "data_corrupt"
+    status = 500
+
+
+class Unavailable(CrossdockError):
+    """Not now. Nothing is lost; the deadline of the call has passed."""
+
+    code = "unavailable"
+    status = 503
+    retry_after_seconds: float = 1.0
+
+
+class Overloaded(Unavailable):
+    """A worker is at one of its limits and pushes back."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 1.0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_seconds = retry_after_seconds
+
+
+def _classes(base: type[CrossdockError]) -> dict[str, type[CrossdockError]]:
+    found = {base.code: base}
+    for sub in base.__subclasses__():
+        found |= _classes(sub)
+    return found
+
+
+def from_response(status: int, headers: Mapping[str, str], body: bytes) -> CrossdockError:
+    """Return the error that a worker's response carries.
+
+    A body that is not ours (a proxy's page, say) becomes `Unavailable` for 502, 503, 504 and 429,
+    else `ProtocolError`.
+    """
+    try:
+        data = json.loads(body)
+        code, message = str(data["code"]), str(data["message"])
+    except (ValueError, KeyError, TypeError):
+        text = body[:200].decode("utf-8", "replace")
+        if status in {429, 502, 503, 504}:
+            return Unavailable(f"HTTP {status}: {text}")
+        return ProtocolError(f"HTTP {status}: {text}")
+    kind = _classes(CrossdockError).get(code, CrossdockError)
+    hint = str(data.get("hint", ""))
+    if issubclass(kind, BlocksLost):
+        missing = [Missing(int(m), int(a), str(why)) for m, a, why in data.get("missing", [])]
+        return kind(missing, message=message, hint=hint)
+    error = kind(message, hint=hint)
+    if isinstance(error, Unavailable):
+        try:
+            error.retry_after_seconds = float(headers.get("retry-after", "1"))
+        except ValueError:
+            error.retry_after_seconds = 1.0
+    return error

@@ -1,0 +1,167 @@
+"""A job: registered and kept alive by its owner, attached to by its tasks."""
+
+import json
+import threading
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from crossdock.errors import CrossdockError, JobUnknown, Unavailable
+from crossdock.records import JobRecord
+from crossdock.retry import patiently
+from crossdock.shuffle import Shuffle
+from crossdock.views import ShuffleKey
+from crossdock.wire import names
+
+if TYPE_CHECKING:
+    from crossdock.cluster import Cluster
+
+
+class Job:
+    """An open job. The owner's renews the lease until it is closed. Thread-safe."""
+
+    def __init__(self, cluster: "Cluster", uid: str, record: JobRecord | None) -> None:
+        """Use `Cluster.job`. `record` None attaches."""
+        self.uid = uid
+        self.cluster = cluster
+        self._owner = record is not None
+        self._closed = threading.Event()
+        self._renewer: threading.Thread | None = None
+        deadline = cluster.options.deadline_seconds
+        if record is None:
+            self.record = patiently(self._fetch, deadline_seconds=deadline)
+        else:
+            self.record = record
+            self.record = patiently(self._register, deadline_seconds=deadline)
+            self._renewer = threading.Thread(
+                target=self._renew, name=f"crossdock-lease-{uid}", daemon=True
+            )
+            self._renewer.start()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that this process writes under."""
+        return self.record.epoch
+
+    @property
+    def path(self) -> str:
+        """The job's URL path."""
+        return names.job_path(self.uid)
+
+    def shuffle(
+        self, name: str, *, partitions: int, maps: int | None = None, generation: int = 0
+    ) -> Shuffle:
+        """Return a shuffle of this job; nothing is sent yet.
+
+        Args:
+            name: 1 to 128 of A-Z a-z 0-9 . _ - beginning with a letter or digit.
+            partitions: P, at least 1.
+            maps: M, needed only for views without winners.
+            generation: grows when the shuffle is computed again after a release.
+        """
+        names.check_name("shuffle", name)
+        names.check_u32("generation", generation)
+        return Shuffle(
+            self, ShuffleKey(self.uid, name, generation), partitions=partitions, maps=maps
+        )
+
+    def introduce(self, url: str) -> None:
+        """Tell a worker of the job that does not know it: it came later, or was away."""
+        body = json.dumps(self.record.to_json()).encode()
+        with self.cluster.pool.call("PUT", url, self.path, body=body) as response:
+            response.read()
+
+    def end(self) -> None:
+        """End the job: every worker refuses it from now on and deletes its data.
+
+        Raises:
+            Unavailable: some worker does not answer; call again.
+        """
+        self.close()
+        patiently(self._delete, deadline_seconds=self.cluster.options.deadline_seconds)
+
+    def _delete(self) -> None:
+        def call(url: str) -> None:
+            target = f"{self.path}?epoch={self.epoch}"
+            with self.cluster.pool.call("DELETE", url, target) as response:
+                response.read()
+
+        members = self.cluster.members(fresh=True)
+        _raise_first(self.cluster.each_worker(members, call))
+        if members.unreachable:
+            raise Unavailable(f"these do not answer: {', '.join(sorted(members.unreachable))}")
+
+    def _fetch(self) -> JobRecord:
+        members = self.cluster.members()
+        found = self._records()
+        if not found:
+            if members.unreachable:
+                raise Unavailable(f"job {self.uid}: no worker that answers knows it")
+            raise JobUnknown(f"no worker knows job {self.uid!r}")
+        return max(found, key=lambda r: r.epoch)
+
+    def _records(self) -> list[JobRecord]:
+        def call(url: str) -> JobRecord:
+            with self.cluster.pool.call("GET", url, self.path) as response:
+                return JobRecord.from_json(json.loads(response.read())["record"])
+
+        outcome = self.cluster.each_worker(self.cluster.members(fresh=True), call)
+        for error in outcome.values():
+            if isinstance(error, CrossdockError) and not isinstance(
+                error, JobUnknown | Unavailable
+            ):
+                raise error
+        return [r for r in outcome.values() if isinstance(r, JobRecord)]
+
+    def _register(self) -> JobRecord:
+        """Register with every worker that answers. The homes are those of the first time."""
+        members = self.cluster.members(fresh=True)
+        homes = next((r.homes for r in self._records() if r.homes), None)
+        record = replace(self.record, homes=homes or tuple(sorted(members.reachable)))
+        body = json.dumps(record.to_json()).encode()
+
+        def call(url: str) -> JobRecord:
+            with self.cluster.pool.call("PUT", url, self.path, body=body) as response:
+                return JobRecord.from_json(json.loads(response.read())["record"])
+
+        outcome = self.cluster.each_worker(members, call)
+        stored = [r for r in outcome.values() if isinstance(r, JobRecord)]
+        for error in outcome.values():
+            if isinstance(error, CrossdockError) and not isinstance(error, Unavailable):
+                raise error
+        if not stored:
+            raise Unavailable(f"no worker took the registration of job {self.uid}")
+        return stored[0]
+
+    def _renew(self) -> None:
+        interval = max(0.05, self.record.lease_seconds / 3)
+        while not self._closed.wait(interval):
+            try:
+                self._register()
+            except Unavailable:
+                continue  # the next round tries again; the lease has room for two
+            except CrossdockError:
+                return  # taken over, or ended: the next call of the caller says so
+
+    def close(self) -> None:
+        """Stop renewing the lease. The job lives on for its lease and grace. Idempotent."""
+        self._closed.set()
+        if self._renewer is not None and self._renewer is not threading.current_thread():
+            self._renewer.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _raise_first(outcome: dict[str, None | CrossdockError]) -> None:
+    for error in outcome.values():
+        if error is not None:
+            raise error

@@ -1,0 +1,86 @@
+"""Getting one frame acked: by the worker it is meant for, or by another."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crossdock.errors import JobUnknown, Unavailable
+from crossdock.retry import patiently
+from crossdock.wire.crc import BytesLike
+
+if TYPE_CHECKING:
+    from crossdock.job import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """A worker's word that it has a frame."""
+
+    worker: str
+    url: str
+
+
+@dataclass(slots=True)
+class Push:
+    """One frame on its way to `replicas` workers. `run` is called by one thread."""
+
+    job: "Job"
+    target: str
+    """URL path of the frames of its shuffle."""
+    parts: Sequence[BytesLike]
+    preferred: Sequence[str]
+    """Worker ids, best first."""
+    replicas: int
+
+    def run(self) -> list[Ack]:
+        """Push until enough workers have the frame; raises `Unavailable` after the deadline."""
+        acks: dict[str, Ack] = {}
+        deadline = self.job.cluster.options.deadline_seconds
+        patiently(lambda: self._round(acks), deadline_seconds=deadline)
+        return list(acks.values())
+
+    def _round(self, acks: dict[str, Ack]) -> None:
+        """Try every worker once, until there are enough acks."""
+        cluster = self.job.cluster
+        members = cluster.members(fresh=bool(acks))
+        order = [w for w in self.preferred if w in members.reachable]
+        order += [w for w in members.writable() if w not in order]
+        problem: Unavailable | None = None
+        for _ in range(len(order)):
+            if len(acks) >= self.replicas:
+                return
+            order = [w for w in order if w not in acks]
+            if not order:
+                break
+            order = cluster.load.take(order)
+            worker = order.pop(0)
+            try:
+                url = members.reachable[worker].url
+                ack = self._push(url)
+                acks[ack.worker] = ack
+            except Unavailable as error:
+                problem = error
+            finally:
+                cluster.load.done(worker)
+        if len(acks) < self.replicas:
+            cluster.members(fresh=True)
+            raise problem or Unavailable(
+                f"{self.replicas} copies of a frame are asked for, and only {len(acks)} workers "
+                "can take one"
+            )
+
+    def _push(self, url: str) -> Ack:
+        try:
+            return self._send(url)
+        except JobUnknown:
+            self.job.introduce(url)
+            return self._send(url)
+
+    def _send(self, url: str) -> Ack:
+        response = self.job.cluster.pool.request(
+            "PUT", url, self.target, body=self.parts, wait_for_continue=True
+        ).check()
+        with response:
+            answer = json.loads(response.read())
+        return Ack(str(answer["worker"]), url)

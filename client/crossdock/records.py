@@ -1,0 +1,107 @@
+"""JSON objects that cross the wire: a job's record, a worker's description."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Self
+
+from crossdock.errors import ProtocolError
+from crossdock.wire.names import U64_MAX
+
+
+class Owner(StrEnum):
+    """Who keeps a job alive."""
+
+    RUNNER = "runner"
+    """A local runner: a process, whose silence ends the job."""
+    DRIVER = "driver"
+    """An engine's driver: a process, whose silence ends the job."""
+    CLUSTER = "cluster"
+    """The operator: its silence ends nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """What a job's owner registers with every worker."""
+
+    owner: Owner
+    lease_seconds: float
+    """For how long the job lives on without word from its owner."""
+    grace_seconds: float
+    """For how long after that its data is kept."""
+    epoch: int = 0
+    """Grows when another owner takes the job over; commands and frames with a lower one fail."""
+    homes: tuple[str, ...] = ()
+    """Ids of the workers that hold the job's seals, fixed at its first registration."""
+    quota_bytes: int = 0
+    """Bytes on each worker's disk; 0: the worker's own quota."""
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Read the JSON object, or raise `ProtocolError` naming the field."""
+        if not isinstance(data, Mapping):
+            raise ProtocolError("a job's record is a JSON object")
+        unknown = set(data) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise ProtocolError(f"a job's record has no field {sorted(unknown)[0]!r}")
+        try:
+            owner = Owner(data.get("owner", ""))
+        except ValueError:
+            raise ProtocolError(
+                f"owner {data.get('owner')!r} is not one", hint=f"one of {', '.join(Owner)}"
+            ) from None
+        homes = data.get("homes", ())
+        if not isinstance(homes, list | tuple) or not all(isinstance(h, str) for h in homes):
+            raise ProtocolError("homes is not a list of worker ids")
+        return cls(
+            owner=owner,
+            lease_seconds=_number(data, "lease_seconds", 60.0),
+            grace_seconds=_number(data, "grace_seconds", 300.0),
+            epoch=int(_number(data, "epoch", 0)),
+            homes=tuple(homes),
+            quota_bytes=int(_number(data, "quota_bytes", 0)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """What a worker says of itself, or of a peer."""
+
+    id: str
+    """Lives in its data directory: another id at the same address means that the disk is gone."""
+    incarnation: int
+    """Counts the starts of this worker."""
+    url: str
+    state: str = "serving"
+    """serving, draining, full or unreachable."""
+    inflight_bytes: int = 0
+    disk_used: float = 0.0
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Read the JSON object, ignoring fields of later versions."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("id"), str):
+            raise ProtocolError("a worker's description is a JSON object with its id")
+        return cls(
+            id=str(data["id"]),
+            incarnation=int(_number(data, "incarnation", 0)),
+            url=str(data.get("url", "")),
+            state=str(data.get("state", "serving")),
+            inflight_bytes=int(_number(data, "inflight_bytes", 0)),
+            disk_used=_number(data, "disk_used", 0.0),
+        )
+
+
+def _number(data: Mapping[str, object], name: str, default: float) -> float:
+    value = data.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= U64_MAX:
+        raise ProtocolError(f"{name} {value!r} is not a number from 0 up")
+    return value

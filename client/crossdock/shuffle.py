@@ -1,0 +1,255 @@
+"""A shuffle as the client sees it: writers in, views out."""
+
+import secrets
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from crossdock import placement, views
+from crossdock.errors import (
+    BlocksLost,
+    ConfigError,
+    CrossdockError,
+    PlacesUnknown,
+    ShuffleIncomplete,
+    ShuffleUnknown,
+    Unavailable,
+)
+from crossdock.retry import patiently
+from crossdock.view import Share, View
+from crossdock.views import Resolution, ShuffleKey
+from crossdock.wire import names, tables
+from crossdock.wire.tables import Table
+from crossdock.writer import Writer
+
+if TYPE_CHECKING:
+    from crossdock.job import Job
+
+Winners = Mapping[int, int] | Iterable[tuple[int, int]]
+"""{map: attempt}, or (map, attempt) pairs."""
+
+
+class Shuffle:
+    """One generation of a shuffle. Thread-safe."""
+
+    def __init__(
+        self, job: "Job", key: ShuffleKey, *, partitions: int, maps: int | None
+    ) -> None:
+        """Use `Job.shuffle`."""
+        if not 1 <= partitions <= names.U32_MAX:
+            raise ConfigError(f"partitions {partitions} is not between 1 and {names.U32_MAX}")
+        if maps is not None:
+            names.check_u32("maps", maps)
+        self.job = job
+        self.key = key
+        self.partitions = partitions
+        self.maps = maps
+
+    @property
+    def path(self) -> str:
+        """The shuffle's URL path."""
+        return names.shuffle_path(self.key.job, self.key.name, self.key.generation)
+
+    def writer(self, *, map_id: int, attempt: int | None = None, replicas: int = 1) -> Writer:
+        """Return a writer for one attempt of one map; use it as a context manager.
+
+        Args:
+            map_id: unsigned 32 bits.
+            attempt: unsigned 64 bits, unique for each try of the map; default random.
+            replicas: how many workers must have a frame before it counts as written.
+        """
+        if replicas < 1:
+            raise ConfigError(f"replicas {replicas} is less than 1")
+        number = secrets.randbits(64) if attempt is None else attempt
+        return Writer(self, map_id=map_id, attempt=number, replicas=replicas)
+
+    def view(self, winners: Winners | None = None) -> View:
+        """Return the immutable view of these winners, or of the seal's choice.
+
+        Args:
+            winners: the attempt that won, per map. Without it, the choice among complete
+                attempts is made once for all callers, and `maps` must be known.
+
+        Raises:
+            BlocksLost: frames of winners are confirmed to be missing; `missing` says which.
+            ShuffleIncomplete: without winners, some map has no complete attempt yet.
+            Unavailable: workers that may hold frames do not answer until the deadline.
+        """
+        deadline = self.job.cluster.options.deadline_seconds
+        if winners is None:
+            table = patiently(self._sealed, deadline_seconds=deadline)
+        else:
+            table = tables.attempts(winners)
+        double = views.check_winners(table)
+        if double:
+            raise ConfigError(f"map {double[0]} has two winners")
+        return patiently(partial(self._view, table), deadline_seconds=deadline)
+
+    def _view(self, winners: Table) -> View:
+        resolution = self.resolve(winners)
+        shares = self.register(resolution.places())
+        view_id = views.view_id(self.key, self.partitions, resolution.frames)
+        return View(self, view_id, winners, resolution, shares)
+
+    def resolve(self, winners: Table) -> Resolution:
+        """Ask all workers once who holds the winners' frames.
+
+        Raises:
+            BlocksLost: something is missing, and no worker that may hold it is away.
+            Unavailable: something is missing, and some worker does not answer.
+        """
+        held, away = self._held(winners)
+        resolution = views.resolve(held, winners)
+        if resolution.missing and away:
+            raise Unavailable(
+                f"{len(resolution.missing)} attempts are not where they can be seen, and these "
+                f"workers do not answer: {', '.join(sorted(away))}"
+            )
+        if resolution.missing:
+            raise BlocksLost(resolution.missing)
+        return resolution
+
+    def _held(self, winners: Table | None) -> tuple[dict[str, Table], set[str]]:
+        """Return the frames each worker holds, and who does not answer."""
+        cluster = self.job.cluster
+        members = cluster.members(fresh=True)
+        body = b"" if winners is None else tables.encode(winners)
+
+        def call(url: str) -> Table:
+            path = f"{self.path}/frames/list"
+            with cluster.pool.call("POST", url, path, body=body) as response:
+                data = response.read()
+                partitions = int(response.headers["crossdock-partitions"])
+            if partitions != self.partitions:
+                raise ConfigError(
+                    f"shuffle {self.key.name!r} has {partitions} partitions, not {self.partitions}"
+                )
+            return tables.decode(tables.FRAME, data, what=url)
+
+        held: dict[str, Table] = {}
+        away = set(members.unreachable)
+        if winners is not None and not len(winners):
+            return held, away
+        for worker, outcome in cluster.each_worker(members, call).items():
+            if isinstance(outcome, ShuffleUnknown):
+                continue
+            if isinstance(outcome, Unavailable):
+                away.add(members.reachable[worker].url)
+            elif isinstance(outcome, CrossdockError):
+                raise outcome
+            else:
+                held[worker] = outcome
+        return held, away
+
+    def register(self, places: Mapping[str, Table]) -> list[Share]:
+        """Register an assignment with its workers; raises `Unavailable` if one lost frames."""
+        return [self.register_share(worker, keys) for worker, keys in places.items()]
+
+    def register_share(self, worker: str, keys: Table) -> Share:
+        """Register what one worker serves, and learn its statistics."""
+        cluster = self.job.cluster
+        digest = views.places_digest(self.key, keys)
+        target = f"{self.path}/places/{digest}"
+        try:
+            with cluster.pool.call(
+                "PUT", cluster.url(worker), target, body=tables.encode(keys)
+            ) as response:
+                stats = tables.decode(tables.STATISTICS, response.read(), what=target)
+                answered = response.headers.get("crossdock-worker", worker)
+        except (PlacesUnknown, ShuffleUnknown) as error:
+            raise Unavailable(f"worker {worker} no longer holds what it did: {error}") from error
+        if answered != worker:
+            raise Unavailable(f"another worker answers in the place of {worker}")
+        return Share(worker, target, keys, stats)
+
+    def fetch_block_sizes(self, share: Share, first: int, last: int) -> Table:
+        """Ask a worker for the size of every block of a partition range of its share."""
+        cluster = self.job.cluster
+
+        def once() -> Table:
+            url = cluster.url(share.worker)
+            target = f"{share.target}/sizes?partitions={first}-{last}"
+            try:
+                with cluster.pool.call("GET", url, target) as response:
+                    return tables.decode(tables.BLOCK, response.read(), what=target)
+            except PlacesUnknown as error:
+                self.register_share(share.worker, share.keys)
+                raise Unavailable("places are registered again") from error
+
+        return patiently(once, deadline_seconds=cluster.options.deadline_seconds)
+
+    # -- seals -----------------------------------------------------------------------------
+
+    def _sealed(self) -> Table:
+        """Return the one choice of winners, made now if nobody has made it."""
+        if self.maps is None:
+            raise ConfigError(
+                "a view without winners needs the number of maps",
+                hint="job.shuffle(…, maps=M), or view(winners=…)",
+            )
+        homes = self._homes()
+        existing = self._seal("GET", homes[0], b"")
+        if len(existing):
+            return existing
+        held, away = self._held(None)
+        winners, lacking = views.choose_winners(held, self.maps)
+        if lacking and away:
+            raise Unavailable(
+                f"{len(lacking)} maps have no complete attempt, and these workers do not answer: "
+                f"{', '.join(sorted(away))}"
+            )
+        if lacking:
+            raise ShuffleIncomplete(lacking)
+        sealed = self._seal("PUT", homes[0], tables.encode(winners))
+        for copy in homes[1:2]:
+            self._seal("PUT", copy, tables.encode(sealed))
+        return sealed
+
+    def _homes(self) -> list[str]:
+        """Return the URLs of the workers for this shuffle's seal, the deciding one first.
+
+        While the deciding one is away nobody else decides; once it is confirmed lost the next
+        one does, which has the copy.
+        """
+        members = self.job.cluster.members(fresh=True)
+        key = f"seal/{self.key.job}/{self.key.name}/{self.key.generation}"
+        found = []
+        for worker in placement.ranked(key, self.job.record.homes):
+            if worker in members.reachable:
+                found.append(members.reachable[worker].url)
+            elif members.unreachable and not found:
+                raise Unavailable(f"worker {worker}, home of the seal, does not answer")
+        if not found:
+            raise Unavailable(f"no home of the seals of job {self.key.job} is left")
+        return found
+
+    def _seal(self, method: str, url: str, body: bytes) -> Table:
+        """Read or store a seal; of length 0 when there is none."""
+        pool = self.job.cluster.pool
+        with pool.call(method, url, f"{self.path}/seal", body=body) as response:
+            return tables.decode(tables.ATTEMPT, response.read(), what="seal")
+
+    def release(self) -> None:
+        """Drop this generation and all before it, everywhere, for good.
+
+        Raises:
+            Unavailable: some worker does not answer; call again.
+        """
+        cluster = self.job.cluster
+
+        def call(url: str) -> None:
+            with cluster.pool.call("DELETE", url, self.path) as response:
+                response.read()
+
+        def once() -> None:
+            members = cluster.members(fresh=True)
+            for outcome in cluster.each_worker(members, call).values():
+                if outcome is not None:
+                    raise outcome
+            if members.unreachable:
+                raise Unavailable(
+                    f"these do not answer: {', '.join(sorted(members.unreachable))}"
+                )
+
+        patiently(once, deadline_seconds=cluster.options.deadline_seconds)
+

@@ -1,0 +1,216 @@
+"""A view: what readers see of a shuffle. Immutable; places may change beneath it."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from crossdock import views
+from crossdock.errors import ConfigError, DataCorrupt
+from crossdock.reader import Block, BlockBatch, Reader
+from crossdock.views import Resolution
+from crossdock.wire import tables
+from crossdock.wire.names import U32_MAX
+from crossdock.wire.tables import Table
+
+if TYPE_CHECKING:
+    from crossdock.shuffle import Shuffle
+
+U64 = npt.NDArray[np.uint64]
+
+_BLOCKS_AT_ONCE = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Share:
+    """The part of a view that one worker serves."""
+
+    worker: str
+    target: str
+    """URL path of its registered places."""
+    keys: Table
+    """`tables.FRAME_KEY`s, sorted."""
+    statistics: Table
+    """`tables.STATISTICS`[P] of these frames."""
+
+
+class View:
+    """Winning attempts of a shuffle, ready to be read. Thread-safe."""
+
+    def __init__(
+        self,
+        shuffle: "Shuffle",
+        view_id: str,
+        winners: Table,
+        resolution: Resolution,
+        shares: Sequence[Share],
+    ) -> None:
+        """Use `Shuffle.view`."""
+        self.shuffle = shuffle
+        self.id = view_id
+        """Digest of the shuffle, P, and the winners' frames: the same for everybody."""
+        self.winners: dict[int, int] = dict(winners.tolist())
+        self.bytes: U64 = np.zeros(shuffle.partitions, np.uint64)
+        """u64[P], bytes per partition."""
+        self.rows: U64 = np.zeros(shuffle.partitions, np.uint64)
+        """u64[P], rows per partition, as the writers said."""
+        self._winner_table = winners
+        self._resolution = resolution
+        self._shares = tuple(shares)
+        self._lock = threading.Lock()
+        self._blocks: npt.NDArray[np.uint32] | None = None
+        for share in shares:
+            self.bytes += share.statistics["bytes"]
+            self.rows += share.statistics["rows"]
+
+    @property
+    def partitions(self) -> int:
+        """P of the shuffle."""
+        return self.shuffle.partitions
+
+    @property
+    def blocks(self) -> npt.NDArray[np.uint32]:
+        """u32[P], blocks per partition: how many maps have data there."""
+        with self._lock:
+            if self._blocks is None:
+                self._blocks = self._count_blocks()
+            return self._blocks
+
+    def _count_blocks(self) -> npt.NDArray[np.uint32]:
+        """Add the workers' counts; where several have a partition, count distinct maps."""
+        counts = np.zeros(self.partitions, np.uint32)
+        present = np.zeros(self.partitions, np.uint32)
+        for share in self._shares:
+            counts += share.statistics["blocks"]
+            present += share.statistics["blocks"] > 0
+        shared = np.flatnonzero(present > 1)
+        if len(shared):
+            weight = np.cumsum(counts[shared], dtype=np.int64) // _BLOCKS_AT_ONCE
+            for part in np.split(shared, np.flatnonzero(weight[1:] != weight[:-1]) + 1):
+                sizes = self.block_sizes(range(int(part[0]), int(part[-1]) + 1))
+                of = np.bincount(sizes["partition"] - part[0], minlength=part[-1] - part[0] + 1)
+                counts[part] = of[part - part[0]]
+        return counts
+
+    def block_sizes(self, partitions: range) -> Table:
+        """Return the size of every block of a partition range.
+
+        Returns:
+            `tables.BLOCK`s (partition, map, bytes, rows) by (partition, map).
+        """
+        first, last = self._check_range("partitions", partitions, self.partitions)
+        parts = [
+            self.shuffle.fetch_block_sizes(share, first, last)
+            for share in self._shares
+            if share.statistics["blocks"][first:last].any()
+        ]
+        if not parts:
+            return np.empty(0, tables.BLOCK)
+        merged = np.concatenate(parts)
+        order = np.lexsort((merged["map"], merged["partition"]))
+        merged = merged[order]
+        new = np.ones(len(merged), bool)
+        new[1:] = (merged["map"][1:] != merged["map"][:-1]) | (
+            merged["partition"][1:] != merged["partition"][:-1]
+        )
+        starts = np.flatnonzero(new)
+        sizes = merged[starts]
+        sizes["bytes"] = np.add.reduceat(merged["bytes"], starts)
+        sizes["rows"] = np.add.reduceat(merged["rows"], starts)
+        return sizes
+
+    def read(
+        self, partitions: range | int | None = None, maps: range | None = None
+    ) -> Iterator[Block]:
+        """Yield the blocks of a partition range, by (partition, map), each whole and verified.
+
+        Args:
+            partitions: a contiguous range, one partition, or None for all.
+            maps: a contiguous range of map ids, or None for all.
+
+        Raises:
+            BlocksLost: confirmed loss; what was yielded before is right.
+            Unavailable: workers are away until the deadline.
+        """
+        for batch in self.read_batches(partitions, maps):
+            yield from batch
+
+    def read_batches(
+        self, partitions: range | int | None = None, maps: range | None = None
+    ) -> Iterator[BlockBatch]:
+        """Yield the same blocks many at a time, as arrays over one buffer."""
+        if isinstance(partitions, int):
+            partitions = range(partitions, partitions + 1)
+        wanted = (
+            (0, self.partitions)
+            if partitions is None
+            else self._check_range("partitions", partitions, self.partitions)
+        )
+        chosen = None if maps is None else self._check_range("maps", maps, U32_MAX + 1)
+        return self._read_runs(wanted, chosen)
+
+    def _read_runs(
+        self, wanted: tuple[int, int], maps: tuple[int, int] | None
+    ) -> Iterator[BlockBatch]:
+        """Read runs of partitions that the same workers serve, one after the other."""
+        first, last = wanted
+        served = np.zeros((len(self._shares), last - first), bool)
+        for i, share in enumerate(self._shares):
+            served[i] = share.statistics["blocks"][first:last] > 0
+        changes = np.flatnonzero((served[:, 1:] != served[:, :-1]).any(axis=0)) + 1
+        bounds = [0, *changes.tolist(), last - first]
+        for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+            if begin == end:
+                continue
+            shares = [s for s, here in zip(self._shares, served[:, begin], strict=True) if here]
+            if shares:
+                reader = Reader(self, shares, (first + begin, first + end), maps)
+                yield from reader
+
+    def places(self) -> list[dict[str, object]]:
+        """Describe who serves the view now: worker id, URL path of its places, frames."""
+        return [
+            {"worker": s.worker, "target": s.target, "frames": len(s.keys)} for s in self._shares
+        ]
+
+    def reassign(self, share: Share, *, avoid: str | None) -> list[Share]:
+        """Find other places for a share's frames, or the same again; called by readers.
+
+        Raises:
+            BlocksLost: confirmed loss.
+            Unavailable: not now.
+        """
+        resolution = self.shuffle.resolve(self._winner_table)
+        found = views.view_id(self.shuffle.key, self.partitions, resolution.frames)
+        if found != self.id:
+            raise DataCorrupt(f"the winners of view {self.id} now have other contents: {found}")
+        needed = np.isin(
+            tables.frame_keys(resolution.frames).view("V16"), share.keys.view("V16")
+        )
+        part = Resolution(
+            resolution.frames[needed],
+            {w: held[needed] for w, held in resolution.holders.items()},
+            (),
+        )
+        places = part.places(avoid=() if avoid is None else (avoid,))
+        if sum(map(len, places.values())) < len(share.keys):
+            places = part.places()
+        return self.shuffle.register(places)
+
+    def _check_range(self, kind: str, wanted: range, top: int) -> tuple[int, int]:
+        if wanted.step != 1:
+            raise ConfigError(f"{kind} {wanted} is not a contiguous range")
+        first, last = wanted.start, max(wanted.start, wanted.stop)
+        if not 0 <= first <= last <= top:
+            raise ConfigError(f"{kind} {first} to {last} is outside 0 to {top}")
+        return first, last
+
+    def __repr__(self) -> str:
+        key = self.shuffle.key
+        return (
+            f"<View {self.id[:12]} of {key.job}/{key.name}/{key.generation}: "
+            f"{len(self.winners)} maps, {self.partitions} partitions, {int(self.bytes.sum())} bytes>"
+        )

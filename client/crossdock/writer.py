@@ -1,0 +1,356 @@
+"""The write side: pieces become frames, frames are pushed in the background, bounded in memory."""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from crossdock import placement
+from crossdock.errors import (
+    BlocksLost,
+    ConfigError,
+    CrossdockError,
+    Missing,
+)
+from crossdock.push import Ack, Push
+from crossdock.wire import frame, names
+from crossdock.wire.crc import BytesLike
+from crossdock.wire.frame import WRITER_BYTES
+
+if TYPE_CHECKING:
+    from crossdock.shuffle import Shuffle
+
+_MAX_PIECES: Final = 262_144
+"""Per frame, so that its index stays a few MiB."""
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """Pieces meant for one worker, in the order of writing."""
+
+    partitions: list[int] = field(default_factory=list)
+    pieces: list[bytes] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A frame's contents before it has a number."""
+
+    worker: int
+    payload: BytesLike
+    partition: npt.NDArray[np.integer]
+    length: npt.NDArray[np.integer]
+    rows: npt.NDArray[np.integer]
+
+
+class Writer:
+    """Writes one attempt of one map. Leaving the `with` block commits; an exception aborts.
+
+    Not thread-safe: one task writes.
+    """
+
+    def __init__(self, shuffle: "Shuffle", *, map_id: int, attempt: int, replicas: int) -> None:
+        """Use `Shuffle.writer`."""
+        self.map_id = names.check_u32("map", map_id)
+        self.attempt = names.check_u64("attempt", attempt)
+        self.partition_bytes = np.zeros(shuffle.partitions, np.uint64)
+        """Bytes written per partition."""
+        self._shuffle = shuffle
+        self._options = shuffle.job.cluster.options
+        self._replicas = replicas
+        self._writer_id = os.urandom(WRITER_BYTES)
+        members = shuffle.job.cluster.members()
+        self._workers = sorted(members.reachable)
+        key = f"{shuffle.key.job}/{shuffle.key.name}"
+        owner = placement.assign(key, shuffle.partitions, self._workers)
+        self._owner = owner
+        self._owner_list: list[int] = owner.tolist()
+        self._buffers = [_Buffer() for _ in self._workers]
+        self._buffered = 0
+        self._seq = 0
+        self._pending: deque[tuple[Future[list[Ack]], int]] = deque()
+        self._pushing = 0
+        self._held: _Cut | None = None
+        self._acked: dict[str, str] = {}
+        self._open = True
+
+    def write(self, partition: int, data: BytesLike, *, rows: int = 0) -> None:
+        """Append a piece to a block.
+
+        Args:
+            partition: 0 to P - 1.
+            data: opaque bytes; copied unless they are `bytes`.
+            rows: how many rows they hold, summed into the statistics; 0 to 2**32 - 1.
+        """
+        self._check_open()
+        if not 0 <= partition < len(self._owner_list):
+            raise ConfigError(
+                f"partition {partition} is not one of the shuffle's {len(self._owner_list)}"
+            )
+        names.check_u32("rows", rows)
+        piece = data if isinstance(data, bytes) else bytes(data)
+        bound = self._options.frame_bytes
+        if len(piece) > bound:
+            for at in range(0, len(piece), bound):
+                self.write(partition, piece[at : at + bound], rows=rows if at == 0 else 0)
+            return
+        owner = self._owner_list[partition]
+        buffer = self._buffers[owner]
+        if buffer.size + len(piece) > bound or len(buffer.pieces) >= _MAX_PIECES:
+            self._flush(owner)
+            buffer = self._buffers[owner]
+        buffer.partitions.append(partition)
+        buffer.pieces.append(piece)
+        buffer.rows.append(rows)
+        buffer.size += len(piece)
+        self._buffered += len(piece)
+        if self._buffered + self._pushing > self._options.buffer_bytes:
+            self._flush(max(range(len(self._buffers)), key=lambda i: self._buffers[i].size))
+
+    def write_batch(
+        self,
+        partitions: npt.NDArray[np.integer],
+        data: BytesLike,
+        lengths: npt.NDArray[np.integer],
+        rows: npt.NDArray[np.integer] | None = None,
+    ) -> None:
+        """Append many pieces at once: no loop over pieces, and no copy of the data.
+
+        Args:
+            partitions: of each piece; must not fall.
+            data: the pieces back to back. It must not change until the attempt is committed.
+            lengths: of each piece; adds up to `data`.
+            rows: of each piece; default 0.
+        """
+        self._check_open()
+        partitions, lengths = np.asarray(partitions), np.asarray(lengths)
+        rows = np.zeros(len(partitions), np.uint32) if rows is None else np.asarray(rows)
+        self._check_batch(partitions, data, lengths, rows)
+        view = memoryview(data).cast("B")
+        ends = np.cumsum(lengths, dtype=np.int64)
+        first = 0
+        for last in self._batch_cuts(partitions, ends):
+            cut = slice(first, last)
+            begin = int(ends[first] - lengths[first])
+            self._emit(
+                _Cut(
+                    int(self._owner[partitions[first]]),
+                    view[begin : int(ends[last - 1])],
+                    partitions[cut],
+                    lengths[cut],
+                    rows[cut],
+                )
+            )
+            first = last
+
+    def _check_batch(
+        self,
+        partitions: npt.NDArray[np.integer],
+        data: BytesLike,
+        lengths: npt.NDArray[np.integer],
+        rows: npt.NDArray[np.integer],
+    ) -> None:
+        if not len(partitions) == len(lengths) == len(rows):
+            raise ConfigError("partitions, lengths and rows differ in length")
+        if not len(partitions):
+            return
+        if (partitions[1:] < partitions[:-1]).any():
+            raise ConfigError("partitions of a batch must not fall", hint="sort the pieces first")
+        if partitions[0] < 0 or partitions[-1] >= self._shuffle.partitions:
+            raise ConfigError(f"a partition is not one of the {self._shuffle.partitions}")
+        if lengths.min() < 0 or lengths.max() > self._options.frame_bytes:
+            raise ConfigError(
+                f"a piece is longer than frame_bytes {self._options.frame_bytes}, or negative"
+            )
+        if int(lengths.sum()) != memoryview(data).nbytes:
+            raise ConfigError(f"lengths add up to {int(lengths.sum())}, not to the data's")
+        if rows.min() < 0 or rows.max() > names.U32_MAX:
+            raise ConfigError("rows of a piece do not fit 32 unsigned bits")
+
+    def _batch_cuts(
+        self, partitions: npt.NDArray[np.integer], ends: npt.NDArray[np.int64]
+    ) -> Iterator[int]:
+        """Yield where frames end: at another worker's partitions, or at the frame size."""
+        if not len(partitions):
+            return
+        owners = self._owner[partitions]
+        stops = np.flatnonzero(owners[1:] != owners[:-1]) + 1
+        first, begin = 0, 0
+        for stop in [*stops.tolist(), len(partitions)]:
+            while first < stop:
+                fits = int(np.searchsorted(ends, begin + self._options.frame_bytes, side="right"))
+                first = min(stop, fits, first + _MAX_PIECES)
+                begin = int(ends[first - 1])
+                yield first
+
+    def _flush(self, owner: int) -> None:
+        """Make a frame of a worker's buffer: sorted, neighbours of one partition joined."""
+        buffer = self._buffers[owner]
+        if not buffer.pieces:
+            return
+        self._buffers[owner] = _Buffer()
+        self._buffered -= buffer.size
+        partition = np.array(buffer.partitions, np.uint32)
+        order = np.argsort(partition, kind="stable")
+        payload = b"".join(map(buffer.pieces.__getitem__, order.tolist()))
+        partition = partition[order]
+        first = np.flatnonzero(np.concatenate(([True], partition[1:] != partition[:-1])))
+        length = np.fromiter(map(len, buffer.pieces), np.int64, len(order))[order]
+        rows = np.array(buffer.rows, np.int64)[order]
+        if int(rows.sum()) > names.U32_MAX:  # too many for one piece's count: leave them apart
+            first = np.arange(len(order))
+        self._emit(
+            _Cut(
+                owner,
+                payload,
+                partition[first],
+                np.add.reduceat(length, first),
+                np.add.reduceat(rows, first),
+            )
+        )
+
+    def _emit(self, cut: _Cut) -> None:
+        """Push the frame before this one: whether a frame is the last is known at the end."""
+        np.add.at(self.partition_bytes, cut.partition, cut.length.astype(np.uint64))
+        held, self._held = self._held, cut
+        if held is not None:
+            self._push(held, count=0)
+
+    def _push(self, cut: _Cut, *, count: int) -> None:
+        size = len(cut.payload)
+        budget = self._options.buffer_bytes
+        self._collect(until_below=max(0, budget - size - self._buffered))
+        job, key = self._shuffle.job, self._shuffle.key
+        seq, self._seq = self._seq, self._seq + 1
+
+        def build_and_push() -> list[Ack]:
+            parts = frame.build(
+                payload=cut.payload,
+                partition=cut.partition,
+                length=cut.length,
+                rows=cut.rows,
+                partitions=self._shuffle.partitions,
+                map_id=self.map_id,
+                attempt=self.attempt,
+                seq=seq,
+                count=count,
+                writer=self._writer_id,
+                generation=key.generation,
+                epoch=job.epoch,
+            )
+            first = self._workers[cut.worker]
+            others = placement.ranked(f"{key.job}/{key.name}/{cut.worker}", self._workers)
+            preferred = [first, *(w for w in others if w != first)]
+            target = f"{self._shuffle.path}/frames"
+            return Push(job, target, parts, preferred, self._replicas).run()
+
+        self._pushing += size
+        self._pending.append((job.cluster.pushers.submit(build_and_push), size))
+
+    def _collect(self, *, until_below: int) -> None:
+        """Take finished pushes off, and wait until few enough bytes are under way."""
+        while self._pending:
+            done = [entry for entry in self._pending if entry[0].done()]
+            for entry in done:
+                self._pending.remove(entry)
+                self._pushing -= entry[1]
+                self._note(entry[0].result())
+            if not self._pushing or self._pushing <= until_below:
+                return
+            if not done:
+                wait([f for f, _ in self._pending], return_when=FIRST_COMPLETED)
+
+    def _note(self, acks: list[Ack]) -> None:
+        """Remember who acked; notice a worker that came back without its disk."""
+        for ack in acks:
+            known = self._acked.setdefault(ack.url, ack.worker)
+            if known != ack.worker and self._replicas == 1:
+                why = f"the worker at {ack.url} lost its disk while this attempt was written"
+                raise BlocksLost([Missing(self.map_id, self.attempt, why)])
+
+    def commit(self) -> None:
+        """Push what is left and wait until all is acked; then the attempt is complete.
+
+        Raises:
+            Unavailable: not acked before the deadline. The attempt may still be complete.
+            AttemptConflict: another writer used this (map, attempt).
+            BlocksLost: a worker lost its disk meanwhile; run the map again.
+        """
+        self._check_open()
+        for owner in range(len(self._buffers)):
+            self._flush(owner)
+        none = np.empty(0, np.int64)
+        last = self._held or _Cut(self._home(), b"", none, none, none)
+        self._held = None
+        self._push(last, count=self._seq + 1)
+        self._collect(until_below=0)
+        while self._pending:  # frames without payload
+            wait([f for f, _ in self._pending])
+            self._collect(until_below=0)
+        self._open = False
+
+    def _home(self) -> int:
+        """Return the worker for the frame of an attempt without data."""
+        return self.map_id % len(self._workers)
+
+    def abort(self) -> None:
+        """Give the attempt up; its frames are dropped where workers can be reached. Idempotent."""
+        if not self._open:
+            return
+        self._open = False
+        self._buffers = []
+        self._held = None
+        for future, _ in self._pending:
+            future.cancel()
+        wait([f for f, _ in self._pending])
+        self._pending.clear()
+        if not self._seq:
+            return
+        target = f"{self._shuffle.path}/attempts/{self.map_id}/{self.attempt}"
+        cluster = self._shuffle.job.cluster
+
+        def call(url: str) -> None:
+            with cluster.pool.call("DELETE", url, target) as response:
+                response.read()
+
+        with suppress(CrossdockError):  # only space is at stake: nobody reads an incomplete attempt
+            cluster.each_worker(cluster.members(), call)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise ConfigError("the attempt is committed or aborted already")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Commit; abort on an exception, or when committing fails for good."""
+        if kind is not None:
+            self.abort()
+        elif self._open:
+            try:
+                self.commit()
+            except BaseException:
+                self._give_up()
+                raise
+
+    def _give_up(self) -> None:
+        """Stop pushing after a failed commit; the last frame may be in, so nothing is dropped."""
+        self._open = False
+        for future, _ in self._pending:
+            future.cancel()
+        wait([f for f, _ in self._pending])

@@ -1,0 +1,1 @@
+"""The shuffle worker: takes frames, keeps them, serves them."""

@@ -1,0 +1,94 @@
+"""How much a worker takes on: bytes in flight, disk, gathered answers. Says no early and clearly."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final
+
+from crossdock.errors import FrameTooLarge, Overloaded
+from crossdock_worker.settings import Limits
+
+_DISK_CHECK_SECONDS: Final = 0.5
+_READ_WAIT_SECONDS: Final = 10.0
+
+
+class Admission:
+    """The worker's limits and what is used of them. Lives on the event loop."""
+
+    def __init__(
+        self, limits: Limits, data_dir: Path, *, own_bytes: Callable[[], int]
+    ) -> None:
+        """Args: `own_bytes` tells what this worker's shuffles take on disk."""
+        self.limits = limits
+        self.inflight_bytes = 0
+        self.draining = False
+        self.disk_full = False
+        self.disk_used = 0.0
+        self._data_dir = data_dir
+        self._own_bytes = own_bytes
+        self._disk_checked = float("-inf")
+        self._read_bytes = 0
+        self._read_turn = asyncio.Condition()
+
+    @contextmanager
+    def frame(self, frame_bytes: int) -> Iterator[None]:
+        """Hold room for a frame while it is received, or raise."""
+        if frame_bytes > self.limits.max_frame_bytes:
+            raise FrameTooLarge(
+                f"the frame has {frame_bytes} bytes, this worker takes "
+                f"{self.limits.max_frame_bytes}"
+            )
+        if self.draining:
+            raise Overloaded("this worker is draining", hint="push to another worker")
+        self.check_disk()
+        if self.disk_full:
+            raise Overloaded(
+                f"this worker's disk is {self.disk_used:.0%} full", retry_after_seconds=5
+            )
+        if self.inflight_bytes + frame_bytes > self.limits.max_inflight_bytes:
+            raise Overloaded(
+                f"{self.inflight_bytes} bytes of frames are being received, the limit is "
+                f"{self.limits.max_inflight_bytes}"
+            )
+        self.inflight_bytes += frame_bytes
+        try:
+            yield
+        finally:
+            self.inflight_bytes -= frame_bytes
+
+    @asynccontextmanager
+    async def answer(self, size: int) -> AsyncIterator[None]:
+        """Hold room for an answer in memory; waits for its turn, then raises `Overloaded`."""
+        size = min(size, self.limits.max_read_bytes)
+        try:
+            async with asyncio.timeout(_READ_WAIT_SECONDS), self._read_turn:
+                await self._read_turn.wait_for(
+                    lambda: self._read_bytes + size <= self.limits.max_read_bytes
+                )
+                self._read_bytes += size
+        except TimeoutError:
+            raise Overloaded("too many bytes of answers are being read") from None
+        try:
+            yield
+        finally:
+            async with self._read_turn:
+                self._read_bytes -= size
+                self._read_turn.notify_all()
+
+    def check_disk(self) -> None:
+        """Look at the disk if the last look is old; sets `disk_full` with hysteresis."""
+        now = time.monotonic()
+        if now - self._disk_checked < _DISK_CHECK_SECONDS and not self.limits.disk_capacity_bytes:
+            return
+        self._disk_checked = now
+        if self.limits.disk_capacity_bytes:
+            self.disk_used = self._own_bytes() / self.limits.disk_capacity_bytes
+        else:
+            status = os.statvfs(self._data_dir)
+            usable = status.f_blocks - status.f_bfree + status.f_bavail
+            self.disk_used = 1 - status.f_bavail / usable if usable else 1.0
+        bound = self.limits.disk_low if self.disk_full else self.limits.disk_high
+        self.disk_full = self.disk_used >= bound

@@ -1,0 +1,98 @@
+"""`crossdock worker`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossdock.errors import ConfigError
+from crossdock_worker.settings import Limits, Settings
+
+_DEFAULT = Limits()
+
+
+def worker(
+    data_dir: Annotated[Path, typer.Option(help="Directory for frames; one worker's alone.")],
+    listen: Annotated[str, typer.Option(help="HOST:PORT to listen on.")] = "127.0.0.1:7070",
+    store: Annotated[
+        str, typer.Option(help="URL of the object store. Persisting is not built yet.")
+    ] = "",
+    peers: Annotated[
+        str,
+        typer.Option(help="URLs of the other workers, by commas, or dns+http://NAME:PORT."),
+    ] = "",
+    advertise: Annotated[
+        str, typer.Option(help="URL at which others reach this worker.")
+    ] = "",
+    key_file: Annotated[
+        Path | None, typer.Option(help="Signing keys, one a line: the first signs.")
+    ] = None,
+    insecure_no_auth: Annotated[
+        bool, typer.Option("--insecure-no-auth", help="Take every request without a token.")
+    ] = False,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="Authority of the peers, PEM.")] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, max=256, help="Workers, on ports from the one of --listen up.")
+    ] = 1,
+    max_frame_bytes: Annotated[int, typer.Option()] = _DEFAULT.max_frame_bytes,
+    max_inflight_bytes: Annotated[int, typer.Option()] = _DEFAULT.max_inflight_bytes,
+    max_read_bytes: Annotated[int, typer.Option()] = _DEFAULT.max_read_bytes,
+    read_batch_bytes: Annotated[int, typer.Option()] = _DEFAULT.read_batch_bytes,
+    places_cache_bytes: Annotated[int, typer.Option()] = _DEFAULT.places_cache_bytes,
+    max_connections: Annotated[int, typer.Option()] = _DEFAULT.max_connections,
+    threads: Annotated[int, typer.Option()] = _DEFAULT.threads,
+    stall_seconds: Annotated[float, typer.Option()] = _DEFAULT.stall_seconds,
+    disk_capacity_bytes: Annotated[int, typer.Option()] = _DEFAULT.disk_capacity_bytes,
+    disk_high: Annotated[float, typer.Option()] = _DEFAULT.disk_high,
+    disk_low: Annotated[float, typer.Option()] = _DEFAULT.disk_low,
+    job_quota_bytes: Annotated[int, typer.Option()] = _DEFAULT.job_quota_bytes,
+    shutdown_grace_seconds: Annotated[float, typer.Option()] = 20.0,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run a shuffle worker: take frames, keep them, serve them. Settings: docs/operations.md."""
+    from crossdock_worker import server, supervisor  # noqa: PLC0415 -- keeps --help quick
+
+    host, port = _host_port(listen)
+    server.configure_logging(level=log_level)
+    if store:
+        server.log.warning("persisting is not built yet: data stay on the disk", store=store)
+    settings = Settings(
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        advertise=advertise.rstrip("/"),
+        peers=tuple(p.strip() for p in peers.split(",") if p.strip()),
+        key_file=key_file,
+        insecure=insecure_no_auth,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_ca=tls_ca,
+        shutdown_grace_seconds=shutdown_grace_seconds,
+        limits=Limits(
+            max_frame_bytes=max_frame_bytes,
+            max_inflight_bytes=max_inflight_bytes,
+            max_read_bytes=max_read_bytes,
+            read_batch_bytes=read_batch_bytes,
+            places_cache_bytes=places_cache_bytes,
+            max_connections=max_connections,
+            threads=threads,
+            stall_seconds=stall_seconds,
+            disk_capacity_bytes=disk_capacity_bytes,
+            disk_high=disk_high,
+            disk_low=disk_low,
+            job_quota_bytes=job_quota_bytes,
+        ),
+    )
+    if processes == 1:
+        server.run(settings)
+    else:
+        supervisor.run(settings, processes, level=log_level)
+
+
+def _host_port(listen: str) -> tuple[str, int]:
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"--listen {listen!r} is not HOST:PORT")
+    return host.strip("[]") or "0.0.0.0", int(port)

@@ -1,0 +1,103 @@
+"""Append-only files that are also mapped: reserve a range, write it, read it through the map."""
+
+import errno
+import mmap
+import os
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from crossdock.errors import CrossdockError, Overloaded
+
+_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MAP_STEP_BYTES: Final = 16 * 2**20
+
+
+def disk_error(error: OSError, what: str) -> CrossdockError:
+    """Return push-back for a full disk, else an error that names the file."""
+    if error.errno in _FULL:
+        return Overloaded(f"disk full while writing {what}", retry_after_seconds=5)
+    return CrossdockError(f"cannot write {what}: {error}")
+
+
+class RangeFile:
+    """A file handed out in ranges. Not thread-safe: its owner locks.
+
+    Ranges that were given back are handed out again, so that pushes which failed half-way cost
+    no space for long.
+    """
+
+    __slots__ = ("_free", "_map", "_view", "end", "fd", "path")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.end = 0
+        self._free: list[tuple[int, int]] = []
+        self._map: mmap.mmap | None = None
+        self._view: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+
+    def reserve(self, size: int) -> int:
+        """Return the offset of a range of `size` bytes that is now the caller's alone."""
+        for i, (offset, length) in enumerate(self._free):
+            if length >= size:
+                if length == size:
+                    del self._free[i]
+                else:
+                    self._free[i] = (offset + size, length - size)
+                return offset
+        offset = self.end
+        self.end += size
+        return offset
+
+    def give_back(self, offset: int, size: int) -> None:
+        """Take a range back whose bytes nobody will read."""
+        if not size:
+            return
+        ranges = sorted([*self._free, (offset, size)])
+        merged = [ranges[0]]
+        for start, length in ranges[1:]:
+            last_start, last_length = merged[-1]
+            if last_start + last_length == start:
+                merged[-1] = (last_start, last_length + length)
+            else:
+                merged.append((start, length))
+        if merged[-1][0] + merged[-1][1] == self.end:
+            self.end = merged.pop()[0]
+        self._free = merged
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes handed out and not given back."""
+        return self.end - sum(length for _, length in self._free)
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Write all of `data` at `offset`. Safe to call from any thread for a range it owns."""
+        view = memoryview(data)
+        while view:
+            try:
+                n = os.pwrite(self.fd, view, offset)
+            except OSError as error:
+                raise disk_error(error, str(self.path)) from error
+            view, offset = view[n:], offset + n
+
+    def mapped(self) -> npt.NDArray[np.uint8]:
+        """Return u8[≥ end], the file's bytes; stays valid for as long as it is held.
+
+        The file is grown (sparsely) ahead of its end, so that it is mapped anew only rarely.
+        """
+        if self.end > len(self._view):
+            size = max(_MAP_STEP_BYTES, 1 << (self.end - 1).bit_length())
+            if os.fstat(self.fd).st_size < size:
+                os.ftruncate(self.fd, size)
+            self._map = mmap.mmap(self.fd, size, prot=mmap.PROT_READ)
+            self._view = np.frombuffer(self._map, np.uint8)
+        return self._view
+
+    def close(self) -> None:
+        """Close the file; arrays from `mapped` stay valid."""
+        os.close(self.fd)
+        self._map = None
+        self._view = np.empty(0, np.uint8)

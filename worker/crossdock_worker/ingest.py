@@ -1,0 +1,179 @@
+"""Taking a frame: from the socket to the log, then one journal record, then the ack."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import ExitStack
+
+from aiohttp import web
+
+from crossdock.errors import CrossdockError, FrameError
+from crossdock.wire import crc
+from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
+from crossdock_worker import pump
+from crossdock_worker.front import Front, front_of
+from crossdock_worker.shuffle_log import Reservation, ShuffleLog
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_FEED_BYTES = 256 * 1024
+
+Place = Callable[[FrameHeader], ShuffleLog]
+"""Finds the log for a frame, or raises why it is not taken."""
+
+
+class FrameSink:
+    """Takes the bytes of one frame in any cut; nothing is visible before `finish`.
+
+    The index is kept until the end (16 bytes a piece); the payload goes straight to the log.
+    """
+
+    def __init__(self, frame_bytes: int, place: Place) -> None:
+        """Args: `frame_bytes` is the announced length of the whole frame."""
+        self._frame_bytes = frame_bytes
+        self._place = place
+        self._head = bytearray()
+        self._head_bytes = HEADER_BYTES
+        self._header: FrameHeader | None = None
+        self._columns: Columns | None = None
+        self._log: ShuffleLog | None = None
+        self._reservation: Reservation | None = None
+        self._held = ExitStack()
+        self._crc = 0
+        self._written = 0
+
+    def feed(self, data: memoryview) -> None:
+        """Take the next bytes; raises a 4xx error as soon as they cannot be a good frame."""
+        while self._columns is None and len(data):
+            need = self._head_bytes - len(self._head)
+            self._head += data[:need]
+            data = data[need:]
+            if len(self._head) == self._head_bytes:
+                self._advance()
+        if len(data):
+            self._write(data)
+
+    def _advance(self) -> None:
+        if self._header is None:
+            self._header = header = FrameHeader.decode(self._head)
+            if header.frame_bytes != self._frame_bytes:
+                raise FrameError(
+                    f"the frame says it has {header.frame_bytes} bytes, the request "
+                    f"{self._frame_bytes}"
+                )
+            self._head_bytes += header.columns_bytes
+            if header.columns_bytes:
+                return
+        self._columns = Columns.decode(self._header, bytes(self._head[HEADER_BYTES:]))
+        self._head.clear()
+        self._log = self._place(self._header)
+        if not self._log.find(self._header):
+            self._reservation = self._held.enter_context(self._log.reserve(self._header))
+
+    def _write(self, data: memoryview) -> None:
+        self._crc = crc.extend(self._crc, data)
+        if self._reservation is not None and self._log is not None:
+            if self._written + len(data) > self._reservation.payload_bytes:
+                raise FrameError("the frame is longer than it says")
+            self._log.payload.write(self._reservation.payload_at + self._written, data)
+        self._written += len(data)
+
+    def finish(self) -> bool:
+        """Check the payload and make the frame visible; False when it was there already."""
+        header = self._header
+        if header is None or self._columns is None or self._log is None:
+            raise FrameError(f"the frame ends after {len(self._head)} bytes, inside its head")
+        if self._written != header.payload_bytes:
+            raise FrameError(f"the frame ends after {self._written} bytes of its payload")
+        if self._crc != header.payload_crc:
+            raise FrameError("the frame's payload fails its checksum")
+        if self._reservation is None:
+            return False
+        return self._log.commit(header, self._columns, self._reservation)
+
+    def close(self) -> None:
+        """Give back what was reserved and not committed. Idempotent."""
+        self._held.close()
+
+
+class FrameReceiver:
+    """Moves one request's body into a `FrameSink`, by the quickest way the connection allows."""
+
+    def __init__(self, sink: FrameSink, *, pool: Executor, stall_seconds: float) -> None:
+        self._sink = sink
+        self._pool = pool
+        self._stall_seconds = stall_seconds
+        self._problem: CrossdockError | None = None
+
+    def _feed(self, data: memoryview) -> None:
+        # After a problem the rest is read and dropped: a client that is still sending would
+        # otherwise see a reset connection, not the answer.
+        if self._problem is None:
+            try:
+                self._sink.feed(data)
+            except CrossdockError as error:
+                self._problem = error
+
+    async def receive(self, request: web.Request, frame_bytes: int) -> Front | None:
+        """Read the body; return the front to renew if its socket was taken.
+
+        Raises what the frame did wrong, after the whole body has been read.
+        """
+        front = front_of(request)
+        waits = request.headers.get("Expect", "").lower() == "100-continue"
+        if front is not None and waits:
+            await self._take_socket(request, front, frame_bytes)
+        else:
+            front = None
+            if waits and request.transport is not None:
+                request.transport.write(CONTINUE)
+            await self._stream(request)
+        return front
+
+    async def finish(self) -> bool:
+        """Make the frame visible, or raise what was wrong with it; False for a duplicate."""
+        if self._problem is not None:
+            raise self._problem
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._sink.finish)
+
+    async def _take_socket(self, request: web.Request, front: Front, frame_bytes: int) -> None:
+        transport = request.transport
+        assert transport is not None
+        transport.pause_reading()
+        early = request.content.read_nowait()
+        transport.write(CONTINUE)
+        await front.flush()
+        self._feed(memoryview(early))
+        try:
+            with pump.duplicate(transport) as sock:
+                await pump.receive(
+                    sock,
+                    frame_bytes - len(early),
+                    self._feed,
+                    pool=self._pool,
+                    stall_seconds=self._stall_seconds,
+                )
+        except pump.PeerGone:
+            transport.abort()
+            raise
+        finally:
+            request.content.feed_eof()
+
+    async def _stream(self, request: web.Request) -> None:
+        """Read through aiohttp: TLS, and clients that do not wait for 100 Continue."""
+        loop = asyncio.get_running_loop()
+        waiting = bytearray()
+        while True:
+            try:
+                async with asyncio.timeout(self._stall_seconds):
+                    data = await request.content.readany()
+            except TimeoutError:
+                raise pump.PeerGone(f"peer sent no byte for {self._stall_seconds} s") from None
+            except (ConnectionError, web.RequestPayloadError) as error:
+                raise pump.PeerGone(f"connection failed: {error}") from error
+            waiting += data
+            if len(waiting) >= _FEED_BYTES or (not data and waiting):
+                await loop.run_in_executor(self._pool, self._feed, memoryview(waiting))
+                waiting = bytearray()
+            if not data and request.content.at_eof():
+                return

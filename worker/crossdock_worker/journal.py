@@ -1,0 +1,101 @@
+"""The journal: what makes a frame visible, and what a restart replays.
+
+One file per generation of a shuffle, only appended to. A record is
+
+    magic "XDJ1" | kind u16 | body length u16 | body | crc32c of all before, u32
+
+A record counts when it is whole. After a crash the last one may be cut short: it was never
+acked and is cut off. Anything else that does not read is damage, and is reported with file and
+offset; records behind it are not guessed at.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+from crossdock.errors import DataCorrupt
+from crossdock.wire import crc
+
+MAGIC: Final = b"XDJ1"
+_HEAD: Final = struct.Struct("<4sHH")
+_TAIL: Final = struct.Struct("<I")
+OVERHEAD_BYTES: Final = _HEAD.size + _TAIL.size
+
+
+class Kind(IntEnum):
+    """What a record says."""
+
+    SHUFFLE = 1
+    """First record: partitions u32."""
+    FRAME = 2
+    """One row of `shuffle_log.ROW`: this frame is visible."""
+    ABORT = 3
+    """map u32, attempt u64: the attempt is given up, its frames are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A whole record and where it begins."""
+
+    kind: Kind
+    body: bytes
+    offset: int
+
+
+def encode(kind: Kind, body: bytes) -> bytes:
+    """Return the bytes of a record."""
+    data = _HEAD.pack(MAGIC, kind, len(body)) + body
+    return data + _TAIL.pack(crc.extend(0, data))
+
+
+def replay(path: Path) -> Iterator[Record]:
+    """Yield the records of a journal; cut off a torn tail; raise `DataCorrupt` for damage."""
+    data = path.read_bytes()
+    offset = 0
+    while offset < len(data):
+        size = _whole_record(data, offset)
+        if size is None:
+            if _is_torn_tail(data, offset):
+                os.truncate(path, offset)
+                return
+            raise DataCorrupt(
+                f"{path} is damaged at offset {offset}",
+                hint="its frames before that are intact; run again the maps behind it",
+            )
+        _, kind, length = _HEAD.unpack_from(data, offset)
+        body = data[offset + _HEAD.size : offset + _HEAD.size + length]
+        yield Record(Kind(kind), body, offset)
+        offset += size
+
+
+def _whole_record(data: bytes, offset: int) -> int | None:
+    """Return the size of the whole, sound record at `offset`, or None."""
+    if len(data) - offset < OVERHEAD_BYTES:
+        return None
+    magic, kind, length = _HEAD.unpack_from(data, offset)
+    size: int = OVERHEAD_BYTES + length
+    if magic != MAGIC or kind not in set(Kind) or offset + size > len(data):
+        return None
+    (own,) = _TAIL.unpack_from(data, offset + size - _TAIL.size)
+    body = memoryview(data)[offset : offset + size - _TAIL.size]
+    return size if crc.extend(0, body) == own else None
+
+
+def _is_torn_tail(data: bytes, offset: int) -> bool:
+    """Whether the rest looks like one append that a crash cut short.
+
+    Short of a whole record, or zeros that a file system filled in. A full-length record with a
+    wrong checksum is none: it may have been acked.
+    """
+    rest = data[offset:]
+    if not rest.strip(b"\0"):
+        return True
+    if len(rest) < _HEAD.size:
+        return MAGIC.startswith(rest[:4]) or rest.startswith(MAGIC)
+    magic, kind, length = _HEAD.unpack_from(rest)
+    known = magic == MAGIC and kind in set(Kind)
+    return known and len(rest) < OVERHEAD_BYTES + length

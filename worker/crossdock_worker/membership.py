@@ -1,0 +1,96 @@
+"""Which workers there are: each asks its peers how they are. No leader, nothing agreed on."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import aiohttp
+import structlog
+
+from crossdock.errors import ProtocolError
+from crossdock.records import WorkerInfo
+
+log = structlog.get_logger()
+
+_TIMEOUT = aiohttp.ClientTimeout(total=5)
+
+
+class Membership:
+    """What this worker knows of its peers."""
+
+    def __init__(
+        self,
+        peers: tuple[str, ...],
+        *,
+        interval_seconds: float,
+        token: Callable[[], str],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._peers = peers
+        self._interval_seconds = interval_seconds
+        self._token = token
+        self._tls = tls
+        self._known: dict[str, WorkerInfo] = {}
+
+    def __iter__(self) -> Iterator[WorkerInfo]:
+        """Iterate over peers, the unreachable ones included, not over this worker."""
+        return iter(list(self._known.values()))
+
+    async def run(self, own_id: str) -> None:
+        """Ask all peers again and again, until cancelled."""
+        if not self._peers:
+            return
+        connector = aiohttp.TCPConnector(ssl=self._tls if self._tls is not None else True)
+        async with aiohttp.ClientSession(timeout=_TIMEOUT, connector=connector) as session:
+            while True:
+                urls = await self._urls()
+                found = await asyncio.gather(*(self._ask(session, url) for url in urls))
+                # A peer that left DNS may come back: it stays known, as unreachable.
+                for info in found:
+                    if info.id and info.id != own_id:
+                        self._known[info.id] = info
+                    elif not info.id:
+                        self._mark_unreachable(info.url)
+                await asyncio.sleep(self._interval_seconds)
+
+    def _mark_unreachable(self, url: str) -> None:
+        for known in list(self._known.values()):
+            if known.url == url:
+                self._known[known.id] = WorkerInfo(
+                    id=known.id, incarnation=known.incarnation, url=url, state="unreachable"
+                )
+
+    async def _ask(self, session: aiohttp.ClientSession, url: str) -> WorkerInfo:
+        """Return a peer's description; id "" when it does not answer."""
+        token = self._token()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            async with session.get(f"{url}/v1/workers", headers=headers) as response:
+                if response.status == 200:
+                    data = await response.json()
+                    return WorkerInfo.from_json(data["self"])
+                log.warning("peer refuses", peer=url, status=response.status)
+        except (aiohttp.ClientError, TimeoutError, ProtocolError, KeyError, ValueError) as error:
+            log.debug("peer does not answer", peer=url, problem=str(error))
+        return WorkerInfo(id="", incarnation=0, url=url)
+
+    async def _urls(self) -> list[str]:
+        urls = []
+        for peer in self._peers:
+            parts = urlsplit(peer)
+            if not parts.scheme.startswith("dns+"):
+                urls.append(peer.rstrip("/"))
+                continue
+            scheme, port = parts.scheme.removeprefix("dns+"), parts.port or 7070
+            loop = asyncio.get_running_loop()
+            try:
+                found = await loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+            except OSError as error:
+                log.warning("peers' name does not resolve", name=parts.hostname, problem=str(error))
+                continue
+            for *_, address in found:
+                host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
+                urls.append(f"{scheme}://{host}:{port}")
+        return sorted(set(urls))

@@ -1,0 +1,57 @@
+"""What a worker counts, for Prometheus."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+
+class Metrics:
+    """Counters of one worker, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.frames = Counter(
+            "crossdock_frames",
+            "Frames pushed, by outcome: stored, duplicate, refused.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.ingested_bytes = Counter(
+            "crossdock_ingested_bytes", "Bytes of frames stored.", registry=self.registry
+        )
+        self.served_bytes = Counter(
+            "crossdock_served_bytes", "Bytes of blocks sent to readers.", registry=self.registry
+        )
+        self.served_pieces = Counter(
+            "crossdock_served_pieces", "Pieces of blocks sent to readers.", registry=self.registry
+        )
+        self.requests = Counter(
+            "crossdock_http_requests",
+            "Requests, by route and status.",
+            ["route", "status"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "crossdock_http_request_seconds",
+            "Time from request to answer, by route.",
+            ["route"],
+            registry=self.registry,
+            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30),
+        )
+
+
+Gauge = tuple[str, str, float]
+"""Name without prefix, help, value."""
+
+
+class Gauges(Collector):
+    """Values that are read when somebody asks."""
+
+    def __init__(self, read: Callable[[], Iterable[Gauge]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        for name, help_, value in self._read():
+            yield GaugeMetricFamily(f"crossdock_{name}", help_, value=value)

@@ -1,0 +1,72 @@
+"""Registered places: which frames of a shuffle a reader wants from this worker, by digest."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from crossdock.errors import PlacesUnknown, ProtocolError
+from crossdock.views import ShuffleKey, places_digest
+from crossdock.wire.tables import Table
+from crossdock_worker.shuffle_log import ShuffleLog, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Frames of one shuffle, ready to be read."""
+
+    log: ShuffleLog
+    snapshot: Snapshot
+
+
+class PlacesCache:
+    """The places registered last, within a bound of bytes. Readers register evicted ones again."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[tuple[ShuffleKey, str], Places] = OrderedDict()
+
+    def register(self, log: ShuffleLog, digest: str, keys: Table) -> Places:
+        """Keep places under their digest.
+
+        Raises:
+            ProtocolError: the digest is not that of the keys.
+            PlacesUnknown: a frame is not here; the reader resolves anew.
+        """
+        if places_digest(log.key, keys) != digest:
+            raise ProtocolError("the digest is not that of these frames, or they are not sorted")
+        known = self._entries.get((log.key, digest))
+        if known is not None and known.log is log:
+            return known
+        snapshot, absent = log.snapshot(keys)
+        if len(absent):
+            map_id, attempt, seq = absent[0].tolist()
+            raise PlacesUnknown(
+                f"{len(absent)} of these frames are not here, first map {map_id} attempt "
+                f"{attempt} frame {seq}"
+            )
+        self.forget(log.key, digest)
+        places = Places(log, snapshot)
+        self._entries[log.key, digest] = places
+        self._bytes += snapshot.rows.nbytes
+        while self._bytes > self._max_bytes and len(self._entries) > 1:
+            _, oldest = self._entries.popitem(last=False)
+            self._bytes -= oldest.snapshot.rows.nbytes
+        return places
+
+    def get(self, log: ShuffleLog, digest: str) -> Places:
+        """Return registered places, or raise `PlacesUnknown`."""
+        found = self._entries.get((log.key, digest))
+        if found is None or found.log is not log:
+            raise PlacesUnknown("these places are not registered here")
+        self._entries.move_to_end((log.key, digest))
+        return found
+
+    def forget(self, key: ShuffleKey, digest: str | None = None) -> None:
+        """Drop one entry of a shuffle, or all."""
+        for entry in [k for k in self._entries if k[0] == key and digest in {None, k[1]}]:
+            self._bytes -= self._entries.pop(entry).snapshot.rows.nbytes
+
+    def forget_job(self, job: str) -> None:
+        """Drop everything of a job."""
+        for key in {k[0] for k in self._entries if k[0].job == job}:
+            self.forget(key)

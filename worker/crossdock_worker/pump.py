@@ -1,0 +1,149 @@
+"""Moves bytes between a socket and somewhere else, in threads, without ever waiting in one.
+
+A thread works while the socket is ready, and for a moment longer; then the event loop watches the
+socket until it is ready again. So few threads serve any number of slow peers, and a peer that
+stalls costs a file descriptor, not a thread.
+"""
+
+import asyncio
+import os
+import select
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from threading import local
+from typing import Final
+
+from crossdock.errors import Unavailable
+from crossdock_worker.settings import MIB
+
+CHUNK_BYTES: Final = MIB
+_LINGER_MS: Final = 10
+"""How long a thread waits on a dry socket: cheaper than handing it over for a short gap."""
+
+_scratch = local()
+
+
+class PeerGone(Unavailable):
+    """The peer closed the connection, or moved no byte for too long."""
+
+    code = "peer_gone"
+
+
+def scratch() -> memoryview:
+    """Return this thread's own buffer of `CHUNK_BYTES`."""
+    try:
+        return memoryview(_scratch.buffer)
+    except AttributeError:
+        _scratch.buffer = bytearray(CHUNK_BYTES)
+        return memoryview(_scratch.buffer)
+
+
+@contextmanager
+def duplicate(transport: asyncio.BaseTransport) -> Iterator[socket.socket]:
+    """Yield a non-blocking duplicate of the transport's socket, closed afterwards."""
+    original = transport.get_extra_info("socket")
+    own = socket.socket(fileno=os.dup(original.fileno()))
+    own.setblocking(False)
+    try:
+        yield own
+    finally:
+        own.close()
+
+
+async def receive(
+    sock: socket.socket,
+    total: int,
+    feed: Callable[[memoryview], None],
+    *,
+    pool: Executor,
+    stall_seconds: float,
+) -> None:
+    """Pass the next `total` bytes of the socket to `feed`, in a thread, in large pieces."""
+    done = 0
+
+    def work() -> bool:
+        nonlocal done
+        buffer = scratch()
+        while done < total:
+            try:
+                n = sock.recv_into(buffer[: min(CHUNK_BYTES, total - done)])
+            except BlockingIOError:
+                if not _ready(sock, select.POLLIN):
+                    return False
+                continue
+            if not n:
+                raise PeerGone(f"peer closed the connection after {done} of {total} bytes")
+            feed(buffer[:n])
+            done += n
+        return True
+
+    await _alternate(work, sock, pool, stall_seconds, reading=True)
+
+
+async def send(
+    sock: socket.socket,
+    step: Callable[[socket.socket], bool],
+    *,
+    pool: Executor,
+    stall_seconds: float,
+) -> None:
+    """Call `step` in a thread until it returns True; it raises BlockingIOError when not ready."""
+
+    def work() -> bool:
+        while True:
+            try:
+                if step(sock):
+                    return True
+            except BlockingIOError:
+                if not _ready(sock, select.POLLOUT):
+                    return False
+
+    await _alternate(work, sock, pool, stall_seconds, reading=False)
+
+
+def _ready(sock: socket.socket, event: int) -> bool:
+    poll = select.poll()
+    poll.register(sock, event)
+    return bool(poll.poll(_LINGER_MS))
+
+
+async def _alternate(
+    work: Callable[[], bool],
+    sock: socket.socket,
+    pool: Executor,
+    stall_seconds: float,
+    *,
+    reading: bool,
+) -> None:
+    loop = asyncio.get_running_loop()
+    watch = loop.add_reader if reading else loop.add_writer
+    unwatch = loop.remove_reader if reading else loop.remove_writer
+    while True:
+        job = loop.run_in_executor(pool, work)
+        try:
+            finished = await asyncio.shield(job)
+        except asyncio.CancelledError:
+            # The thread still uses the socket and the buffers: end it before they go.
+            sock.shutdown(socket.SHUT_RDWR)
+            await asyncio.wait([job])
+            raise
+        except OSError as error:
+            raise PeerGone(f"connection failed: {error}") from error
+        if finished:
+            return
+        ready = loop.create_future()
+        watch(sock.fileno(), _set, ready)
+        try:
+            async with asyncio.timeout(stall_seconds):
+                await ready
+        except TimeoutError:
+            raise PeerGone(f"peer moved no byte for {stall_seconds} s") from None
+        finally:
+            unwatch(sock.fileno())
+
+
+def _set(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,264 @@
+"""Which pieces a read takes, and where they lie: array work on the mapped index, nothing else.
+
+The index of a frame is u32[5, n]: partition, length, rows, crc, end. A frame's pieces of a
+partition range are found by bisection, for all frames at once.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from crossdock.wire import tables
+from crossdock.wire.blocks import Cursor, PieceColumns
+from crossdock.wire.crc import I64, U32
+from crossdock.wire.tables import Table
+from crossdock_worker.shuffle_log import Snapshot
+
+_MAX_PIECES = 262_144
+_MIN_PIECES = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """One batch of a read."""
+
+    columns: PieceColumns
+    offsets: I64
+    """Where each piece begins in the payload log."""
+    skip: int
+    """Bytes of the first piece that the reader already has."""
+    end: bool
+    """Whether nothing of the range comes after."""
+
+    def runs(self) -> tuple[I64, I64]:
+        """Return (offset, length) of the contiguous stretches of the payload log, in order."""
+        length = self.columns.length.astype(np.int64)
+        starts = self.offsets.copy()
+        if len(starts):
+            starts[0] += self.skip
+            length[0] -= self.skip
+        keep = length > 0
+        starts, length = starts[keep], length[keep]
+        new = np.ones(len(starts), bool)
+        new[1:] = starts[1:] != starts[:-1] + length[:-1]
+        first = np.flatnonzero(new)
+        ends = np.add.reduceat(length, first) if len(first) else length
+        return starts[first], ends
+
+
+def select(
+    snapshot: Snapshot,
+    *,
+    partitions: tuple[int, int],
+    maps: tuple[int, int],
+    cursor: Cursor | None,
+    max_bytes: int,
+) -> Selection:
+    """Return the first batch of at most `max_bytes` (at least one piece) of a range.
+
+    Args:
+        snapshot: frames by (map, attempt, seq).
+        partitions: half open.
+        maps: half open, by map id.
+        cursor: where to begin; None: at the range's beginning.
+        max_bytes: bound on the payload.
+    """
+    rows = snapshot.rows
+    rows = rows[(rows["map"] >= maps[0]) & (rows["map"] < maps[1]) & (rows["pieces"] > 0)]
+    first, last = partitions
+    if cursor is not None:
+        first = max(first, cursor.partition)
+    if not len(rows) or first >= last:
+        return _empty()
+    base = (rows["index_at"] // 4).astype(np.int64)
+    count = rows["pieces"].astype(np.int64)
+    index = snapshot.index
+    low = _bisect(index, base, count, first)
+    if cursor is not None and cursor.partition == first:
+        low = _skip_to(index, rows, base, count, low, cursor)
+
+    budget = _piece_budget(rows, max_bytes)
+    high = _bisect(index, base, count, last)
+    complete = True
+    while last - first > 1 and (total := int((high - low).sum())) > budget:
+        last = first + max(1, (last - first) * budget // total)
+        high = _bisect(index, base, count, last)
+        complete = False
+    counts = high - low
+    if (total := int(counts.sum())) > budget:  # one huge partition: a prefix of its frames
+        stop = int(np.searchsorted(np.cumsum(counts), budget)) + 1
+        complete = complete and int(counts[stop:].sum()) == 0
+        counts[stop:] = 0
+        total = int(counts.sum())
+    if not total:
+        return _empty()
+    return _cut(
+        snapshot, rows, base, count, low, counts, cursor, max_bytes, complete=complete
+    )
+
+
+def _cut(
+    snapshot: Snapshot,
+    rows: Table,
+    base: I64,
+    count: I64,
+    low: I64,
+    counts: I64,
+    cursor: Cursor | None,
+    max_bytes: int,
+    *,
+    complete: bool,
+) -> Selection:
+    """Expand ranges of pieces per frame into columns, order them, and cut at `max_bytes`."""
+    frame = np.repeat(np.arange(len(rows)), counts)
+    begins = np.cumsum(counts) - counts
+    position = np.arange(len(frame)) - np.repeat(begins - low, counts)
+    at = base[frame] + position
+    partition = snapshot.index[at]
+    order = np.argsort(partition, kind="stable")
+    frame, position, at, partition = frame[order], position[order], at[order], partition[order]
+    n = count[frame]
+    length = snapshot.index[at + n]
+
+    skip = 0
+    if cursor is not None and cursor == _key(rows, frame, partition, position, cursor.offset):
+        skip = min(cursor.offset, int(length[0]))
+    taken = np.cumsum(length, dtype=np.int64) - skip
+    keep = max(1, int(np.searchsorted(taken, max_bytes, side="right")))
+    end = complete and keep >= len(length)
+    cut = slice(0, keep)
+    frame, position, at, n = frame[cut], position[cut], at[cut], n[cut]
+    length = length[cut]
+    columns = PieceColumns(
+        partition=partition[cut],
+        map_id=rows["map"][frame],
+        attempt=rows["attempt"][frame],
+        seq=rows["seq"][frame],
+        position=position.astype(np.uint32),
+        length=length,
+        rows=snapshot.index[at + 2 * n],
+        crc=snapshot.index[at + 3 * n],
+    )
+    ends = snapshot.index[at + 4 * n].astype(np.int64)
+    offsets = rows["payload_at"][frame].astype(np.int64) + ends - length
+    return Selection(columns, offsets, skip, end)
+
+
+def statistics(snapshot: Snapshot, partitions: int) -> Table:
+    """Return `tables.STATISTICS`[partitions] over all frames of a snapshot."""
+    stats = np.zeros(partitions, tables.STATISTICS)
+    for chunk in _chunks(snapshot.rows):
+        blocks = _blocks_of(snapshot, chunk, None)
+        for field in ("bytes", "rows"):
+            sums = np.zeros(partitions, np.uint64)
+            np.add.at(sums, blocks["partition"], blocks[field])
+            stats[field] += sums
+        stats["blocks"] += np.bincount(blocks["partition"], minlength=partitions).astype("<u4")
+    return stats
+
+
+def block_sizes(snapshot: Snapshot, partitions: tuple[int, int]) -> Table:
+    """Return `tables.BLOCK`s of a partition range, by (partition, map)."""
+    parts = [_blocks_of(snapshot, chunk, partitions) for chunk in _chunks(snapshot.rows)]
+    table = np.concatenate(parts) if parts else np.empty(0, tables.BLOCK)
+    return table[np.lexsort((table["map"], table["partition"]))]
+
+
+def _blocks_of(snapshot: Snapshot, rows: Table, partitions: tuple[int, int] | None) -> Table:
+    """Return the blocks of frames that hold all frames of their maps."""
+    rows = rows[rows["pieces"] > 0]
+    base = (rows["index_at"] // 4).astype(np.int64)
+    count = rows["pieces"].astype(np.int64)
+    low, high = np.zeros(len(rows), np.int64), count
+    if partitions is not None:
+        low = _bisect(snapshot.index, base, count, partitions[0])
+        high = _bisect(snapshot.index, base, count, partitions[1])
+    counts = high - low
+    frame = np.repeat(np.arange(len(rows)), counts)
+    at = base[frame] + np.arange(len(frame)) - np.repeat(np.cumsum(counts) - counts - low, counts)
+    n = count[frame]
+    partition = snapshot.index[at].astype(np.int64)
+    map_id = rows["map"][frame].astype(np.int64)
+    key = (map_id << 32) | partition
+    if (key[1:] < key[:-1]).any():
+        order = np.argsort(key, kind="stable")
+        key, at, n = key[order], at[order], n[order]
+    first = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1]))) if len(key) else key
+    blocks = np.empty(len(first), tables.BLOCK)
+    blocks["partition"], blocks["map"] = key[first] & 0xFFFFFFFF, key[first] >> 32
+    if len(first):
+        blocks["bytes"] = np.add.reduceat(snapshot.index[at + n].astype(np.uint64), first)
+        blocks["rows"] = np.add.reduceat(snapshot.index[at + 2 * n].astype(np.uint64), first)
+    return blocks
+
+
+def _chunks(rows: Table) -> list[Table]:
+    """Split frames, at map boundaries, into parts of about `_MAX_PIECES` pieces."""
+    if not len(rows):
+        return []
+    ends = np.cumsum(rows["pieces"], dtype=np.int64)
+    chunk = ends // _MAX_PIECES
+    new_map = np.ones(len(rows), bool)
+    new_map[1:] = rows["map"][1:] != rows["map"][:-1]
+    first_of_map = np.maximum.accumulate(np.where(new_map, np.arange(len(rows)), 0))
+    chunk = chunk[first_of_map]
+    return np.split(rows, np.flatnonzero(chunk[1:] != chunk[:-1]) + 1)
+
+
+def _bisect(index: U32, base: I64, count: I64, partition: int) -> I64:
+    """Return, per frame, how many of its pieces are of partitions below `partition`."""
+    low, high = np.zeros(len(base), np.int64), count.copy()
+    if partition <= 0:
+        return low
+    while (open_ := low < high).any():
+        middle = (low + high) >> 1
+        # Closed frames may point one past their pieces: any readable place will do for them.
+        below = index[base + np.where(open_, middle, 0)] < partition
+        low = np.where(open_ & below, middle + 1, low)
+        high = np.where(open_ & ~below, middle, high)
+    return low
+
+
+def _skip_to(
+    index: U32, rows: Table, base: I64, count: I64, low: I64, cursor: Cursor
+) -> I64:
+    """Move each frame's start past what lies before the cursor within its partition."""
+    after = _bisect(index, base, count, cursor.partition + 1)
+    mine = (rows["map"], rows["attempt"], rows["seq"])
+    theirs = (cursor.map_id, cursor.attempt, cursor.seq)
+    before = np.zeros(len(rows), bool)
+    equal = np.ones(len(rows), bool)
+    for field, value in zip(mine, theirs, strict=True):
+        before |= equal & (field < value)
+        equal &= field == value
+    low = np.where(before, after, low)
+    return np.where(equal, np.clip(cursor.position, low, after), low)
+
+
+def _key(
+    rows: Table, frame: I64, partition: U32, position: npt.NDArray[np.int64], offset: int
+) -> Cursor:
+    row = rows[frame[0]]
+    return Cursor(
+        int(partition[0]),
+        int(row["map"]),
+        int(row["attempt"]),
+        int(row["seq"]),
+        int(position[0]),
+        offset,
+    )
+
+
+def _piece_budget(rows: Table, max_bytes: int) -> int:
+    """Return how many pieces are worth looking at for one batch of `max_bytes`."""
+    pieces = int(rows["pieces"].sum(dtype=np.int64))
+    mean = int(rows["payload_bytes"].sum(dtype=np.uint64)) // max(1, pieces)
+    wanted = max_bytes // max(1, mean)
+    return min(_MAX_PIECES, max(_MIN_PIECES, wanted + wanted // 4))
+
+
+def _empty() -> Selection:
+    none = np.empty(0, np.uint32)
+    columns = PieceColumns(none, none, np.empty(0, np.uint64), none, none, none, none, none)
+    return Selection(columns, np.empty(0, np.int64), 0, end=True)

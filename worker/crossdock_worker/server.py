@@ -1,0 +1,212 @@
+"""Runs one worker: listens, checks who calls, turns errors into answers, ends gracefully."""
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from crossdock.errors import ConfigError, CrossdockError, Unauthenticated, Unavailable
+from crossdock_worker.front import Front
+from crossdock_worker.routes import CLAIMS, ROUTES, WORKER, Route, job_uid
+from crossdock_worker.settings import Settings
+from crossdock_worker.worker import Worker
+
+log = structlog.get_logger()
+
+_KEEPALIVE_SECONDS = 75.0
+_MAX_BODY_BYTES = 64 * 2**20
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def make_app(worker: Worker) -> web.Application:
+    """Return the aiohttp application of a worker."""
+    app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_outer])
+    app[WORKER] = worker
+    for route in ROUTES:
+        app.router.add_route(
+            route.method, route.path, _guarded(route), expect_handler=_no_continue
+        )
+    return app
+
+
+async def _no_continue(request: web.Request) -> None:
+    """Leave `100 Continue` to the handler: a request that is refused should not send its body."""
+
+
+def _guarded(route: Route) -> Handler:
+    """Return the route's handler behind its check of the token, timed and counted."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        worker = request.app[WORKER]
+        structlog.contextvars.bind_contextvars(**request.match_info)
+        started = time.monotonic()
+        status = 500
+        try:
+            if route.right is not None:
+                claims = worker.auth.claims(request.headers.get("Authorization"))
+                job = job_uid(request) if "job" in request.match_info else None
+                claims.demand(route.right, job)
+                request[CLAIMS] = claims
+            response = await route.handler(request)
+            status = response.status
+        except CrossdockError as error:
+            status = error.status
+            raise
+        else:
+            return response
+        finally:
+            label = f"{route.method} {route.path}"
+            worker.metrics.requests.labels(label, status).inc()
+            worker.metrics.seconds.labels(label).observe(time.monotonic() - started)
+            structlog.contextvars.clear_contextvars()
+
+    return handle
+
+
+@web.middleware
+async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn our errors into JSON answers, and anything unforeseen into a logged 500."""
+    try:
+        return await handler(request)
+    except CrossdockError as error:
+        if error.status >= 500 and not isinstance(error, Unavailable):
+            log.error("request failed", path=request.path, code=error.code, problem=str(error))
+        return _error_response(request, error)
+    except web.HTTPException as error:
+        data = {"code": "http", "message": f"{error.status} {error.reason}", "hint": ""}
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return web.json_response(data, status=error.status, headers=headers)
+
+
+def _error_response(request: web.Request, error: CrossdockError) -> web.Response:
+    response = web.Response(
+        text=json.dumps(error.to_json()), status=error.status, content_type="application/json"
+    )
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, Unavailable):
+        response.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
+    if "Expect" in request.headers:
+        # Whether the body still comes is up to the client: only a closed connection is clear.
+        response.force_close()
+    return response
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A worker that listens."""
+
+    worker: Worker
+    host: str
+    port: int
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[Running]:
+    """Run a worker for the length of the block."""
+    worker = Worker(settings)
+    runner = web.AppRunner(
+        make_app(worker),
+        access_log=None,
+        handle_signals=False,
+        keepalive_timeout=_KEEPALIVE_SECONDS,
+        shutdown_timeout=settings.shutdown_grace_seconds,
+    )
+    await runner.setup()
+    assert runner.server is not None
+    try:
+        server = await asyncio.get_running_loop().create_server(
+            partial(Front, runner.server, worker.connections),
+            settings.host,
+            settings.port,
+            ssl=_tls(settings),
+            reuse_address=True,
+            backlog=1024,
+        )
+    except OSError as error:
+        await runner.cleanup()
+        await worker.close()
+        raise ConfigError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+        ) from error
+    host, port = server.sockets[0].getsockname()[:2]
+    worker.url = settings.advertise or f"{settings.scheme}://{_reachable(host)}:{port}"
+    background = asyncio.create_task(worker.run_background(), name="peers")
+    log.info("worker is ready", url=worker.url, worker=worker.identity.id,
+             incarnation=worker.identity.incarnation, jobs=len(list(worker.jobs)))  # fmt: skip
+    try:
+        yield Running(worker, host, port)
+    finally:
+        worker.admission.draining = True
+        server.close()
+        background.cancel()
+        with suppress(asyncio.CancelledError):
+            await background
+        await runner.cleanup()
+        await worker.close()
+
+
+def _reachable(host: str) -> str:
+    """Return a name under which others reach what listens on `host`."""
+    if host in {"0.0.0.0", "::"}:
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"cannot load --tls-cert {settings.tls_cert}: {error}") from error
+    return context
+
+
+async def _until_signalled(settings: Settings) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(settings):
+        await stop.wait()
+        log.info("worker stops", grace_seconds=settings.shutdown_grace_seconds)
+
+
+def configure_logging(*, level: str) -> None:
+    """Log JSON lines to standard error, with the job and shuffle of each request."""
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise ConfigError(f"--log-level {level} is not one", hint="debug, info, warning or error")
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr)
+
+
+def run(settings: Settings) -> None:
+    """Run one worker in this process until SIGTERM or SIGINT."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_until_signalled(settings))

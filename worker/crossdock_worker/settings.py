@@ -1,0 +1,98 @@
+"""Every setting of a worker, once: its meaning, unit and default. Defaults fit a 2 GiB pod."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from crossdock.errors import ConfigError
+
+MIB: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a worker may use. Over a limit it pushes back, and recovers when the cause is gone."""
+
+    max_frame_bytes: int = 64 * MIB
+    """Largest frame taken; a larger one is refused with 413."""
+    max_inflight_bytes: int = 256 * MIB
+    """Frames being received at once, by their announced length; beyond it 503."""
+    max_read_bytes: int = 128 * MIB
+    """Gathered answers in memory at once; further reads wait, then 503."""
+    read_batch_bytes: int = 16 * MIB
+    """Largest answer to one read; the reader goes on from its end."""
+    places_cache_bytes: int = 64 * MIB
+    """Registered places kept in memory; readers register evicted ones again."""
+    max_connections: int = 1024
+    """Open client connections; further ones get 503 at once."""
+    threads: int = 8
+    """Threads that move bytes between sockets and disk."""
+    stall_seconds: float = 30.0
+    """A peer that neither sends nor takes a byte for this long is cut off."""
+    disk_capacity_bytes: int = 0
+    """Bytes that count as a full disk; 0: the size of the data directory's file system."""
+    disk_high: float = 0.90
+    """Share of the capacity above which frames are pushed back …"""
+    disk_low: float = 0.85
+    """… until use has fallen below this share."""
+    job_quota_bytes: int = 0
+    """Bytes on this worker's disk for each job; beyond it 507. 0: no quota."""
+
+    def __post_init__(self) -> None:
+        """Refuse limits that contradict each other, naming the option."""
+        if not 0 < self.disk_low <= self.disk_high <= 1:
+            raise ConfigError(
+                f"--disk-low {self.disk_low} and --disk-high {self.disk_high} must be "
+                "0 < low <= high <= 1"
+            )
+        for name in ("max_frame_bytes", "max_inflight_bytes", "max_read_bytes", "threads",
+                     "max_connections", "read_batch_bytes", "stall_seconds"):  # fmt: skip
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"--{name.replace('_', '-')} must be more than 0")
+        if self.max_inflight_bytes < self.max_frame_bytes:
+            raise ConfigError(
+                f"--max-inflight-bytes {self.max_inflight_bytes} is less than one frame of "
+                f"--max-frame-bytes {self.max_frame_bytes}: no such frame could ever be taken"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How one worker process runs."""
+
+    data_dir: Path
+    """Directory for frames and identity; one worker process each."""
+    host: str = "127.0.0.1"
+    port: int = 7070
+    """Port to listen on; 0 takes a free one."""
+    advertise: str = ""
+    """URL at which clients and peers reach this worker; default: made of host and port."""
+    peers: tuple[str, ...] = ()
+    """URLs of other workers, or dns+http(s)://NAME:PORT, resolved again and again."""
+    peers_interval_seconds: float = 2.0
+    """How often peers are asked for their state."""
+    key_file: Path | None = None
+    """Signing keys, one a line; the first signs, all verify. None only with `insecure`."""
+    insecure: bool = False
+    """Take every request without a token."""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
+    """Certificate authority that peers' certificates are checked with; default: the system's."""
+    limits: Limits = field(default_factory=Limits)
+    shutdown_grace_seconds: float = 20.0
+    """How long SIGTERM waits for requests under way."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other, naming the option."""
+        if self.insecure == (self.key_file is not None):
+            raise ConfigError(
+                "a worker needs either --key-file FILE or --insecure-no-auth",
+                hint="make a key with: crossdock key > shuffle.key && chmod 600 shuffle.key",
+            )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("--tls-cert and --tls-key go together")
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.tls_cert else "http"

@@ -1,0 +1,374 @@
+"""One generation of one shuffle on this worker's disk.
+
+    journal       what is visible (journal.py); a frame exists when its record does
+    payload.log   payloads, each a contiguous range
+    index.log     per frame u32[5 n]: the columns as they came, then where each piece ends
+
+Memory holds one row per frame; the index of pieces is read through a map of its file.
+"""
+
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from crossdock.errors import AttemptConflict, DataCorrupt, ShuffleMismatch, ShuffleReleased
+from crossdock.views import ShuffleKey
+from crossdock.wire import crc, tables
+from crossdock.wire.crc import U32
+from crossdock.wire.frame import COLUMN_BYTES, Columns, FrameHeader
+from crossdock.wire.tables import Table
+from crossdock_worker import journal
+from crossdock_worker.files import RangeFile, disk_error
+from crossdock_worker.journal import Kind
+
+ROW: Final = np.dtype([*tables.FRAME.descr, ("payload_at", "<u8"), ("index_at", "<u8")])
+"""A frame and where its bytes are, 80 bytes."""
+INDEX_BYTES_PER_PIECE: Final = COLUMN_BYTES + 4
+
+_PARTITIONS: Final = struct.Struct("<I")
+_ABORT: Final = struct.Struct("<IQ")
+_FIRST_ROWS: Final = 64
+
+Pieces = TypeVar("Pieces", int, npt.NDArray[np.int64])
+FrameId = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Ranges of the logs that one frame is being written to."""
+
+    payload_at: int
+    payload_bytes: int
+    index_at: int
+    index_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.payload_bytes + self.index_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Frames of a shuffle at one moment, and the mapped files that have their bytes."""
+
+    rows: Table
+    """`ROW`s, in the order asked for."""
+    payload: npt.NDArray[np.uint8]
+    index: U32
+
+
+class ShuffleLog:
+    """Frames of one generation of a shuffle. Safe to use from many threads."""
+
+    def __init__(self, directory: Path, key: ShuffleKey, partitions: int) -> None:
+        """Create the log (`create`) or replay it (`open`); do not call directly."""
+        self.directory = directory
+        self.key = key
+        self.partitions = partitions
+        self._lock = threading.Lock()
+        self._writers = 0
+        self._closed = False
+        self._rows = np.zeros(_FIRST_ROWS, ROW)
+        self._count = 0
+        self._at: dict[FrameId, int] = {}
+        self._aborted: set[tuple[int, int]] = set()
+        self._damage: DataCorrupt | None = None
+        self.payload = RangeFile(directory / "payload.log")
+        self.index = RangeFile(directory / "index.log")
+        self._journal = os.open(
+            directory / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
+        self._journal_bytes = os.fstat(self._journal).st_size
+
+    @classmethod
+    def create(cls, directory: Path, key: ShuffleKey, partitions: int) -> "ShuffleLog":
+        """Make a new, empty log."""
+        directory.mkdir(parents=True, exist_ok=True)
+        log = cls(directory, key, partitions)
+        with log._lock:
+            log._append(Kind.SHUFFLE, _PARTITIONS.pack(partitions))
+        return log
+
+    @classmethod
+    def open(cls, directory: Path, key: ShuffleKey) -> "ShuffleLog | None":
+        """Replay a log after a restart; None when its creation was never acked.
+
+        Damage does not raise: the log remembers it and raises it to whoever asks for frames.
+        """
+        path = directory / "journal"
+        if not path.exists():
+            return None
+        damage = None
+        records = []
+        try:
+            for record in journal.replay(path):
+                records.append(record)  # noqa: PERF402 -- keeps what came before the damage
+        except DataCorrupt as error:
+            damage = error
+        if not records and damage is None:
+            return None
+        partitions = _PARTITIONS.unpack(records[0].body)[0] if records else 1
+        log = cls(directory, key, partitions)
+        log._damage = damage
+        log._restore(records[1:])
+        return log
+
+    def _restore(self, records: list[journal.Record]) -> None:
+        for record in records:
+            if record.kind is Kind.FRAME:
+                row = np.frombuffer(record.body, ROW)[0]
+                self._remember(row)
+                self.payload.end = max(
+                    self.payload.end, int(row["payload_at"]) + int(row["payload_bytes"])
+                )
+                self.index.end = max(
+                    self.index.end, int(row["index_at"]) + _index_bytes(int(row["pieces"]))
+                )
+            elif record.kind is Kind.ABORT:
+                self._forget(*_ABORT.unpack(record.body))
+        self._free_holes()
+        self._damage = self._damage or self._check_files()
+
+    def _free_holes(self) -> None:
+        """Hand out again what lies between the frames: pushes that a crash cut off."""
+        rows = self._rows[: self._count]
+        for file, at, size in (
+            (self.payload, rows["payload_at"], rows["payload_bytes"]),
+            (self.index, rows["index_at"], _index_bytes(rows["pieces"].astype(np.int64))),
+        ):
+            order = np.argsort(at)
+            starts = at[order].astype(np.int64)
+            ends = starts + size[order].astype(np.int64)
+            covered = np.concatenate(([0], np.maximum.accumulate(ends)))
+            holes = starts > covered[:-1]
+            for a, b in zip(covered[:-1][holes].tolist(), starts[holes].tolist(), strict=True):
+                file.give_back(a, b - a)
+
+    def _check_files(self) -> DataCorrupt | None:
+        """Check that both logs are as long as the journal says and that the index is intact."""
+        for file in (self.payload, self.index):
+            size = os.fstat(file.fd).st_size
+            if size < file.end:
+                return DataCorrupt(f"{file.path} ends at offset {size}, not {file.end}")
+        index = self.index.mapped()
+        for row in self._rows[: self._count]:
+            at = int(row["index_at"])
+            columns = index[at : at + int(row["pieces"]) * COLUMN_BYTES]
+            if crc.extend(0, columns.data) != int(row["columns_crc"]):
+                return DataCorrupt(f"{self.index.path} is damaged at offset {at}")
+        return None
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def find(self, header: FrameHeader) -> bool:
+        """Whether this very frame is here already; raises `AttemptConflict` for its double."""
+        with self._lock:
+            return self._find(header)
+
+    def _find(self, header: FrameHeader) -> bool:
+        if header.partitions != self.partitions:
+            raise ShuffleMismatch(
+                f"shuffle {self.key.name!r} has {self.partitions} partitions, the frame says "
+                f"{header.partitions}"
+            )
+        if (header.map_id, header.attempt) in self._aborted:
+            raise AttemptConflict(
+                f"map {header.map_id} attempt {header.attempt} was aborted by its writer"
+            )
+        at = self._at.get((header.map_id, header.attempt, header.seq))
+        if at is None:
+            return False
+        row = self._rows[at]
+        same = (
+            row["writer"].tobytes() == header.writer
+            and int(row["payload_crc"]) == header.payload_crc
+            and int(row["columns_crc"]) == header.columns_crc
+            and int(row["count"]) == header.count
+        )
+        if not same:
+            raise AttemptConflict(
+                f"map {header.map_id} attempt {header.attempt} frame {header.seq} is here "
+                "already, from another writer or with other contents"
+            )
+        return True
+
+    @contextmanager
+    def reserve(self, header: FrameHeader) -> Iterator[Reservation]:
+        """Yield ranges for one frame; unless `commit` took them, they are given back."""
+        index_bytes = _index_bytes(header.pieces)
+        with self._lock:
+            self._raise_closed()
+            self._writers += 1
+            reservation = Reservation(
+                self.payload.reserve(header.payload_bytes),
+                header.payload_bytes,
+                self.index.reserve(index_bytes),
+                index_bytes,
+            )
+        try:
+            yield reservation
+        finally:
+            with self._lock:
+                self._writers -= 1
+                row = self._at.get((header.map_id, header.attempt, header.seq))
+                if row is None or not self._owns(row, reservation):
+                    self.payload.give_back(reservation.payload_at, reservation.payload_bytes)
+                    self.index.give_back(reservation.index_at, reservation.index_bytes)
+                self._close_when_idle()
+
+    def _owns(self, at: int, reservation: Reservation) -> bool:
+        # An empty frame reserves no bytes, so its ranges say nothing; giving back nothing is free.
+        row = self._rows[at]
+        return (
+            int(row["payload_at"]) == reservation.payload_at
+            and int(row["index_at"]) == reservation.index_at
+        )
+
+    def commit(self, header: FrameHeader, columns: Columns, reservation: Reservation) -> bool:
+        """Make a frame visible whose payload is written; False if it already was."""
+        ends = columns.ends.astype("<u4").tobytes()
+        self.index.write(reservation.index_at, columns.encode() + ends)
+        row = np.zeros(1, ROW)[0]
+        row["map"], row["attempt"], row["seq"] = header.map_id, header.attempt, header.seq
+        row["count"], row["pieces"] = header.count, header.pieces
+        row["payload_bytes"] = header.payload_bytes
+        row["rows"] = int(columns.rows.sum(dtype=np.uint64))
+        row["columns_crc"], row["payload_crc"] = header.columns_crc, header.payload_crc
+        row["writer"] = np.void(header.writer)
+        row["payload_at"], row["index_at"] = reservation.payload_at, reservation.index_at
+        with self._lock:
+            self._raise_closed()
+            if self._find(header):
+                return False
+            self._append(Kind.FRAME, row.tobytes())
+            self._remember(row)
+        return True
+
+    def abort(self, map_id: int, attempt: int) -> int:
+        """Give up an attempt that was never committed; return how many of its frames went."""
+        with self._lock:
+            self._raise_closed()
+            rows = self._rows[: self._count]
+            mine = rows[(rows["map"] == map_id) & (rows["attempt"] == attempt)]
+            if mine["count"].any():
+                raise AttemptConflict(f"map {map_id} attempt {attempt} is committed already")
+            if (map_id, attempt) not in self._aborted:
+                self._append(Kind.ABORT, _ABORT.pack(map_id, attempt))
+                self._forget(map_id, attempt)
+            for row in mine:
+                self.payload.give_back(int(row["payload_at"]), int(row["payload_bytes"]))
+                self.index.give_back(int(row["index_at"]), _index_bytes(int(row["pieces"])))
+            return len(mine)
+
+    def _append(self, kind: Kind, body: bytes) -> None:
+        """Write one journal record, or leave the journal as it was and raise."""
+        data = journal.encode(kind, body)
+        try:
+            written = os.write(self._journal, data)
+            if written != len(data):
+                os.ftruncate(self._journal, self._journal_bytes)
+                raise OSError(28, "No space left on device")  # what a short write means
+        except OSError as error:
+            raise disk_error(error, str(self.directory / "journal")) from error
+        self._journal_bytes += len(data)
+
+    def _remember(self, row: np.void) -> None:
+        if self._count == len(self._rows):
+            self._rows = np.concatenate((self._rows, np.zeros(self._count, ROW)))
+        self._rows[self._count] = row
+        self._at[int(row["map"]), int(row["attempt"]), int(row["seq"])] = self._count
+        self._count += 1
+
+    def _forget(self, map_id: int, attempt: int) -> None:
+        rows = self._rows[: self._count]
+        kept = rows[(rows["map"] != map_id) | (rows["attempt"] != attempt)]
+        self._aborted.add((map_id, attempt))
+        if len(kept) == self._count:
+            return
+        self._rows, self._count = np.concatenate((kept, np.zeros(_FIRST_ROWS, ROW))), len(kept)
+        self._at = {
+            (int(m), int(a), int(s)): i
+            for i, (m, a, s) in enumerate(tables.frame_keys(kept).tolist())
+        }
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def frames(self, attempts: Table | None = None) -> Table:
+        """Return the frames held (`tables.FRAME`), of these attempts or all."""
+        with self._lock:
+            self.raise_damage()
+            rows = self._rows[: self._count].copy()
+        frames = np.empty(len(rows), tables.FRAME)
+        for field in tables.FRAME.names or ():
+            frames[field] = rows[field]
+        if attempts is None:
+            return frames
+        held = np.empty(len(frames), tables.ATTEMPT)
+        held["map"], held["attempt"] = frames["map"], frames["attempt"]
+        return frames[np.isin(held.view("V12"), attempts.astype(tables.ATTEMPT).view("V12"))]
+
+    def snapshot(self, keys: Table) -> tuple[Snapshot, Table]:
+        """Return the frames with these keys, and the keys that are not here."""
+        with self._lock:
+            self._raise_closed()
+            self.raise_damage()
+            at = [self._at.get(key, -1) for key in keys.tolist()]
+            found = np.array(at, np.int64)
+            here = found >= 0
+            rows = self._rows[found[here]]
+            return (
+                Snapshot(rows, self.payload.mapped(), self.index.mapped().view("<u4")),
+                keys[~here],
+            )
+
+    def payload_fd(self) -> int:
+        """Return a duplicate of the payload log's descriptor; the caller closes it."""
+        with self._lock:
+            self._raise_closed()
+            return os.dup(self.payload.fd)
+
+    def raise_damage(self) -> None:
+        """Raise what a restart found damaged, if anything."""
+        if self._damage is not None:
+            raise self._damage
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes on disk, journal included."""
+        return self.payload.used_bytes + self.index.used_bytes + self._journal_bytes
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Frames and pieces that are visible."""
+        with self._lock:
+            return self._count, int(self._rows[: self._count]["pieces"].sum(dtype=np.int64))
+
+    def close(self) -> None:
+        """Take nothing more, and close the files when the last writer has left."""
+        with self._lock:
+            self._closed = True
+            self._close_when_idle()
+
+    def _close_when_idle(self) -> None:
+        # A descriptor closed under a writer could be another file's by its next write.
+        if self._closed and not self._writers and self._journal >= 0:
+            self.payload.close()
+            self.index.close()
+            os.close(self._journal)
+            self._journal = -1
+
+    def _raise_closed(self) -> None:
+        if self._closed:
+            raise ShuffleReleased(f"shuffle {self.key.name!r} was released")
+
+
+def _index_bytes(pieces: Pieces) -> Pieces:
+    return pieces * INDEX_BYTES_PER_PIECE

@@ -1,0 +1,106 @@
+"""One worker's state and parts, put together."""
+
+import asyncio
+import fcntl
+import os
+import ssl
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from crossdock.errors import ConfigError
+from crossdock.records import WorkerInfo
+from crossdock_worker.admission import Admission
+from crossdock_worker.auth import Authenticator
+from crossdock_worker.front import ConnectionCount
+from crossdock_worker.jobs import Identity, Jobs
+from crossdock_worker.membership import Membership
+from crossdock_worker.metrics import Gauge, Gauges, Metrics
+from crossdock_worker.places import PlacesCache
+from crossdock_worker.settings import Settings
+
+_VIEW_THREADS = 2
+
+
+class Worker:
+    """Everything that a request handler needs. Made on the event loop, closed once."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Claim the data directory and replay it; raises `ConfigError` when it is in use."""
+        self.settings = settings
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self._lock_fd = self._claim_directory()
+        self.identity = Identity.claim(settings.data_dir)
+        self.auth = Authenticator(settings.key_file)
+        self.jobs = Jobs(settings.data_dir)
+        limits = settings.limits
+        self.admission = Admission(
+            limits, settings.data_dir, own_bytes=lambda: self.jobs.disk_bytes
+        )
+        self.connections = ConnectionCount(limits.max_connections)
+        self.places = PlacesCache(limits.places_cache_bytes)
+        self.pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="bytes")
+        self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
+        self.metrics = Metrics()
+        self.metrics.registry.register(Gauges(self._gauges))
+        self.url = settings.advertise
+        self.membership = Membership(
+            settings.peers,
+            interval_seconds=settings.peers_interval_seconds,
+            token=self.auth.own_token,
+            tls=self._peer_tls(),
+        )
+
+    def _claim_directory(self) -> int:
+        fd = os.open(self.settings.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise ConfigError(
+                f"--data-dir {self.settings.data_dir} is in use by another worker",
+                hint="give every worker process a directory of its own",
+            ) from None
+        return fd
+
+    def _peer_tls(self) -> ssl.SSLContext | None:
+        ca = self.settings.tls_ca or self.settings.tls_cert
+        return ssl.create_default_context(cafile=str(ca)) if ca else None
+
+    @property
+    def state(self) -> str:
+        """serving, draining or full."""
+        if self.admission.draining:
+            return "draining"
+        self.admission.check_disk()
+        return "full" if self.admission.disk_full else "serving"
+
+    def info(self) -> WorkerInfo:
+        """Describe this worker as `/v1/workers` does."""
+        return WorkerInfo(
+            id=self.identity.id,
+            incarnation=self.identity.incarnation,
+            url=self.url,
+            state=self.state,
+            inflight_bytes=self.admission.inflight_bytes,
+            disk_used=round(self.admission.disk_used, 4),
+        )
+
+    def _gauges(self) -> Iterator[Gauge]:
+        yield "inflight_bytes", "Bytes of frames being received.", self.admission.inflight_bytes
+        yield "connections", "Open connections.", self.connections.open
+        yield "disk_used_ratio", "Share of the disk capacity in use.", self.admission.disk_used
+        jobs = list(self.jobs)
+        yield "jobs", "Jobs known.", len(jobs)
+        yield "disk_bytes", "Bytes of shuffles on this disk.", sum(j.disk_bytes for j in jobs)
+
+    async def run_background(self) -> None:
+        """Keep in touch with the peers, until cancelled."""
+        await self.membership.run(self.identity.id)
+
+    async def close(self) -> None:
+        """Let the threads end and close the files."""
+        loop = asyncio.get_running_loop()
+        self.view_pool.shutdown(wait=False, cancel_futures=True)
+        await loop.run_in_executor(None, self.pool.shutdown)
+        self.jobs.close()
+        os.close(self._lock_fd)
