@@ -12,8 +12,8 @@ T = TypeVar("T")
 _FIRST_WAIT_SECONDS: Final = 0.05
 _LONGEST_WAIT_SECONDS: Final = 3.0
 
-_backoff = tenacity.wait_exponential_jitter(
-    initial=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS, jitter=_FIRST_WAIT_SECONDS
+_backoff = tenacity.wait_random_exponential(
+    multiplier=2 * _FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS
 )
 
 

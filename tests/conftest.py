@@ -1,0 +1,127 @@
+"""Fixtures of all tests. `harness.py` beside this file has the workers."""
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+
+import crossdock
+import psutil
+import pytest
+from harness import KEY, WorkerProcess, connect_all, eventually, started_workers
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "tests",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("tests")
+
+_shared: set[int] = set()
+"""Process ids of the workers that live for the session."""
+
+StartWorker = Callable[..., WorkerProcess]
+
+
+@pytest.fixture(scope="session")
+def _session_worker() -> Iterator[WorkerProcess]:
+    with WorkerProcess() as process:
+        _shared.add(process.start().pid)
+        yield process
+
+
+@pytest.fixture(scope="session")
+def _session_secure_worker() -> Iterator[WorkerProcess]:
+    with WorkerProcess(key=KEY) as process:
+        _shared.add(process.start().pid)
+        yield process
+
+
+@pytest.fixture
+def worker(_session_worker: WorkerProcess) -> WorkerProcess:
+    """A worker without tokens, shared by all tests: use a job of your own, and do not kill it."""
+    assert _session_worker.running, "an earlier test ended the shared worker"
+    return _session_worker
+
+
+@pytest.fixture
+def secure_worker(_session_secure_worker: WorkerProcess) -> WorkerProcess:
+    """A shared worker that asks for tokens; `token` and `admin_token` mint them."""
+    assert _session_secure_worker.running, "an earlier test ended the shared worker"
+    return _session_secure_worker
+
+
+@pytest.fixture
+def start_worker() -> Iterator[StartWorker]:
+    """A function that starts a worker of the test's own: `start_worker(stall_seconds=1)`.
+
+    `key=` makes it ask for tokens; every other argument is an option of the command line.
+    """
+    with ExitStack() as stack:
+
+        def start(*, key: bytes | None = None, **options: object) -> WorkerProcess:
+            return stack.enter_context(WorkerProcess(key=key, options=options)).start()
+
+        yield start
+
+
+@pytest.fixture
+def two_workers() -> Iterator[list[WorkerProcess]]:
+    """Two workers of the test's own, the second with the first as its peer."""
+    with started_workers(2) as workers:
+        yield workers
+
+
+@pytest.fixture
+def cluster(worker: WorkerProcess) -> Iterator[crossdock.Cluster]:
+    """A client of the shared worker."""
+    with worker.connect() as found:
+        yield found
+
+
+@pytest.fixture
+def two_worker_cluster(two_workers: list[WorkerProcess]) -> Iterator[crossdock.Cluster]:
+    """A client of `two_workers`."""
+    with connect_all(two_workers) as found:
+        yield found
+
+
+@pytest.fixture
+def job_uid() -> str:
+    """A uid that no other test uses."""
+    return f"job-{secrets.token_hex(8)}"
+
+
+@pytest.fixture
+def job(cluster: crossdock.Cluster, job_uid: str) -> Iterator[crossdock.Job]:
+    """A registered job of the shared worker, ended after the test."""
+    with cluster.job(job_uid, owner="runner", lease_seconds=3600) as found:
+        yield found
+        found.end()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_leaks() -> Iterator[None]:
+    """No process and no thread outlives a test module, but for the shared workers."""
+    threads, children = set(threading.enumerate()), _children()
+
+    def leaked() -> list[object]:
+        fresh = set(threading.enumerate()) - threads
+        return [*(_children() - children), *(t for t in fresh if not t.daemon)]
+
+    yield
+    eventually(lambda: not leaked(), what=f"processes or threads left behind: {leaked()}")
+
+
+def _children() -> set[psutil.Process]:
+    """Return the running children of this process, but for the shared workers."""
+    found = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE and child.pid not in _shared:
+                found.add(child)
+    return found
