@@ -80,6 +80,11 @@ def select(
 
     budget = _piece_budget(rows, max_bytes)
     high = _bisect(index, base, count, last)
+    left = low < high
+    if not left.any():
+        return _empty()
+    # Begin where there are pieces: a range narrowed to empty partitions would look like the end.
+    first = int(index[(base + low)[left]].min())
     complete = True
     while last - first > 1 and (total := int((high - low).sum())) > budget:
         last = first + max(1, (last - first) * budget // total)
