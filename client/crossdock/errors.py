@@ -257,7 +257,7 @@ class Overloaded(Unavailable):
 
 
 def _classes(base: type[CrossdockError]) -> dict[str, type[CrossdockError]]:
-    found = {base.code: base}
+    found = {base.code: base} if "code" in vars(base) else {}  # a subclass may share its code
     for sub in base.__subclasses__():
         found |= _classes(sub)
     return found
@@ -277,7 +277,7 @@ def from_response(status: int, headers: Mapping[str, str], body: bytes) -> Cross
         if status in {429, 502, 503, 504}:
             return Unavailable(f"HTTP {status}: {text}")
         return ProtocolError(f"HTTP {status}: {text}")
-    kind = _classes(CrossdockError).get(code, CrossdockError)
+    kind = _classes(CrossdockError).get(code, Unavailable if status == 503 else CrossdockError)
     hint = str(data.get("hint", ""))
     if issubclass(kind, BlocksLost):
         missing = [Missing(int(m), int(a), str(why)) for m, a, why in data.get("missing", [])]
