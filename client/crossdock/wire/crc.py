@@ -34,8 +34,9 @@ def of_pieces(data: BytesLike, lengths: npt.NDArray[np.integer]) -> U32:
     One native call per piece, driven by C iterators: about 0.2 µs each.
     """
     view = memoryview(data).cast("B")
-    ends = np.cumsum(lengths, dtype=np.int64)
-    starts = (ends - lengths).tolist()
+    sizes = lengths.astype(np.int64)
+    ends = np.cumsum(sizes)
+    starts = (ends - sizes).tolist()
     slices = map(view.__getitem__, map(slice, starts, ends.tolist()))
     return np.fromiter(map(crc32c, slices), np.uint32, len(ends))
 

@@ -1,6 +1,6 @@
 """The frame: one push of many pieces of one attempt. docs/protocol.md, section "Frames".
 
-    header   96 bytes, little-endian, ending in its own CRC32C
+    header   88 bytes, little-endian, ending in its own CRC32C
     columns  partition u32[n], length u32[n], rows u32[n], crc32c u32[n]
     payload  the pieces back to back
 
@@ -67,7 +67,7 @@ class FrameHeader:
         return HEADER_BYTES + self.columns_bytes + self.payload_bytes
 
     def encode(self) -> bytes:
-        """Return the 96 bytes of the header."""
+        """Return the 88 bytes of the header."""
         head = _HEADER.pack(
             MAGIC,
             _LAST if self.last else 0,
