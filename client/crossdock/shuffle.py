@@ -10,6 +10,7 @@ from crossdock.errors import (
     BlocksLost,
     ConfigError,
     CrossdockError,
+    JobUnknown,
     PlacesUnknown,
     ShuffleIncomplete,
     ShuffleUnknown,
@@ -131,8 +132,8 @@ class Shuffle:
         if winners is not None and not len(winners):
             return held, away
         for worker, outcome in cluster.each_worker(members, call).items():
-            if isinstance(outcome, ShuffleUnknown):
-                continue
+            if isinstance(outcome, ShuffleUnknown | JobUnknown):
+                continue  # it came after the job, or after the shuffle: it holds nothing of it
             if isinstance(outcome, Unavailable):
                 away.add(members.reachable[worker].url)
             elif isinstance(outcome, CrossdockError):
@@ -237,9 +238,16 @@ class Shuffle:
         """
         cluster = self.job.cluster
 
-        def call(url: str) -> None:
+        def drop(url: str) -> None:
             with cluster.pool.call("DELETE", url, self.path) as response:
                 response.read()
+
+        def call(url: str) -> None:
+            try:
+                drop(url)
+            except JobUnknown:  # a worker that came later must refuse late frames too
+                self.job.introduce(url)
+                drop(url)
 
         def once() -> None:
             members = cluster.members(fresh=True)
