@@ -2,11 +2,13 @@
 
 One file per generation of a shuffle, only appended to. A record is
 
-    magic "XDJ1" | kind u16 | body length u16 | body | crc32c of all before, u32
+    magic "XDJ1" | kind u16 | body length u16 | crc32c of these, u32
+    body | crc32c of all before, u32
 
 A record counts when it is whole. After a crash the last one may be cut short: it was never
 acked and is cut off. Anything else that does not read is damage, and is reported with file and
-offset; records behind it are not guessed at.
+offset; records behind it are not guessed at. The head has a checksum of its own, since a damaged
+length must not make what follows look like a record that was cut short.
 """
 
 import os
@@ -21,7 +23,8 @@ from crossdock.errors import DataCorrupt
 from crossdock.wire import crc
 
 MAGIC: Final = b"XDJ1"
-_HEAD: Final = struct.Struct("<4sHH")
+_HEAD: Final = struct.Struct("<4sHHI")
+_HEAD_CHECKED_BYTES: Final = _HEAD.size - 4
 _TAIL: Final = struct.Struct("<I")
 OVERHEAD_BYTES: Final = _HEAD.size + _TAIL.size
 
@@ -48,7 +51,8 @@ class Record:
 
 def encode(kind: Kind, body: bytes) -> bytes:
     """Return the bytes of a record."""
-    data = _HEAD.pack(MAGIC, kind, len(body)) + body
+    head = _HEAD.pack(MAGIC, kind, len(body), 0)[:_HEAD_CHECKED_BYTES]
+    data = head + struct.pack("<I", crc.extend(0, head)) + body
     return data + _TAIL.pack(crc.extend(0, data))
 
 
@@ -66,7 +70,7 @@ def replay(path: Path) -> Iterator[Record]:
                 f"{path} is damaged at offset {offset}",
                 hint="its frames before that are intact; run again the maps behind it",
             )
-        _, kind, length = _HEAD.unpack_from(data, offset)
+        _, kind, length, _ = _HEAD.unpack_from(data, offset)
         body = data[offset + _HEAD.size : offset + _HEAD.size + length]
         yield Record(Kind(kind), body, offset)
         offset += size
@@ -74,28 +78,35 @@ def replay(path: Path) -> Iterator[Record]:
 
 def _whole_record(data: bytes, offset: int) -> int | None:
     """Return the size of the whole, sound record at `offset`, or None."""
-    if len(data) - offset < OVERHEAD_BYTES:
-        return None
-    magic, kind, length = _HEAD.unpack_from(data, offset)
-    size: int = OVERHEAD_BYTES + length
-    if magic != MAGIC or kind not in set(Kind) or offset + size > len(data):
+    size = _announced_size(data, offset)
+    if size is None or offset + size > len(data):
         return None
     (own,) = _TAIL.unpack_from(data, offset + size - _TAIL.size)
     body = memoryview(data)[offset : offset + size - _TAIL.size]
     return size if crc.extend(0, body) == own else None
 
 
+def _announced_size(data: bytes, offset: int) -> int | None:
+    """Return the size that the sound head of a record at `offset` announces, or None."""
+    if len(data) - offset < _HEAD.size:
+        return None
+    magic, kind, length, own = _HEAD.unpack_from(data, offset)
+    head = memoryview(data)[offset : offset + _HEAD_CHECKED_BYTES]
+    if magic != MAGIC or kind not in set(Kind) or crc.extend(0, head) != own:
+        return None
+    return OVERHEAD_BYTES + int(length)
+
+
 def _is_torn_tail(data: bytes, offset: int) -> bool:
     """Whether the rest looks like one append that a crash cut short.
 
-    Short of a whole record, or zeros that a file system filled in. A full-length record with a
-    wrong checksum is none: it may have been acked.
+    Short of what its sound head announces, or of a head, or zeros that a file system filled in.
+    A full-length record with a wrong checksum is none: it may have been acked.
     """
     rest = data[offset:]
     if not rest.strip(b"\0"):
         return True
     if len(rest) < _HEAD.size:
         return MAGIC.startswith(rest[:4]) or rest.startswith(MAGIC)
-    magic, kind, length = _HEAD.unpack_from(rest)
-    known = magic == MAGIC and kind in set(Kind)
-    return known and len(rest) < OVERHEAD_BYTES + length
+    size = _announced_size(data, offset)
+    return size is not None and len(rest) < size
