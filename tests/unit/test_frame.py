@@ -245,7 +245,15 @@ def test_cursor_round_trip(cursor: Cursor) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "1.2.3.4.5", "1.2.3.4.5.6.7", "1.2.3.4.5.-6", "a.b.c.d.e.f", "1..3.4.5.6", "\u0661.2.3.4.5.6"],
+    [
+        "",
+        "1.2.3.4.5",
+        "1.2.3.4.5.6.7",
+        "1.2.3.4.5.-6",
+        "a.b.c.d.e.f",
+        "1..3.4.5.6",
+        "\u0661.2.3.4.5.6",
+    ],
 )
 def test_a_wrong_cursor_is_refused(text: str) -> None:
     with pytest.raises(ProtocolError, match="cursor"):
