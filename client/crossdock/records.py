@@ -61,9 +61,9 @@ class JobRecord:
             owner=owner,
             lease_seconds=_number(data, "lease_seconds", 60.0),
             grace_seconds=_number(data, "grace_seconds", 300.0),
-            epoch=int(_number(data, "epoch", 0)),
+            epoch=_whole(data, "epoch"),
             homes=tuple(homes),
-            quota_bytes=int(_number(data, "quota_bytes", 0)),
+            quota_bytes=_whole(data, "quota_bytes"),
         )
 
 
@@ -92,10 +92,10 @@ class WorkerInfo:
             raise ProtocolError("a worker's description is a JSON object with its id")
         return cls(
             id=str(data["id"]),
-            incarnation=int(_number(data, "incarnation", 0)),
+            incarnation=_whole(data, "incarnation"),
             url=str(data.get("url", "")),
             state=str(data.get("state", "serving")),
-            inflight_bytes=int(_number(data, "inflight_bytes", 0)),
+            inflight_bytes=_whole(data, "inflight_bytes"),
             disk_used=_number(data, "disk_used", 0.0),
         )
 
@@ -105,3 +105,10 @@ def _number(data: Mapping[str, object], name: str, default: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= U64_MAX:
         raise ProtocolError(f"{name} {value!r} is not a number from 0 up")
     return value
+
+
+def _whole(data: Mapping[str, object], name: str) -> int:
+    value = _number(data, name, 0)
+    if value != int(value):
+        raise ProtocolError(f"{name} {value!r} is not a whole number")
+    return int(value)

@@ -120,7 +120,8 @@ class FrameReceiver:
         """
         front = front_of(request)
         waits = request.headers.get("Expect", "").lower() == "100-continue"
-        if front is not None and waits:
+        # A body that is here already may have the next request behind it, in aiohttp's hands.
+        if front is not None and waits and not request.content.is_eof():
             await self._take_socket(request, front, frame_bytes)
         else:
             front = None
