@@ -411,7 +411,7 @@ def _parse_int(name: str, text: str, top: int) -> int:
 async def _json(request: web.Request) -> object:
     try:
         return json.loads(await request.read())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the body is no JSON: {error}") from error
 
 
