@@ -124,30 +124,29 @@ class ShuffleLog:
     def _restore(self, records: list[journal.Record]) -> None:
         for record in records:
             if record.kind is Kind.FRAME:
-                row = np.frombuffer(record.body, ROW)[0]
-                self._remember(row)
-                self.payload.end = max(
-                    self.payload.end, int(row["payload_at"]) + int(row["payload_bytes"])
-                )
-                self.index.end = max(
-                    self.index.end, int(row["index_at"]) + _index_bytes(int(row["pieces"]))
-                )
+                self._remember(np.frombuffer(record.body, ROW)[0])
             elif record.kind is Kind.ABORT:
                 self._forget(*_ABORT.unpack(record.body))
-        self._free_holes()
+        self._restore_ranges()
         self._damage = self._damage or self._check_files()
 
-    def _free_holes(self) -> None:
-        """Hand out again what lies between the frames: pushes that a crash cut off."""
+    def _restore_ranges(self) -> None:
+        """Find the logs' ends, and hand out again what lies between the frames.
+
+        That is what pushes held that a crash cut off. Frames without bytes hold nothing: where
+        they stand may be behind the last byte that was ever written.
+        """
         rows = self._rows[: self._count]
         for file, at, size in (
             (self.payload, rows["payload_at"], rows["payload_bytes"]),
             (self.index, rows["index_at"], _index_bytes(rows["pieces"].astype(np.int64))),
         ):
-            order = np.argsort(at)
+            held = np.flatnonzero(size > 0)
+            order = held[np.argsort(at[held])]
             starts = at[order].astype(np.int64)
             ends = starts + size[order].astype(np.int64)
             covered = np.concatenate(([0], np.maximum.accumulate(ends)))
+            file.end = int(covered[-1])
             holes = starts > covered[:-1]
             for a, b in zip(covered[:-1][holes].tolist(), starts[holes].tolist(), strict=True):
                 file.give_back(a, b - a)
