@@ -111,7 +111,7 @@ def read(
         total = int(view.bytes.sum())
 
         def read_view(wanted: range) -> int:
-            return sum(int(batch.offsets[-1]) for batch in view.read_batches(wanted))
+            return sum(batch.nbytes for batch in view.read_batches(wanted))
 
         def ours() -> float:
             return in_threads([partial(read_view, part) for part in halves(partitions)])

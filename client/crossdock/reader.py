@@ -1,14 +1,14 @@
 """The read side: batches from the workers that serve a view, verified, merged into whole blocks.
 
-Each worker's pieces come in one order, (partition, map, attempt, seq, position), and the reader
-merges the workers' streams in that order, so a block comes whole wherever its pieces lie. A
-stream that breaks goes on from the byte it had reached, at its worker or at another holder.
+Every worker's batches go on in one order, (partition, map, attempt, seq, position), and the
+reader merges the workers' streams in it, so a block comes whole wherever its pieces lie. A batch
+that breaks off goes on from the byte reached, at its worker or at another with the same frames.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -27,7 +27,6 @@ from crossdock.retry import patiently
 from crossdock.wire import blocks, crc
 from crossdock.wire.blocks import BatchHeader, Cursor, PieceColumns
 from crossdock.wire.crc import I64, U32
-from crossdock.wire.tables import Table
 
 if TYPE_CHECKING:
     from crossdock.view import Share, View
@@ -55,8 +54,10 @@ class BlockBatch:
     partition: U32
     map_id: U32
     rows: U64
-    offsets: I64
-    """Where each block begins in `data`, and at the end where the last one ends: n + 1 entries."""
+    starts: I64
+    """Where each block begins in `data`."""
+    lengths: I64
+    """Bytes of each block."""
     data: memoryview
 
     def __len__(self) -> int:
@@ -65,8 +66,8 @@ class BlockBatch:
 
     def __iter__(self) -> Iterator[Block]:
         """Yield single blocks; their data are views of the batch's."""
-        offsets = self.offsets.tolist()
-        slices = map(self.data.__getitem__, map(slice, offsets[:-1], offsets[1:]))
+        ends = (self.starts + self.lengths).tolist()
+        slices = map(self.data.__getitem__, map(slice, self.starts.tolist(), ends))
         return map(
             Block._make,
             zip(
@@ -78,37 +79,54 @@ class BlockBatch:
             ),
         )
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all blocks."""
+        return int(self.lengths.sum())
+
 
 @dataclass(frozen=True, slots=True)
 class _Pieces:
-    """Verified pieces of one stream, in order, with the buffer they lie in, back to back."""
+    """Verified pieces of one stream, in the order of reads, and the buffer they lie in."""
 
     columns: PieceColumns
     starts: I64
     data: memoryview
 
+    @classmethod
+    def of_batch(cls, columns: PieceColumns, data: memoryview) -> "_Pieces":
+        """Put the pieces of a batch, which come by frame, into the order of reads."""
+        starts = columns.ends - columns.length
+        if (columns.partition[1:] >= columns.partition[:-1]).all():
+            return cls(columns, starts, data)
+        order = np.argsort(columns.partition, kind="stable")
+        return cls(columns.take(order), starts[order], data)
+
     def __len__(self) -> int:
         return len(self.starts)
 
     def cut(self, first: int, last: int) -> "_Pieces":
-        c = self.columns
-        s = slice(first, last)
-        return _Pieces(
-            PieceColumns(
-                c.partition[s], c.map_id[s], c.attempt[s], c.seq[s], c.position[s],
-                c.length[s], c.rows[s], c.crc[s],
-            ),
-            self.starts[s],
-            self.data,
-        )  # fmt: skip
+        which = slice(first, last)
+        return _Pieces(self.columns.take(which), self.starts[which], self.data)
 
     def block_key(self, index: int) -> tuple[int, int]:
         return int(self.columns.partition[index]), int(self.columns.map_id[index])
 
     def below(self, key: tuple[int, int]) -> int:
         """Return how many pieces are of blocks before `key`."""
-        packed = (self.columns.partition.astype(np.uint64) << np.uint64(32)) | self.columns.map_id
-        return int(np.searchsorted(packed, np.uint64((key[0] << 32) | key[1])))
+        low = int(np.searchsorted(self.columns.partition, key[0], side="left"))
+        high = int(np.searchsorted(self.columns.partition, key[0], side="right"))
+        return low + int(np.searchsorted(self.columns.map_id[low:high], key[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """A batch that broke off: what had come of it."""
+
+    columns_crc: int
+    data: memoryview
+    done: int
+    checksum: int
 
 
 class _Stream:
@@ -124,10 +142,14 @@ class _Stream:
         self.pending: deque[_Pieces] = deque()
         self.ended = False
         self.cursor = cursor
-        self._carry = b""
+        self._broken: _Broken | None = None
         self._reader = reader
         self._ahead: Future[tuple[_Pieces, bool]] | None = None
         self._tries = 0
+
+    def go_on_from(self, other: "_Stream") -> None:
+        """Take over the batch that broke off at another holder of the same frames."""
+        self._broken = other._broken
 
     @property
     def last_key(self) -> tuple[int, int] | None:
@@ -167,16 +189,12 @@ class _Stream:
         return self._tries
 
     def _fetch(self) -> tuple[_Pieces, bool]:
-        """Fetch one batch; a broken connection still yields the whole pieces that had come."""
-        view, reader = self._reader.view, self._reader
-        cluster = view.shuffle.job.cluster
+        """Fetch the next batch; what came of one that breaks off is kept for the next try."""
+        reader = self._reader
+        cluster = reader.view.shuffle.job.cluster
         url = cluster.url(self.share.worker)
-        first, last = reader.partitions
-        query = f"partitions={first}-{last}&max_bytes={reader.batch_bytes}"
-        if reader.maps is not None:
-            query += f"&maps={reader.maps[0]}-{reader.maps[1]}"
-        if self.cursor is not None:
-            query += f"&cursor={self.cursor}"
+        broken, self._broken = self._broken, None
+        query = reader.query(self.cursor, skip=broken.done if broken else 0)
         with cluster.pool.call("GET", url, f"{self.share.target}/blocks?{query}") as response:
             head = bytearray(blocks.HEADER_BYTES)
             response.read_into(memoryview(head))
@@ -185,58 +203,29 @@ class _Stream:
             response.read_into(memoryview(index))
             if crc.extend(0, index) != header.columns_crc:
                 raise Unavailable(f"{url}: the index of a batch fails its checksum")
-            columns = PieceColumns.decode(header.pieces, index)
-            carry = self._carry if header.skip == len(self._carry) else b""
-            buffer = np.empty(len(carry) + header.payload_bytes, np.uint8)
-            view_ = buffer.data
-            view_[: len(carry)] = carry
-            if header.skip != len(carry):
-                raise Unavailable(f"{url} did not go on where it was asked to")
-            done = len(carry)
-            checksum = crc.extend(0, carry)
+            if broken is None:
+                data = np.empty(header.payload_bytes, np.uint8).data
+                broken = _Broken(header.columns_crc, data, 0, 0)
+            if (broken.columns_crc, broken.done) != (header.columns_crc, header.skip):
+                raise Unavailable(f"{url} did not go on where the batch broke off")
+            done, checksum, data = broken.done, broken.checksum, broken.data
             try:
-                while done < len(view_):
-                    n = response.read_some(view_[done : done + _RECEIVE_BYTES])
-                    checksum = crc.extend(checksum, view_[done : done + n])
+                while done < len(data):
+                    n = response.read_some(data[done : done + _RECEIVE_BYTES])
+                    checksum = crc.extend(checksum, data[done : done + n])
                     done += n
             except Unavailable:
-                return self._salvage(columns, view_, done)
+                self._broken = _Broken(header.columns_crc, data, done, checksum)
+                raise
+        columns = PieceColumns.decode(header.pieces, index)
         if checksum != crc.combined(columns.crc, columns.length):
-            self._raise_corrupt(columns, view_, url)
-        return self._accept(columns, view_, header.pieces), header.end
-
-    def _salvage(
-        self, columns: PieceColumns, data: memoryview, done: int
-    ) -> tuple[_Pieces, bool]:
-        """Keep the whole pieces, and the begun one's bytes, of a batch that broke off."""
-        ends = columns.ends
-        whole = int(np.searchsorted(ends, done, side="right"))
-        start = int(ends[whole - 1]) if whole else 0
-        kept = _Pieces(columns, ends - columns.length, data).cut(0, whole)
-        part = data[:start]
-        if crc.extend(0, part) != crc.combined(kept.columns.crc, kept.columns.length):
-            self._raise_corrupt(kept.columns, part, self.share.worker)
-        self._accept(columns, data, whole)
-        if whole < len(ends):
-            self._carry = bytes(data[start:done])
-            self.cursor = columns.cursor_at(whole, len(self._carry))
-        return kept, False
-
-    def _accept(self, columns: PieceColumns, data: memoryview, whole: int) -> _Pieces:
-        """Move the cursor behind the first `whole` pieces, which have come."""
-        if whole:
-            self._carry = b""
-            last = columns.cursor_at(whole - 1, 0)
-            self.cursor = Cursor(
-                last.partition, last.map_id, last.attempt, last.seq, last.position + 1
-            )
-        return _Pieces(columns, columns.ends - columns.length, data)
+            self._raise_corrupt(columns, data, url)
+        pieces = _Pieces.of_batch(columns, data)
+        if len(pieces):
+            self.cursor = pieces.columns.cursor_behind(-1)
+        return pieces, header.end
 
     def _raise_corrupt(self, columns: PieceColumns, data: memoryview, where: str) -> None:
-        self._carry = b""
-        if self.cursor is not None:
-            c = self.cursor
-            self.cursor = Cursor(c.partition, c.map_id, c.attempt, c.seq, c.position)
         bad = np.flatnonzero(crc.of_pieces(data, columns.length) != columns.crc)
         at = int(bad[0]) if len(bad) else 0
         raise CorruptBlock(
@@ -287,7 +276,7 @@ class Reader:
                 stream.prefetch()
             while self._streams:
                 for batch in self._round():
-                    self._yielded += int(batch.offsets[-1])
+                    self._yielded += batch.nbytes
                     yield batch
         finally:
             for stream in self._streams:
@@ -297,6 +286,16 @@ class Reader:
                 f"partitions {self.partitions[0]} to {self.partitions[1]} of view {self.view.id} "
                 f"have {self._expected} bytes, and {self._yielded} came"
             )
+
+    def query(self, cursor: Cursor | None, *, skip: int) -> str:
+        """Return the query of a read from `cursor` on."""
+        first, last = self.partitions
+        query = f"partitions={first}-{last}&max_bytes={self.batch_bytes}"
+        if self.maps is not None:
+            query += f"&maps={self.maps[0]}-{self.maps[1]}"
+        if cursor is not None:
+            query += f"&cursor={cursor}"
+        return f"{query}&skip={skip}" if skip else query
 
     def _round(self) -> list[BlockBatch]:
         """Advance the streams that hold the others up; return the blocks that are whole now."""
@@ -356,13 +355,10 @@ class Reader:
 
     def _replace(self, stream: _Stream, shares: Sequence["Share"]) -> None:
         """Put streams over other places where `stream` was; what it has at hand is kept."""
-        cursor = stream.cursor
-        if cursor is not None and cursor.offset:
-            cursor = Cursor(
-                cursor.partition, cursor.map_id, cursor.attempt, cursor.seq, cursor.position
-            )
         stream.cancel()
-        fresh = [_Stream(self, share, cursor) for share in shares]
+        fresh = [_Stream(self, share, stream.cursor) for share in shares]
+        if len(fresh) == 1:
+            fresh[0].go_on_from(stream)
         self._streams += fresh
         for new in fresh:
             new.prefetch()
@@ -403,48 +399,58 @@ def _assemble_one(part: list[_Pieces]) -> list[BlockBatch]:
 
 
 def _in_place(pieces: _Pieces) -> BlockBatch:
-    """Make blocks of pieces that lie back to back; nothing is copied."""
-    begin = int(pieces.starts[0])
-    return _blocks(pieces.columns, pieces.data[begin : begin + int(pieces.columns.ends[-1])])
+    """Make blocks of pieces where they lie, unless a block's pieces lie apart."""
+    columns, starts = pieces.columns, pieces.starts
+    new = _block_starts(columns)
+    adjacent = starts[1:] == starts[:-1] + columns.length[:-1]
+    if not (new[1:] | adjacent).all():
+        return _merge([pieces])
+    return _blocks(columns, starts, new, pieces.data)
 
 
 def _merge(parts: list[_Pieces]) -> BlockBatch:
     """Bring pieces of several buffers into order, copying them together."""
-    columns = [p.columns for p in parts]
-    merged = PieceColumns(
+    columns = PieceColumns(
         *(
-            np.concatenate([getattr(c, name) for c in columns])
-            for name in ("partition", "map_id", "attempt", "seq", "position", "length", "rows",
-                         "crc")  # fmt: skip
+            np.concatenate([getattr(p.columns, field.name) for p in parts])
+            for field in fields(PieceColumns)
         )
     )
     order = np.lexsort(
-        (merged.position, merged.seq, merged.attempt, merged.map_id, merged.partition)
+        (columns.position, columns.seq, columns.attempt, columns.map_id, columns.partition)
     )
+    columns = columns.take(order)
     source = np.repeat(np.arange(len(parts)), [len(p) for p in parts])[order]
     starts = np.concatenate([p.starts for p in parts])[order]
-    merged = PieceColumns(
-        merged.partition[order], merged.map_id[order], merged.attempt[order], merged.seq[order],
-        merged.position[order], merged.length[order], merged.rows[order], merged.crc[order],
-    )  # fmt: skip
-    ends = starts + merged.length
-    new = np.ones(len(starts), bool)
-    new[1:] = (source[1:] != source[:-1]) | (starts[1:] != ends[:-1])
-    first = np.flatnonzero(new)
+    ends = starts + columns.length
+    apart = np.ones(len(starts), bool)
+    apart[1:] = (source[1:] != source[:-1]) | (starts[1:] != ends[:-1])
+    first = np.flatnonzero(apart)
     last = np.append(first[1:], len(starts)) - 1
     runs = zip(source[first].tolist(), starts[first].tolist(), ends[last].tolist(), strict=True)
     data = b"".join(parts[i].data[a:b] for i, a, b in runs)
-    return _blocks(merged, memoryview(data))
+    return _blocks(columns, columns.ends - columns.length, _block_starts(columns), memoryview(data))
 
 
-def _blocks(columns: PieceColumns, data: memoryview) -> BlockBatch:
-    """Group pieces in order, back to back in `data`, into blocks."""
+def _block_starts(columns: PieceColumns) -> npt.NDArray[np.bool_]:
+    """Return which pieces begin a block."""
     new = np.ones(len(columns.length), bool)
     new[1:] = (columns.partition[1:] != columns.partition[:-1]) | (
         columns.map_id[1:] != columns.map_id[:-1]
     )
+    return new
+
+
+def _blocks(
+    columns: PieceColumns, starts: I64, new: npt.NDArray[np.bool_], data: memoryview
+) -> BlockBatch:
+    """Group pieces, each block's back to back in `data`, into blocks."""
     first = np.flatnonzero(new)
-    ends = columns.ends
-    offsets = np.append((ends - columns.length)[first], ends[-1])
-    rows = np.add.reduceat(columns.rows.astype(np.uint64), first)
-    return BlockBatch(columns.partition[first], columns.map_id[first], rows, offsets, data)
+    return BlockBatch(
+        columns.partition[first],
+        columns.map_id[first],
+        np.add.reduceat(columns.rows.astype(np.uint64), first),
+        starts[first],
+        np.add.reduceat(columns.length.astype(np.int64), first),
+        data,
+    )

@@ -307,13 +307,16 @@ async def _read(
     cursor = Cursor.parse(query["cursor"]) if "cursor" in query else None
     bound = _int(request, "max_bytes", limits.read_batch_bytes)
     max_bytes = max(1, min(bound, limits.read_batch_bytes))
+    skip = _int(request, "skip", 0)
     front = front_of(request)
 
     def prepare() -> Batch:
         chosen = selection.select(
             snapshot, partitions=partitions, maps=maps, cursor=cursor, max_bytes=max_bytes
         )
-        return Batch(chosen, snapshot.payload, sendfile=front is not None)
+        if skip > int(chosen.columns.length.sum(dtype=np.int64)):
+            raise ProtocolError(f"skip={skip} is more than the batch has")
+        return Batch(chosen, snapshot.payload, skip=skip, sendfile=front is not None)
 
     async with worker.admission.answer(max_bytes):
         batch = await _in_pool(worker, prepare)

@@ -7,7 +7,6 @@ partition range are found by bisection, for all frames at once.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from crossdock.wire import tables
 from crossdock.wire.blocks import Cursor, PieceColumns
@@ -21,30 +20,36 @@ _MIN_PIECES = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """One batch of a read."""
+    """One batch of a read, in the order of frames and of positions within them."""
 
     columns: PieceColumns
     offsets: I64
     """Where each piece begins in the payload log."""
-    skip: int
-    """Bytes of the first piece that the reader already has."""
     end: bool
     """Whether nothing of the range comes after."""
 
-    def runs(self) -> tuple[I64, I64]:
-        """Return (offset, length) of the contiguous stretches of the payload log, in order."""
+    def runs(self, skip: int = 0) -> tuple[I64, I64]:
+        """Return (offset, length) of the contiguous stretches of the payload log, in order.
+
+        Args:
+            skip: bytes at the beginning of the batch to leave out.
+        """
         length = self.columns.length.astype(np.int64)
-        starts = self.offsets.copy()
-        if len(starts):
-            starts[0] += self.skip
-            length[0] -= self.skip
         keep = length > 0
-        starts, length = starts[keep], length[keep]
+        starts, length = self.offsets[keep], length[keep]
         new = np.ones(len(starts), bool)
         new[1:] = starts[1:] != starts[:-1] + length[:-1]
         first = np.flatnonzero(new)
-        ends = np.add.reduceat(length, first) if len(first) else length
-        return starts[first], ends
+        starts, length = starts[first], np.add.reduceat(length, first) if len(first) else length
+        if skip:
+            ends = np.cumsum(length)
+            whole = int(np.searchsorted(ends, skip, side="right"))
+            starts, length, ends = starts[whole:].copy(), length[whole:].copy(), ends[whole:]
+            if len(ends):
+                cut = int(length[0] - (ends[0] - skip))
+                starts[0] += cut
+                length[0] -= cut
+        return starts, length
 
 
 def select(
@@ -63,6 +68,9 @@ def select(
         maps: half open, by map id.
         cursor: where to begin; None: at the range's beginning.
         max_bytes: bound on the payload.
+
+    The batch takes pieces by (partition, map, attempt, seq, position), and has them by frame:
+    of each frame's pieces of neighbouring partitions one run, where the other order has many.
     """
     rows = snapshot.rows
     rows = rows[(rows["map"] >= maps[0]) & (rows["map"] < maps[1]) & (rows["pieces"] > 0)]
@@ -98,56 +106,38 @@ def select(
         total = int(counts.sum())
     if not total:
         return _empty()
-    return _cut(
-        snapshot, rows, base, count, low, counts, cursor, max_bytes, complete=complete
-    )
-
-
-def _cut(
-    snapshot: Snapshot,
-    rows: Table,
-    base: I64,
-    count: I64,
-    low: I64,
-    counts: I64,
-    cursor: Cursor | None,
-    max_bytes: int,
-    *,
-    complete: bool,
-) -> Selection:
-    """Expand ranges of pieces per frame into columns, order them, and cut at `max_bytes`."""
     frame = np.repeat(np.arange(len(rows)), counts)
-    begins = np.cumsum(counts) - counts
-    position = np.arange(len(frame)) - np.repeat(begins - low, counts)
+    position = np.arange(total) - np.repeat(np.cumsum(counts) - counts - low, counts)
     at = base[frame] + position
-    partition = snapshot.index[at]
-    order = np.argsort(partition, kind="stable")
-    frame, position, at, partition = frame[order], position[order], at[order], partition[order]
     n = count[frame]
-    length = snapshot.index[at + n]
-
-    skip = 0
-    if cursor is not None and cursor == _key(rows, frame, partition, position, cursor.offset):
-        skip = min(cursor.offset, int(length[0]))
-    taken = np.cumsum(length, dtype=np.int64) - skip
-    keep = max(1, int(np.searchsorted(taken, max_bytes, side="right")))
-    end = complete and keep >= len(length)
-    cut = slice(0, keep)
-    frame, position, at, n = frame[cut], position[cut], at[cut], n[cut]
-    length = length[cut]
+    length = index[at + n]
+    if int(length.sum(dtype=np.int64)) > max_bytes:
+        kept = _fitting(index[at], length, max_bytes)
+        complete = complete and len(kept) == total
+        frame, position, at, n, length = frame[kept], position[kept], at[kept], n[kept], length[kept]
     columns = PieceColumns(
-        partition=partition[cut],
+        partition=index[at],
         map_id=rows["map"][frame],
         attempt=rows["attempt"][frame],
         seq=rows["seq"][frame],
         position=position.astype(np.uint32),
         length=length,
-        rows=snapshot.index[at + 2 * n],
-        crc=snapshot.index[at + 3 * n],
+        rows=index[at + 2 * n],
+        crc=index[at + 3 * n],
     )
-    ends = snapshot.index[at + 4 * n].astype(np.int64)
-    offsets = rows["payload_at"][frame].astype(np.int64) + ends - length
-    return Selection(columns, offsets, skip, end)
+    ends = index[at + 4 * n].astype(np.int64)
+    return Selection(columns, rows["payload_at"][frame].astype(np.int64) + ends - length, complete)
+
+
+def _fitting(partition: U32, length: U32, max_bytes: int) -> I64:
+    """Return which pieces are in a batch of at most `max_bytes`, at least one.
+
+    By partition first, as reads go on; the answer is in the order of the arguments.
+    """
+    order = np.argsort(partition, kind="stable")
+    taken = np.cumsum(length[order], dtype=np.int64)
+    keep = max(1, int(np.searchsorted(taken, max_bytes, side="right")))
+    return np.sort(order[:keep])
 
 
 def statistics(snapshot: Snapshot, partitions: int) -> Table:
@@ -241,29 +231,15 @@ def _skip_to(
     return np.where(equal, np.clip(cursor.position, low, after), low)
 
 
-def _key(
-    rows: Table, frame: I64, partition: U32, position: npt.NDArray[np.int64], offset: int
-) -> Cursor:
-    row = rows[frame[0]]
-    return Cursor(
-        int(partition[0]),
-        int(row["map"]),
-        int(row["attempt"]),
-        int(row["seq"]),
-        int(position[0]),
-        offset,
-    )
-
-
 def _piece_budget(rows: Table, max_bytes: int) -> int:
     """Return how many pieces are worth looking at for one batch of `max_bytes`."""
     pieces = int(rows["pieces"].sum(dtype=np.int64))
     mean = int(rows["payload_bytes"].sum(dtype=np.uint64)) // max(1, pieces)
     wanted = max_bytes // max(1, mean)
-    return min(_MAX_PIECES, max(_MIN_PIECES, wanted + wanted // 4))
+    return min(_MAX_PIECES, max(_MIN_PIECES, wanted))
 
 
 def _empty() -> Selection:
     none = np.empty(0, np.uint32)
     columns = PieceColumns(none, none, np.empty(0, np.uint64), none, none, none, none, none)
-    return Selection(columns, np.empty(0, np.int64), 0, end=True)
+    return Selection(columns, np.empty(0, np.int64), end=True)

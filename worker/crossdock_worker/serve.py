@@ -20,7 +20,7 @@ from crossdock_worker.gather import gather
 from crossdock_worker.selection import Selection
 from crossdock_worker.shuffle_log import ShuffleLog
 
-SENDFILE_RUN_BYTES: Final = 16 * 1024
+SENDFILE_RUN_BYTES: Final = 64 * 1024
 """Mean run from which a system call per run costs less than copying the runs together."""
 
 _WRITE_BYTES: Final = 256 * 1024
@@ -30,11 +30,11 @@ class Batch:
     """A batch that is ready to be sent: its head, and either runs of the log or gathered bytes."""
 
     def __init__(
-        self, selection: Selection, log: npt.NDArray[np.uint8], *, sendfile: bool
+        self, selection: Selection, log: npt.NDArray[np.uint8], *, skip: int, sendfile: bool
     ) -> None:
-        """Args: `sendfile` False copies always (TLS has no sendfile)."""
-        self.head = blocks.encode_head(selection.columns, end=selection.end, skip=selection.skip)
-        self.offsets, self.lengths = selection.runs()
+        """Args: `skip` bytes are left out; `sendfile` False copies always (TLS has none)."""
+        self.head = blocks.encode_head(selection.columns, end=selection.end, skip=skip)
+        self.offsets, self.lengths = selection.runs(skip)
         self.payload_bytes = int(self.lengths.sum())
         self.pieces = len(selection.columns.length)
         long = self.payload_bytes >= SENDFILE_RUN_BYTES * max(1, len(self.lengths))

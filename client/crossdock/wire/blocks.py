@@ -5,9 +5,11 @@
              length u32[n], rows u32[n], crc32c u32[n]
     payload  the pieces back to back, in the order of the columns
 
-Pieces come by (partition, map, attempt, seq, position). `position` counts pieces within their
-frame. A batch ends where the reader's or the worker's bound says; the cursor of its last piece
-says where to go on, at this worker or at another that holds the same frames.
+A read goes on by (partition, map, attempt, seq, position); `position` counts pieces within their
+frame. A batch has the next pieces in that order, up to the reader's or the worker's bound; inside
+the batch they stand by (map, attempt, seq, position), as they lie in their frames, so sorting
+them by partition (stably) restores the order of the read. The cursor behind its last piece says
+where to go on. A batch that broke off is asked for again with `skip`, the payload bytes that came.
 """
 
 import struct
@@ -25,40 +27,35 @@ MAGIC: Final = b"XDB1"
 COLUMN_BYTES: Final = 36
 
 _END: Final = 1
-# magic, flags, pieces, skip, payload bytes, columns crc, 32 reserved, header crc
-_HEADER: Final = struct.Struct("<4sIIIQI32xI")
+# magic, flags, pieces, columns crc, payload bytes, skip, 28 reserved, header crc
+_HEADER: Final = struct.Struct("<4sIIIQQ28xI")
 HEADER_BYTES: Final = _HEADER.size
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cursor:
-    """A place in the order of a read: the first byte that the reader does not have."""
+    """A place in the order of a read: the first piece that the reader does not have."""
 
     partition: int
     map_id: int
     attempt: int
     seq: int
     position: int
-    offset: int = 0
 
     def __str__(self) -> str:
-        return ".".join(
-            map(
-                str,
-                (self.partition, self.map_id, self.attempt, self.seq, self.position, self.offset),
-            )
-        )
+        fields = (self.partition, self.map_id, self.attempt, self.seq, self.position)
+        return ".".join(map(str, fields))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read "partition.map.attempt.seq.position.offset"."""
+        """Read "partition.map.attempt.seq.position"."""
         try:
             fields = [int(f) for f in text.split(".")]
         except ValueError:
             fields = []
-        if len(fields) != 6 or min(fields) < 0 or not text.replace(".", "").isascii():
+        if len(fields) != 5 or min(fields) < 0 or not text.replace(".", "").isascii():
             raise ProtocolError(
-                f"cursor {text!r} is not one", hint="partition.map.attempt.seq.position.offset"
+                f"cursor {text!r} is not one", hint="partition.map.attempt.seq.position"
             )
         return cls(*fields)
 
@@ -106,15 +103,27 @@ class PieceColumns:
         """Where each piece ends within the payload, in bytes."""
         return np.cumsum(self.length, dtype=np.int64)
 
-    def cursor_at(self, index: int, offset: int) -> Cursor:
-        """Return the cursor of byte `offset` of piece `index`."""
+    def cursor_behind(self, index: int) -> Cursor:
+        """Return the cursor of what comes after piece `index`."""
         return Cursor(
             int(self.partition[index]),
             int(self.map_id[index]),
             int(self.attempt[index]),
             int(self.seq[index]),
-            int(self.position[index]),
-            offset,
+            int(self.position[index]) + 1,
+        )
+
+    def take(self, which: I64 | slice) -> "PieceColumns":
+        """Return the columns of some pieces."""
+        return PieceColumns(
+            self.partition[which],
+            self.map_id[which],
+            self.attempt[which],
+            self.seq[which],
+            self.position[which],
+            self.length[which],
+            self.rows[which],
+            self.crc[which],
         )
 
 
@@ -125,10 +134,11 @@ class BatchHeader:
     end: bool
     """Whether nothing of the range asked for comes after this batch."""
     pieces: int
-    skip: int
-    """Bytes of the first piece that were left out, as the cursor asked."""
-    payload_bytes: int
     columns_crc: int
+    payload_bytes: int
+    """Bytes of all its pieces."""
+    skip: int
+    """Bytes at the beginning of the payload that were left out, as asked."""
 
     def encode(self) -> bytes:
         """Return the 64 bytes of the header."""
@@ -136,9 +146,9 @@ class BatchHeader:
             MAGIC,
             _END if self.end else 0,
             self.pieces,
-            self.skip,
-            self.payload_bytes,
             self.columns_crc,
+            self.payload_bytes,
+            self.skip,
             0,
         )[:-4]
         return head + struct.pack("<I", crc.extend(0, head))
@@ -148,26 +158,26 @@ class BatchHeader:
         """Read a header, or raise `ProtocolError`."""
         if len(data) != HEADER_BYTES:
             raise ProtocolError(f"batch ends inside its header: {len(data)} bytes")
-        magic, flags, pieces, skip, payload, columns_crc, own = _HEADER.unpack(data)
+        magic, flags, pieces, columns_crc, payload, skip, own = _HEADER.unpack(data)
         if magic != MAGIC or crc.extend(0, bytes(data[:-4])) != own:
             raise ProtocolError("batch header is damaged, or this is no answer of a worker")
         return cls(
             end=bool(flags & _END),
             pieces=pieces,
-            skip=skip,
-            payload_bytes=payload,
             columns_crc=columns_crc,
+            payload_bytes=payload,
+            skip=skip,
         )
 
 
 def encode_head(columns: PieceColumns, *, end: bool, skip: int) -> bytes:
-    """Return header and columns of a batch; the payload follows."""
+    """Return header and columns of a batch; the payload from byte `skip` on follows."""
     body = columns.encode()
     header = BatchHeader(
         end=end,
         pieces=len(columns.length),
-        skip=skip,
-        payload_bytes=int(columns.length.sum(dtype=np.int64)) - skip,
         columns_crc=crc.extend(0, body),
+        payload_bytes=int(columns.length.sum(dtype=np.int64)),
+        skip=skip,
     )
     return header.encode() + body
