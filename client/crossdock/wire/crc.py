@@ -133,4 +133,4 @@ def _one_zero_byte() -> U32:
 def _byte_table(columns: U32) -> U32:
     bits = (np.arange(256)[:, None] >> np.arange(8)) & 1  # [256, 8]
     by_byte = columns.reshape(4, 1, 8) * bits.astype(np.uint32)  # [4, 256, 8]
-    return np.bitwise_xor.reduce(by_byte, axis=2)
+    return cast("U32", np.bitwise_xor.reduce(by_byte, axis=2))
