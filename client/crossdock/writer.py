@@ -20,6 +20,7 @@ from crossdock.errors import (
     Missing,
 )
 from crossdock.push import Ack, Push
+from crossdock.retry import patiently
 from crossdock.wire import frame, names
 from crossdock.wire.crc import BytesLike
 from crossdock.wire.frame import WRITER_BYTES
@@ -68,7 +69,9 @@ class Writer:
         self._options = shuffle.job.cluster.options
         self._replicas = replicas
         self._writer_id = os.urandom(WRITER_BYTES)
-        members = shuffle.job.cluster.members()
+        members = patiently(
+            shuffle.job.cluster.members, deadline_seconds=self._options.deadline_seconds
+        )
         self._workers = sorted(members.reachable)
         key = f"{shuffle.key.job}/{shuffle.key.name}"
         owner = placement.assign(key, shuffle.partitions, self._workers)
@@ -135,6 +138,8 @@ class Writer:
         partitions, lengths = np.asarray(partitions), np.asarray(lengths)
         rows = np.zeros(len(partitions), np.uint32) if rows is None else np.asarray(rows)
         self._check_batch(partitions, data, lengths, rows)
+        for owner in range(len(self._buffers)):  # what was written before comes before it
+            self._flush(owner)
         view = memoryview(data).cast("B")
         ends = np.cumsum(lengths, dtype=np.int64)
         first = 0
