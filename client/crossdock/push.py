@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crossdock.errors import JobUnknown, Unavailable
+from crossdock.errors import CrossdockError, DataCorrupt, JobUnknown, Unavailable
 from crossdock.retry import patiently
 from crossdock.wire.crc import BytesLike
 
@@ -46,7 +46,7 @@ class Push:
         members = cluster.members(fresh=bool(acks))
         order = [w for w in self.preferred if w in members.reachable]
         order += [w for w in members.writable() if w not in order]
-        problem: Unavailable | None = None
+        problem: CrossdockError | None = None
         for _ in range(len(order)):
             if len(acks) >= self.replicas:
                 return
@@ -59,8 +59,8 @@ class Push:
                 url = members.reachable[worker].url
                 ack = self._push(url)
                 acks[ack.worker] = ack
-            except Unavailable as error:
-                problem = error
+            except (Unavailable, DataCorrupt) as error:
+                problem = error  # one damaged shuffle log does not keep the others from writing
             finally:
                 cluster.load.done(worker)
         if len(acks) < self.replicas:

@@ -1,7 +1,8 @@
 """A shuffle as the client sees it: writers in, views out."""
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,9 @@ from crossdock.errors import (
     BlocksLost,
     ConfigError,
     CrossdockError,
+    DataCorrupt,
     JobUnknown,
+    Missing,
     PlacesUnknown,
     ShuffleIncomplete,
     ShuffleUnknown,
@@ -99,7 +102,7 @@ class Shuffle:
             BlocksLost: something is missing, and no worker that may hold it is away.
             Unavailable: something is missing, and some worker does not answer.
         """
-        held, away = self._held(winners)
+        held, away, damage = self._held(winners)
         resolution = views.resolve(held, winners)
         if resolution.missing and away:
             raise Unavailable(
@@ -107,11 +110,13 @@ class Shuffle:
                 f"workers do not answer: {', '.join(sorted(away))}"
             )
         if resolution.missing:
-            raise BlocksLost(resolution.missing)
+            raise BlocksLost(_explained(resolution.missing, damage))
         return resolution
 
-    def _held(self, winners: Table | None) -> tuple[dict[str, Table], set[str]]:
-        """Return the frames each worker holds, and who does not answer."""
+    def _held(
+        self, winners: Table | None
+    ) -> tuple[dict[str, Table], set[str], list[DataCorrupt]]:
+        """Return the frames each worker holds, who does not answer, and whose disk is damaged."""
         cluster = self.job.cluster
         members = cluster.members(fresh=True)
         body = b"" if winners is None else tables.encode(winners)
@@ -129,18 +134,21 @@ class Shuffle:
 
         held: dict[str, Table] = {}
         away = set(members.unreachable)
+        damage: list[DataCorrupt] = []
         if winners is not None and not len(winners):
-            return held, away
+            return held, away, damage
         for worker, outcome in cluster.each_worker(members, call).items():
             if isinstance(outcome, ShuffleUnknown | JobUnknown):
                 continue  # it came after the job, or after the shuffle: it holds nothing of it
             if isinstance(outcome, Unavailable):
                 away.add(members.reachable[worker].url)
+            elif isinstance(outcome, DataCorrupt):
+                damage.append(outcome)  # others may have copies of what it held
             elif isinstance(outcome, CrossdockError):
                 raise outcome
             else:
                 held[worker] = outcome
-        return held, away
+        return held, away, damage
 
     def register(self, places: Mapping[str, Table]) -> list[Share]:
         """Register an assignment with its workers; raises `Unavailable` if one lost frames."""
@@ -189,10 +197,13 @@ class Shuffle:
                 hint="job.shuffle(…, maps=M), or view(winners=…)",
             )
         homes = self._homes()
-        existing = self._seal("GET", homes[0], b"")
-        if len(existing):
-            return existing
-        held, away = self._held(None)
+        for home in homes:  # the deciding one may have been away when the choice was made
+            existing = self._seal("GET", home, b"")
+            if len(existing):
+                if home == homes[0]:
+                    return existing
+                return self._seal("PUT", homes[0], tables.encode(existing))
+        held, away, damage = self._held(None)
         winners, lacking = views.choose_winners(held, self.maps)
         if lacking and away:
             raise Unavailable(
@@ -200,7 +211,7 @@ class Shuffle:
                 f"{', '.join(sorted(away))}"
             )
         if lacking:
-            raise ShuffleIncomplete(lacking)
+            raise ShuffleIncomplete(_explained(lacking, damage))
         sealed = self._seal("PUT", homes[0], tables.encode(winners))
         for copy in homes[1:2]:
             self._seal("PUT", copy, tables.encode(sealed))
@@ -261,3 +272,8 @@ class Shuffle:
 
         patiently(once, deadline_seconds=cluster.options.deadline_seconds)
 
+
+def _explained(missing: Sequence[Missing], damage: Sequence[DataCorrupt]) -> list[Missing]:
+    """Add to each reason which damaged disk may have held what is missing."""
+    why = "".join(f"; {error.message}" for error in damage)
+    return [replace(m, reason=m.reason + why) for m in missing]
