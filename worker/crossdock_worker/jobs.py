@@ -39,6 +39,8 @@ from crossdock_worker.shuffle_log import ShuffleLog
 log = structlog.get_logger()
 
 FORMAT_VERSION: Final = 1
+_BEFORE_IDENTITY: Final = {"lock", "lost+found", ".identity.new"}
+"""What an empty volume, or a start that was killed at once, leaves behind."""
 
 
 @dataclass(slots=True)
@@ -103,7 +105,9 @@ class Job:
             _write_json(self.directory / "released.json", self.released)
             for key in [k for k in self.shuffles if k[0] == name and k[1] <= generation]:
                 self.shuffles.pop(key).close()
-                shutil.rmtree(self._shuffle_dir(*key), ignore_errors=True)
+            for directory in _subdirs(self.directory / "shuffles" / name):  # seals without frames
+                if int(directory.name) <= generation:
+                    shutil.rmtree(directory, ignore_errors=True)
 
     def seal(self, name: str, generation: int, winners: Table) -> tuple[Table, bool]:
         """Store a seal unless there is one; return the one that holds, and whether it is new."""
@@ -314,7 +318,7 @@ class Identity:
                     f"{data_dir} has format {version}, this worker writes {FORMAT_VERSION}",
                     hint="use a new data directory, or the version that made it",
                 )
-        elif any(p.name not in {"lock", "lost+found"} for p in data_dir.iterdir()):
+        elif any(p.name not in _BEFORE_IDENTITY for p in data_dir.iterdir()):
             raise ConfigError(
                 f"--data-dir {data_dir} holds other files and no worker's identity",
                 hint="name an empty directory, or one that a worker has used",
