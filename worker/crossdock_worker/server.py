@@ -26,6 +26,8 @@ from crossdock_worker.worker import Worker
 log = structlog.get_logger()
 
 _KEEPALIVE_SECONDS = 75.0
+_LINGERING_SECONDS = 2.0
+"""How long the body of a refused request is read, so that its sender sees the answer."""
 _MAX_BODY_BYTES = 64 * 2**20
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -100,7 +102,9 @@ def _error_response(request: web.Request, error: CrossdockError) -> web.Response
         response.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
     if "Expect" in request.headers:
         # Whether the body still comes is up to the client: only a closed connection is clear.
+        # aiohttp would otherwise wait for that body even after the client has gone.
         response.force_close()
+        request.content.feed_eof()
     return response
 
 
@@ -122,6 +126,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         access_log=None,
         handle_signals=False,
         keepalive_timeout=_KEEPALIVE_SECONDS,
+        lingering_time=_LINGERING_SECONDS,
         shutdown_timeout=settings.shutdown_grace_seconds,
     )
     await runner.setup()
