@@ -76,8 +76,10 @@ def ingest(bench: Bench, key: str, piece_bytes: int) -> Figure:
             shuffle = job.shuffle(f"s{next(_number)}", partitions=200)
             path = f"{names.shuffle_path('bench', shuffle.key.name, 0)}/frames"
             rate = in_threads(
-                [load.push_to_worker(worker.url, worker.token, path, prebuilt, maps)
-                 for maps in halves(frames)]  # fmt: skip
+                [
+                    load.push_to_worker(worker.url, worker.token, path, prebuilt, maps)
+                    for maps in halves(frames)
+                ]  # fmt: skip
             )
             shuffle.release()
             return rate
@@ -90,9 +92,7 @@ def ingest(bench: Bench, key: str, piece_bytes: int) -> Figure:
         return alternate(key, ours, theirs, runs=bench.runs, unit="MiB/s")
 
 
-def read(
-    bench: Bench, key: str, *, maps: int, partitions: int, piece_bytes: int
-) -> Figure:
+def read(bench: Bench, key: str, *, maps: int, partitions: int, piece_bytes: int) -> Figure:
     """Read all partitions, verified, against bare sendfile of the same number of bytes."""
     prebuilt = PrebuiltFrame(
         payload_bytes=partitions * piece_bytes, piece_bytes=piece_bytes, partitions=partitions
@@ -202,9 +202,7 @@ def rss_growth(bench: Bench) -> tuple[float, str]:
             watcher.join()
             job.shuffle("rss", partitions=200).release()
     growth = (peak - before) / MIB
-    raw = (
-        f"from {before / MIB:.1f} to {peak / MIB:.1f} MiB, {refused} push-backs, {rate:.0f} MiB/s"
-    )
+    raw = f"from {before / MIB:.1f} to {peak / MIB:.1f} MiB, {refused} push-backs, {rate:.0f} MiB/s"
     return growth, raw
 
 

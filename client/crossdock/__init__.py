@@ -1,14 +1,14 @@
 """Crossdock: a remote shuffle service. What an executor imports.
 
-    import crossdock
+import crossdock
 
-    cluster = crossdock.connect(["http://127.0.0.1:7070"], token=…)
-    job = cluster.job("job-uid", owner="runner")
-    shuffle = job.shuffle("words", partitions=200, maps=M)
-    with shuffle.writer(map_id=3) as w:
-        w.write(partition, data, rows=n)
-    for block in shuffle.view().read(partitions=range(8, 12)):
-        block.partition, block.map_id, block.data, block.rows
+cluster = crossdock.connect(["http://127.0.0.1:7070"], token=…)
+job = cluster.job("job-uid", owner="runner")
+shuffle = job.shuffle("words", partitions=200, maps=M)
+with shuffle.writer(map_id=3) as w:
+    w.write(partition, data, rows=n)
+for block in shuffle.view().read(partitions=range(8, 12)):
+    block.partition, block.map_id, block.data, block.rows
 """
 
 from crossdock.cluster import Cluster, connect

@@ -64,9 +64,7 @@ class Cluster:
         self._asked = float("-inf")
         self._silent_since: dict[str, float] = {}
         self._calls = ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="crossdock-call")
-        self.pushers = ThreadPoolExecutor(
-            options.push_threads, thread_name_prefix="crossdock-push"
-        )
+        self.pushers = ThreadPoolExecutor(options.push_threads, thread_name_prefix="crossdock-push")
         self.fetchers = ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="crossdock-fetch")
         self.load = PushLoad()
 
@@ -168,9 +166,7 @@ class Cluster:
         except (KeyError, TypeError) as error:
             raise ProtocolError(f"{url} is no worker: {error}") from error
 
-    def _each(
-        self, urls: Iterable[str], call: Callable[[str], T]
-    ) -> dict[str, T | CrossdockError]:
+    def _each(self, urls: Iterable[str], call: Callable[[str], T]) -> dict[str, T | CrossdockError]:
         """Call every URL at once; return what each returned or raised."""
 
         def guarded(url: str) -> T | CrossdockError:

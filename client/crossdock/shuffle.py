@@ -36,9 +36,7 @@ Winners = Mapping[int, int] | Iterable[tuple[int, int]]
 class Shuffle:
     """One generation of a shuffle. Thread-safe."""
 
-    def __init__(
-        self, job: "Job", key: ShuffleKey, *, partitions: int, maps: int | None
-    ) -> None:
+    def __init__(self, job: "Job", key: ShuffleKey, *, partitions: int, maps: int | None) -> None:
         """Use `Job.shuffle`."""
         if not 1 <= partitions <= names.U32_MAX:
             raise ConfigError(f"partitions {partitions} is not between 1 and {names.U32_MAX}")
@@ -113,9 +111,7 @@ class Shuffle:
             raise BlocksLost(_explained(resolution.missing, damage))
         return resolution
 
-    def _held(
-        self, winners: Table | None
-    ) -> tuple[dict[str, Table], set[str], list[DataCorrupt]]:
+    def _held(self, winners: Table | None) -> tuple[dict[str, Table], set[str], list[DataCorrupt]]:
         """Return the frames each worker holds, who does not answer, and whose disk is damaged."""
         cluster = self.job.cluster
         members = cluster.members(fresh=True)
@@ -266,9 +262,7 @@ class Shuffle:
                 if outcome is not None:
                     raise outcome
             if members.unreachable:
-                raise Unavailable(
-                    f"these do not answer: {', '.join(sorted(members.unreachable))}"
-                )
+                raise Unavailable(f"these do not answer: {', '.join(sorted(members.unreachable))}")
 
         patiently(once, deadline_seconds=cluster.options.deadline_seconds)
 

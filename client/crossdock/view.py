@@ -187,9 +187,7 @@ class View:
         found = views.view_id(self.shuffle.key, self.partitions, resolution.frames)
         if found != self.id:
             raise DataCorrupt(f"the winners of view {self.id} now have other contents: {found}")
-        needed = np.isin(
-            tables.frame_keys(resolution.frames).view("V16"), share.keys.view("V16")
-        )
+        needed = np.isin(tables.frame_keys(resolution.frames).view("V16"), share.keys.view("V16"))
         part = Resolution(
             resolution.frames[needed],
             {w: held[needed] for w, held in resolution.holders.items()},

@@ -198,8 +198,7 @@ def _missing(everything: Table, frames: Table, winners: Table) -> tuple[Missing,
         conflict[all_group[other]] = True
 
     known = {
-        (int(m), int(a)): g
-        for g, (m, a) in enumerate(_attempts_of(frames[attempt_first]).tolist())
+        (int(m), int(a)): g for g, (m, a) in enumerate(_attempts_of(frames[attempt_first]).tolist())
     }
     missing = []
     for m, a in winners.tolist():

@@ -18,9 +18,7 @@ _READ_WAIT_SECONDS: Final = 10.0
 class Admission:
     """The worker's limits and what is used of them. Lives on the event loop."""
 
-    def __init__(
-        self, limits: Limits, data_dir: Path, *, own_bytes: Callable[[], int]
-    ) -> None:
+    def __init__(self, limits: Limits, data_dir: Path, *, own_bytes: Callable[[], int]) -> None:
         """Args: `own_bytes` tells what this worker's shuffles take on disk."""
         self.limits = limits
         self.inflight_bytes = 0

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
 from crossdock.errors import ConfigError
+
 from crossdock_worker.settings import Limits, Settings
 
 _DEFAULT = Limits()
@@ -21,9 +21,7 @@ def worker(
         str,
         typer.Option(help="URLs of the other workers, by commas, or dns+http://NAME:PORT."),
     ] = "",
-    advertise: Annotated[
-        str, typer.Option(help="URL at which others reach this worker.")
-    ] = "",
+    advertise: Annotated[str, typer.Option(help="URL at which others reach this worker.")] = "",
     key_file: Annotated[
         Path | None, typer.Option(help="Signing keys, one a line: the first signs.")
     ] = None,
@@ -41,6 +39,7 @@ def worker(
     max_read_bytes: Annotated[int, typer.Option()] = _DEFAULT.max_read_bytes,
     read_batch_bytes: Annotated[int, typer.Option()] = _DEFAULT.read_batch_bytes,
     places_cache_bytes: Annotated[int, typer.Option()] = _DEFAULT.places_cache_bytes,
+    max_partitions: Annotated[int, typer.Option()] = _DEFAULT.max_partitions,
     max_connections: Annotated[int, typer.Option()] = _DEFAULT.max_connections,
     threads: Annotated[int, typer.Option()] = _DEFAULT.threads,
     stall_seconds: Annotated[float, typer.Option()] = _DEFAULT.stall_seconds,
@@ -76,6 +75,7 @@ def worker(
             max_read_bytes=max_read_bytes,
             read_batch_bytes=read_batch_bytes,
             places_cache_bytes=places_cache_bytes,
+            max_partitions=max_partitions,
             max_connections=max_connections,
             threads=threads,
             stall_seconds=stall_seconds,

@@ -6,10 +6,10 @@ from concurrent.futures import Executor
 from contextlib import ExitStack
 
 from aiohttp import web
-
 from crossdock.errors import CrossdockError, FrameError
 from crossdock.wire import crc
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
+
 from crossdock_worker import pump
 from crossdock_worker.front import Front, front_of
 from crossdock_worker.shuffle_log import Reservation, ShuffleLog
@@ -103,6 +103,7 @@ class FrameReceiver:
         self._pool = pool
         self._stall_seconds = stall_seconds
         self._problem: CrossdockError | None = None
+        self._stored = False
 
     def _feed(self, data: memoryview) -> None:
         # After a problem the rest is read and dropped: a client that is still sending would
@@ -113,11 +114,22 @@ class FrameReceiver:
             except CrossdockError as error:
                 self._problem = error
 
-    async def receive(self, request: web.Request, frame_bytes: int) -> Front | None:
-        """Read the body; return the front to renew if its socket was taken.
+    def _finish(self) -> None:
+        """Make the frame visible; runs in the thread that had the last bytes."""
+        if self._problem is None:
+            try:
+                self._stored = self._sink.finish()
+            except CrossdockError as error:
+                self._problem = error
 
-        Raises what the frame did wrong, after the whole body has been read.
-        """
+    def result(self) -> bool:
+        """Return whether the frame is new, or raise what was wrong with it."""
+        if self._problem is not None:
+            raise self._problem
+        return self._stored
+
+    async def receive(self, request: web.Request, frame_bytes: int) -> Front | None:
+        """Read the whole body and finish; return the front to renew if its socket was taken."""
         front = front_of(request)
         waits = request.headers.get("Expect", "").lower() == "100-continue"
         # A body that is here already may have the next request behind it, in aiohttp's hands.
@@ -129,13 +141,6 @@ class FrameReceiver:
                 request.transport.write(CONTINUE)
             await self._stream(request)
         return front
-
-    async def finish(self) -> bool:
-        """Make the frame visible, or raise what was wrong with it; False for a duplicate."""
-        if self._problem is not None:
-            raise self._problem
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._sink.finish)
 
     async def _take_socket(self, request: web.Request, front: Front, frame_bytes: int) -> None:
         transport = request.transport
@@ -151,6 +156,7 @@ class FrameReceiver:
                     sock,
                     frame_bytes - len(early),
                     self._feed,
+                    self._finish,
                     pool=self._pool,
                     stall_seconds=self._stall_seconds,
                 )
@@ -173,8 +179,10 @@ class FrameReceiver:
             except (ConnectionError, web.RequestPayloadError) as error:
                 raise pump.PeerGone(f"connection failed: {error}") from error
             waiting += data
-            if len(waiting) >= _FEED_BYTES or (not data and waiting):
+            ended = not data and request.content.at_eof()
+            if len(waiting) >= _FEED_BYTES or ended:
                 await loop.run_in_executor(self._pool, self._feed, memoryview(waiting))
                 waiting = bytearray()
-            if not data and request.content.at_eof():
+            if ended:
+                await loop.run_in_executor(self._pool, self._finish)
                 return

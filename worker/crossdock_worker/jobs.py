@@ -1,10 +1,10 @@
 """The jobs a worker knows: their records, shuffles, releases and tombstones, on disk and in memory.
 
-    {data_dir}/identity                            who this worker is
-    {data_dir}/jobs/{uid}/job.json                 the record as registered
-    {data_dir}/jobs/{uid}/released.json            {shuffle: first generation that is not released}
-    {data_dir}/jobs/{uid}/shuffles/{name}/{generation}/   a ShuffleLog, and its seal
-    {data_dir}/tombstones/{uid}.json               the epoch at which a job was fenced
+{data_dir}/identity                            who this worker is
+{data_dir}/jobs/{uid}/job.json                 the record as registered
+{data_dir}/jobs/{uid}/released.json            {shuffle: first generation that is not released}
+{data_dir}/jobs/{uid}/shuffles/{name}/{generation}/   a ShuffleLog, and its seal
+{data_dir}/tombstones/{uid}.json               the epoch at which a job was fenced
 """
 
 import json

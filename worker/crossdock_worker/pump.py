@@ -16,6 +16,7 @@ from threading import local
 from typing import Final
 
 from crossdock.errors import Unavailable
+
 from crossdock_worker.settings import MIB
 
 CHUNK_BYTES: Final = MIB
@@ -56,11 +57,12 @@ async def receive(
     sock: socket.socket,
     total: int,
     feed: Callable[[memoryview], None],
+    finish: Callable[[], None],
     *,
     pool: Executor,
     stall_seconds: float,
 ) -> None:
-    """Pass the next `total` bytes of the socket to `feed`, in a thread, in large pieces."""
+    """Pass the next `total` bytes of the socket to `feed`, in a thread, then call `finish`."""
     done = 0
 
     def work() -> bool:
@@ -77,6 +79,7 @@ async def receive(
                 raise PeerGone(f"peer closed the connection after {done} of {total} bytes")
             feed(buffer[:n])
             done += n
+        finish()
         return True
 
     await _alternate(work, sock, pool, stall_seconds, reading=True)

@@ -12,8 +12,6 @@ from typing import TypeVar
 
 import numpy as np
 from aiohttp import web
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-
 from crossdock import views
 from crossdock.errors import BlocksLost, CrossdockError, JobFenced, ProtocolError
 from crossdock.records import JobRecord
@@ -23,6 +21,8 @@ from crossdock.wire.frame import FrameHeader
 from crossdock.wire.names import U32_MAX, check_name
 from crossdock.wire.tables import Table
 from crossdock.wire.tokens import Claims, Right
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
 from crossdock_worker import selection
 from crossdock_worker.front import Front, front_of
 from crossdock_worker.ingest import FrameReceiver, FrameSink
@@ -87,9 +87,7 @@ async def list_workers(request: web.Request) -> web.Response:
     worker = request.app[WORKER]
     own = worker.info()
     known = [own, *worker.membership]
-    return web.json_response(
-        {"self": own.to_json(), "workers": [info.to_json() for info in known]}
-    )
+    return web.json_response({"self": own.to_json(), "workers": [info.to_json() for info in known]})
 
 
 # -- jobs ----------------------------------------------------------------------------------
@@ -153,6 +151,7 @@ async def put_frame(request: web.Request) -> web.Response:
             raise ProtocolError(
                 f"the frame is of generation {header.generation}, the URL of {generation}"
             )
+        worker.settings.limits.check_partitions(header.partitions)
         worker.jobs.get(job.uid)  # it may have been fenced since the request began
         job.check_epoch(header.epoch)
         return job.shuffle_for_writing(name, generation, header.partitions)
@@ -166,7 +165,7 @@ async def put_frame(request: web.Request) -> web.Response:
         )
         try:
             front = await receiver.receive(request, frame_bytes)
-            stored = await receiver.finish()
+            stored = receiver.result()
             answer = {
                 "worker": worker.identity.id,
                 "incarnation": worker.identity.incarnation,
@@ -198,6 +197,7 @@ async def abort_attempt(request: web.Request) -> web.Response:
     map_id = _path_int(request, "map", U32_MAX)
     attempt = _path_int(request, "attempt", names.U64_MAX)
     dropped = await _in_pool(worker, partial(shuffle.abort, map_id, attempt))
+    worker.places.forget(shuffle.key)  # the space may soon hold other frames
     return web.json_response({"frames": dropped, "worker": worker.identity.id})
 
 
@@ -216,7 +216,7 @@ async def put_seal(request: web.Request) -> web.Response:
     """Store the choice of winners unless there is one; answers the one that holds."""
     job, name, generation = _target(request)
     winners = await _table(request, tables.ATTEMPT)
-    if views.check_winners(winners):
+    if (winners["map"][1:] <= winners["map"][:-1]).any():
         raise ProtocolError("a seal names one attempt per map, sorted by map")
     seal, new = job.seal(name, generation, winners)
     return _binary(tables.encode(seal), status=201 if new else 200)
@@ -301,9 +301,7 @@ async def _read(
         kind="partitions",
         top=shuffle.partitions,
     )
-    maps = names.parse_range(
-        query.get("maps", f"0-{U32_MAX + 1}"), kind="maps", top=U32_MAX + 1
-    )
+    maps = names.parse_range(query.get("maps", f"0-{U32_MAX + 1}"), kind="maps", top=U32_MAX + 1)
     cursor = Cursor.parse(query["cursor"]) if "cursor" in query else None
     bound = _int(request, "max_bytes", limits.read_batch_bytes)
     max_bytes = max(1, min(bound, limits.read_batch_bytes))

@@ -114,7 +114,13 @@ def select(
     if int(length.sum(dtype=np.int64)) > max_bytes:
         kept = _fitting(index[at], length, max_bytes)
         complete = complete and len(kept) == total
-        frame, position, at, n, length = frame[kept], position[kept], at[kept], n[kept], length[kept]
+        frame, position, at, n, length = (
+            frame[kept],
+            position[kept],
+            at[kept],
+            n[kept],
+            length[kept],
+        )
     columns = PieceColumns(
         partition=index[at],
         map_id=rows["map"][frame],
@@ -215,9 +221,7 @@ def _bisect(index: U32, base: I64, count: I64, partition: int) -> I64:
     return low
 
 
-def _skip_to(
-    index: U32, rows: Table, base: I64, count: I64, low: I64, cursor: Cursor
-) -> I64:
+def _skip_to(index: U32, rows: Table, base: I64, count: I64, low: I64, cursor: Cursor) -> I64:
     """Move each frame's start past what lies before the cursor within its partition."""
     after = _bisect(index, base, count, cursor.partition + 1)
     mine = (rows["map"], rows["attempt"], rows["seq"])

@@ -37,9 +37,7 @@ def make_app(worker: Worker) -> web.Application:
     app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_outer])
     app[WORKER] = worker
     for route in ROUTES:
-        app.router.add_route(
-            route.method, route.path, _guarded(route), expect_handler=_no_continue
-        )
+        app.router.add_route(route.method, route.path, _guarded(route), expect_handler=_no_continue)
     return app
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from crossdock.errors import ConfigError
+from crossdock.errors import ConfigError, ProtocolError
 
 MIB: Final = 2**20
 
@@ -23,6 +23,8 @@ class Limits:
     """Largest answer to one read; the reader goes on from its end."""
     places_cache_bytes: int = 64 * MIB
     """Registered places kept in memory; readers register evicted ones again."""
+    max_partitions: int = 1_000_000
+    """Partitions of a shuffle; statistics take some 60 bytes of memory for each."""
     max_connections: int = 1024
     """Open client connections; further ones get 503 at once."""
     threads: int = 8
@@ -46,13 +48,21 @@ class Limits:
                 "0 < low <= high <= 1"
             )
         for name in ("max_frame_bytes", "max_inflight_bytes", "max_read_bytes", "threads",
-                     "max_connections", "read_batch_bytes", "stall_seconds"):  # fmt: skip
+                     "max_partitions", "max_connections", "read_batch_bytes", "stall_seconds"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ConfigError(f"--{name.replace('_', '-')} must be more than 0")
         if self.max_inflight_bytes < self.max_frame_bytes:
             raise ConfigError(
                 f"--max-inflight-bytes {self.max_inflight_bytes} is less than one frame of "
                 f"--max-frame-bytes {self.max_frame_bytes}: no such frame could ever be taken"
+            )
+
+    def check_partitions(self, partitions: int) -> None:
+        """Refuse a shuffle whose statistics would take too much memory."""
+        if not 1 <= partitions <= self.max_partitions:
+            raise ProtocolError(
+                f"{partitions} partitions are not between 1 and {self.max_partitions}",
+                hint="make fewer, or raise the worker's --max-partitions",
             )
 
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from crossdock_worker.worker import Worker
 
 _DEADLINE_SECONDS = 20.0
+_MAX_MAPS = 1_000_000
+"""Each that has no complete attempt is named in the answer."""
 
 
 def view_json(
@@ -24,28 +26,26 @@ def view_json(
         wish: {"partitions": P, "winners": [[map, attempt], …]} or {"partitions": P, "maps": M}.
         authorization: the caller's header.
     """
-    if not isinstance(wish, Mapping) or not isinstance(wish.get("partitions"), int):
+    if not isinstance(wish, Mapping):
         raise ProtocolError("the body is a JSON object with partitions, and winners or maps")
-    winners = wish.get("winners")
-    if isinstance(winners, Mapping):
-        winners = [(_int(m), _int(a)) for m, a in winners.items()]
-    elif isinstance(winners, list):
-        winners = [(_int(m), _int(a)) for m, a in winners]
-    elif winners is not None:
-        raise ProtocolError("winners is {map: attempt} or a list of [map, attempt]")
-    maps = wish.get("maps")
+    partitions = _int(wish.get("partitions"))
+    worker.settings.limits.check_partitions(partitions)
+    winners = None if wish.get("winners") is None else _winners(wish["winners"])
+    maps = None if wish.get("maps") is None else _int(wish["maps"])
+    if maps is not None and not 0 <= maps <= _MAX_MAPS:
+        raise ProtocolError(f"maps {maps} is not between 0 and {_MAX_MAPS}")
     tls = worker.settings.tls_ca or worker.settings.tls_cert
     urls = [worker.url, *(p.url for p in worker.membership if p.state != "gone")]
-    with crossdock.connect(
-        urls,
-        token=authorization.removeprefix("Bearer ").strip(),
-        ca_file=tls,
-        options=crossdock.Options(deadline_seconds=_DEADLINE_SECONDS),
-    ) as cluster, cluster.job(key.job) as job:
-        shuffle = job.shuffle(
-            key.name, partitions=wish["partitions"], generation=key.generation,
-            maps=None if maps is None else _int(maps),
-        )  # fmt: skip
+    with (
+        crossdock.connect(
+            urls,
+            token=authorization.removeprefix("Bearer ").strip(),
+            ca_file=tls,
+            options=crossdock.Options(deadline_seconds=_DEADLINE_SECONDS),
+        ) as cluster,
+        cluster.job(key.job) as job,
+    ):
+        shuffle = job.shuffle(key.name, partitions=partitions, generation=key.generation, maps=maps)
         try:
             view = shuffle.view(winners)
         except BlocksLost as error:
@@ -59,6 +59,15 @@ def view_json(
             "blocks": view.blocks.tolist(),
             "places": view.places(),
         }
+
+
+def _winners(wish: object) -> list[tuple[int, int]]:
+    pairs = list(wish.items()) if isinstance(wish, Mapping) else wish
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+    ):
+        raise ProtocolError("winners is {map: attempt} or a list of [map, attempt]")
+    return [(_int(m), _int(a)) for m, a in pairs]
 
 
 def _int(value: object) -> int:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from crossdock.errors import ProtocolError
 from crossdock.wire import crc
 from crossdock.wire.crc import I64, U32, BytesLike
+from crossdock.wire.names import U32_MAX, U64_MAX
 
 MAGIC: Final = b"XDB1"
 COLUMN_BYTES: Final = 36
@@ -50,10 +51,11 @@ class Cursor:
     def parse(cls, text: str) -> Self:
         """Read "partition.map.attempt.seq.position"."""
         try:
-            fields = [int(f) for f in text.split(".")]
+            fields = [int(f) for f in text.split(".") if f.isascii() and f.isdigit()]
         except ValueError:
             fields = []
-        if len(fields) != 5 or min(fields) < 0 or not text.replace(".", "").isascii():
+        tops = (U32_MAX, U32_MAX, U64_MAX, U32_MAX, U32_MAX + 1)
+        if len(fields) != 5 or not all(0 <= f <= top for f, top in zip(fields, tops, strict=True)):
             raise ProtocolError(
                 f"cursor {text!r} is not one", hint="partition.map.attempt.seq.position"
             )

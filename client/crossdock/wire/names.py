@@ -48,7 +48,7 @@ def shuffle_path(job: str, shuffle: str, generation: int) -> str:
 
 def parse_range(text: str, *, kind: str, top: int) -> tuple[int, int]:
     """Parse "a-b" (half open) or "a" into (a, b), within [0, top]."""
-    match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", text)
+    match = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", text)
     if not match:
         raise ProtocolError(f"{kind}={text!r} is not a range", hint="a-b, b not included, or a")
     first = int(match[1])
