@@ -8,7 +8,6 @@ the median over alternating runs. `docs/operations.md` says what the keys mean.
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 import threading
@@ -23,13 +22,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support import load, processes  # noqa: E402
-from support.load import PrebuiltFrame  # noqa: E402
-from support.measure import MIB, Figure, alternate, in_threads  # noqa: E402
-from support.processes import WorkerProcess  # noqa: E402
+from support import load, processes
+from support.load import PrebuiltFrame
+from support.measure import MIB, Figure, alternate, in_threads
+from support.processes import WorkerProcess
 
-import crossdock  # noqa: E402
-from crossdock.wire import names  # noqa: E402
+import crossdock
+from crossdock.wire import names
 
 FRAME_BYTES = 8 * MIB
 CONNECTIONS = 2
@@ -79,7 +78,7 @@ def ingest(bench: Bench, key: str, piece_bytes: int) -> Figure:
                 [
                     load.push_to_worker(worker.url, worker.token, path, prebuilt, maps)
                     for maps in halves(frames)
-                ]  # fmt: skip
+                ]
             )
             shuffle.release()
             return rate
@@ -212,17 +211,20 @@ def index_bytes(bench: Bench) -> tuple[float, str]:
     prebuilt = PrebuiltFrame(
         payload_bytes=partitions * piece_bytes, piece_bytes=piece_bytes, partitions=partitions
     )
-    with tempfile.TemporaryDirectory(prefix="crossdock-bench-") as on_disk:
-        with processes.worker(Path(on_disk)) as worker, bench.job(worker) as job:
-            warm = f"{names.shuffle_path('bench', 'warm', 0)}/frames"
-            load.push_to_worker(worker.url, worker.token, warm, prebuilt, range(10))()
-            before = worker.memory_bytes
-            path = f"{names.shuffle_path('bench', 'index', 0)}/frames"
-            load.push_to_worker(worker.url, worker.token, path, prebuilt, range(maps))()
-            view = job.shuffle("index", partitions=partitions, maps=maps).view()
-            blocks = sum(1 for _ in view.read(500))
-            assert blocks == maps
-            after = worker.memory_bytes
+    with (
+        tempfile.TemporaryDirectory(prefix="crossdock-bench-") as on_disk,
+        processes.worker(Path(on_disk)) as worker,
+        bench.job(worker) as job,
+    ):
+        warm = f"{names.shuffle_path('bench', 'warm', 0)}/frames"
+        load.push_to_worker(worker.url, worker.token, warm, prebuilt, range(10))()
+        before = worker.memory_bytes
+        path = f"{names.shuffle_path('bench', 'index', 0)}/frames"
+        load.push_to_worker(worker.url, worker.token, path, prebuilt, range(maps))()
+        view = job.shuffle("index", partitions=partitions, maps=maps).view()
+        blocks = sum(1 for _ in view.read(500))
+        assert blocks == maps
+        after = worker.memory_bytes
     growth = after - before
     return growth / (maps * partitions), f"{growth} bytes for {maps * partitions} blocks"
 

@@ -108,9 +108,9 @@ class Cluster:
         """
         with self._lock:
             members = self._members
-            if members is not None and not fresh:
-                if time.monotonic() - self._asked < _FRESH_SECONDS:
-                    return members
+            known = members is not None and time.monotonic() - self._asked < _FRESH_SECONDS
+            if members is not None and known and not fresh:
+                return members
         members = self._ask_all()
         with self._lock:
             self._members = members

@@ -169,7 +169,7 @@ class Connection:
                 self._socket.sendall(head or b"")
                 self._send_body(body)
             return self._answer(protocol)
-        except OSError as error:
+        except (OSError, h11.RemoteProtocolError) as error:
             self.close()
             raise Unavailable(f"{method} {self.url}{target}: {error!r}") from error
 
@@ -196,16 +196,12 @@ class Connection:
                     return None  # a server that does not know the header
 
     def _answer(self, protocol: h11.Connection) -> Response:
-        try:
-            while True:
-                event = protocol.next_event()
-                if isinstance(event, h11.Response):
-                    return self._response(protocol, event)
-                if event is h11.NEED_DATA:
-                    self._feed(protocol)
-        except h11.RemoteProtocolError as error:
-            self.close()
-            raise Unavailable(f"{self.url} closed the connection: {error}") from error
+        while True:
+            event = protocol.next_event()
+            if isinstance(event, h11.Response):
+                return self._response(protocol, event)
+            if event is h11.NEED_DATA:
+                self._feed(protocol)
 
     def _feed(self, protocol: h11.Connection) -> None:
         protocol.receive_data(self._socket.recv(_READ_BYTES))
@@ -233,12 +229,13 @@ class Connection:
     def stale(self) -> bool:
         """Whether the worker has closed this idle connection, or sent what nobody asked for."""
         try:
-            self._socket.setblocking(False)
-            return bool(self._socket.recv(1)) or True
+            self._socket.settimeout(0)
+            self._socket.recv(1)
         except (BlockingIOError, ssl.SSLWantReadError):
             return False
         except OSError:
             return True
+        return True
 
     def release(self, *, keep: bool) -> None:
         """Give the connection back to its pool, or close it."""

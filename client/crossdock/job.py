@@ -161,7 +161,7 @@ class Job:
         self.close()
 
 
-def _raise_first(outcome: dict[str, None | CrossdockError]) -> None:
+def _raise_first(outcome: dict[str, CrossdockError | None]) -> None:
     for error in outcome.values():
         if error is not None:
             raise error

@@ -142,14 +142,14 @@ class _Stream:
         self.pending: deque[_Pieces] = deque()
         self.ended = False
         self.cursor = cursor
-        self._broken: _Broken | None = None
+        self.broken: _Broken | None = None
         self._reader = reader
         self._ahead: Future[tuple[_Pieces, bool]] | None = None
         self._tries = 0
 
     def go_on_from(self, other: "_Stream") -> None:
         """Take over the batch that broke off at another holder of the same frames."""
-        self._broken = other._broken
+        self.broken = other.broken
 
     @property
     def last_key(self) -> tuple[int, int] | None:
@@ -193,7 +193,7 @@ class _Stream:
         reader = self._reader
         cluster = reader.view.shuffle.job.cluster
         url = cluster.url(self.share.worker)
-        broken, self._broken = self._broken, None
+        broken, self.broken = self.broken, None
         query = reader.query(self.cursor, skip=broken.done if broken else 0)
         with cluster.pool.call("GET", url, f"{self.share.target}/blocks?{query}") as response:
             head = bytearray(blocks.HEADER_BYTES)
@@ -215,7 +215,7 @@ class _Stream:
                     checksum = crc.extend(checksum, data[done : done + n])
                     done += n
             except Unavailable:
-                self._broken = _Broken(header.columns_crc, data, done, checksum)
+                self.broken = _Broken(header.columns_crc, data, done, checksum)
                 raise
         columns = PieceColumns.decode(header.pieces, index)
         if checksum != crc.combined(columns.crc, columns.length):
@@ -331,13 +331,15 @@ class Reader:
 
     def _advance(self, stream: _Stream) -> None:
         """Advance a stream; when it fails, go on with other places for what it has left."""
+        problem: CrossdockError
         try:
             stream.advance()
-            return
         except (Unavailable, PlacesUnknown, ShuffleUnknown) as error:
-            problem: CrossdockError = error
+            problem = error
         except CorruptBlock as error:
             problem = error
+        else:
+            return
         tries = stream.failed()
         if isinstance(problem, Unavailable) and tries < _QUICK_TRIES:
             return

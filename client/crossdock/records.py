@@ -47,7 +47,7 @@ class JobRecord:
             raise ProtocolError("a job's record is a JSON object")
         unknown = set(data) - set(cls.__dataclass_fields__)
         if unknown:
-            raise ProtocolError(f"a job's record has no field {sorted(unknown)[0]!r}")
+            raise ProtocolError(f"a job's record has no field {min(unknown)!r}")
         try:
             owner = Owner(data.get("owner", ""))
         except ValueError:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -162,7 +163,7 @@ class View:
             served[i] = share.statistics["blocks"][first:last] > 0
         changes = np.flatnonzero((served[:, 1:] != served[:, :-1]).any(axis=0)) + 1
         bounds = [0, *changes.tolist(), last - first]
-        for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for begin, end in pairwise(bounds):
             if begin == end:
                 continue
             shares = [s for s, here in zip(self._shares, served[:, begin], strict=True) if here]
@@ -210,5 +211,6 @@ class View:
         key = self.shuffle.key
         return (
             f"<View {self.id[:12]} of {key.job}/{key.name}/{key.generation}: "
-            f"{len(self.winners)} maps, {self.partitions} partitions, {int(self.bytes.sum())} bytes>"
+            f"{len(self.winners)} maps, {self.partitions} partitions, "
+            f"{int(self.bytes.sum())} bytes>"
         )

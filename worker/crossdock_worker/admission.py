@@ -1,4 +1,4 @@
-"""How much a worker takes on: bytes in flight, disk, gathered answers. Says no early and clearly."""
+"""How much a worker takes on: bytes in flight, disk, answers in memory. Says no early."""
 
 import asyncio
 import os

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from crossdock.errors import ConfigError
 
+from crossdock.errors import ConfigError
 from crossdock_worker.settings import Limits, Settings
 
 _DEFAULT = Limits()
 
 
-def worker(
+def worker(  # noqa: PLR0917 -- typer makes an option of each
     data_dir: Annotated[Path, typer.Option(help="Directory for frames; one worker's alone.")],
     listen: Annotated[str, typer.Option(help="HOST:PORT to listen on.")] = "127.0.0.1:7070",
     store: Annotated[
@@ -25,7 +25,7 @@ def worker(
     key_file: Annotated[
         Path | None, typer.Option(help="Signing keys, one a line: the first signs.")
     ] = None,
-    insecure_no_auth: Annotated[
+    insecure_no_auth: Annotated[  # noqa: FBT002
         bool, typer.Option("--insecure-no-auth", help="Take every request without a token.")
     ] = False,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,

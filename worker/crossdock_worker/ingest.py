@@ -6,10 +6,10 @@ from concurrent.futures import Executor
 from contextlib import ExitStack
 
 from aiohttp import web
+
 from crossdock.errors import CrossdockError, FrameError
 from crossdock.wire import crc
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
-
 from crossdock_worker import pump
 from crossdock_worker.front import Front, front_of
 from crossdock_worker.shuffle_log import Reservation, ShuffleLog

@@ -16,7 +16,6 @@ from threading import local
 from typing import Final
 
 from crossdock.errors import Unavailable
-
 from crossdock_worker.settings import MIB
 
 CHUNK_BYTES: Final = MIB
@@ -46,7 +45,7 @@ def duplicate(transport: asyncio.BaseTransport) -> Iterator[socket.socket]:
     """Yield a non-blocking duplicate of the transport's socket, closed afterwards."""
     original = transport.get_extra_info("socket")
     own = socket.socket(fileno=os.dup(original.fileno()))
-    own.setblocking(False)
+    own.settimeout(0)
     try:
         yield own
     finally:

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import numpy as np
 from aiohttp import web
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
 from crossdock import views
 from crossdock.errors import BlocksLost, CrossdockError, JobFenced, ProtocolError
 from crossdock.records import JobRecord
@@ -21,8 +23,6 @@ from crossdock.wire.frame import FrameHeader
 from crossdock.wire.names import U32_MAX, check_name
 from crossdock.wire.tables import Table
 from crossdock.wire.tokens import Claims, Right
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-
 from crossdock_worker import selection
 from crossdock_worker.front import Front, front_of
 from crossdock_worker.ingest import FrameReceiver, FrameSink
@@ -65,7 +65,7 @@ class RenewingResponse(web.Response):
 # -- the worker itself ---------------------------------------------------------------------
 
 
-async def healthz(request: web.Request) -> web.Response:
+async def healthz(_request: web.Request) -> web.Response:
     """Say that the process lives."""
     return web.json_response({"status": "ok"})
 

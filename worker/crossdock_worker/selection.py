@@ -84,7 +84,7 @@ def select(
     index = snapshot.index
     low = _bisect(index, base, count, first)
     if cursor is not None and cursor.partition == first:
-        low = _skip_to(index, rows, base, count, low, cursor)
+        low = _skip_to(index, rows, base, count, low=low, cursor=cursor)
 
     budget = _piece_budget(rows, max_bytes)
     high = _bisect(index, base, count, last)
@@ -221,7 +221,7 @@ def _bisect(index: U32, base: I64, count: I64, partition: int) -> I64:
     return low
 
 
-def _skip_to(index: U32, rows: Table, base: I64, count: I64, low: I64, cursor: Cursor) -> I64:
+def _skip_to(index: U32, rows: Table, base: I64, count: I64, *, low: I64, cursor: Cursor) -> I64:
     """Move each frame's start past what lies before the cursor within its partition."""
     after = _bisect(index, base, count, cursor.partition + 1)
     mine = (rows["map"], rows["attempt"], rows["seq"])

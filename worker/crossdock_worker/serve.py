@@ -3,9 +3,9 @@
 import asyncio
 import os
 import socket
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from collections.abc import Iterator
 from typing import Final
 
 import numpy as np

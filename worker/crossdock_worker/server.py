@@ -82,7 +82,7 @@ async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except CrossdockError as error:
         if error.status >= 500 and not isinstance(error, Unavailable):
-            log.error("request failed", path=request.path, code=error.code, problem=str(error))
+            log.exception("request failed", path=request.path, code=error.code)
         return _error_response(request, error)
     except web.HTTPException as error:
         data = {"code": "http", "message": f"{error.status} {error.reason}", "hint": ""}

@@ -47,8 +47,9 @@ class Limits:
                 f"--disk-low {self.disk_low} and --disk-high {self.disk_high} must be "
                 "0 < low <= high <= 1"
             )
-        for name in ("max_frame_bytes", "max_inflight_bytes", "max_read_bytes", "threads",
-                     "max_partitions", "max_connections", "read_batch_bytes", "stall_seconds"):  # fmt: skip
+        for name in ("max_frame_bytes", "max_inflight_bytes", "max_read_bytes",
+                     "max_partitions", "max_connections", "read_batch_bytes", "threads",
+                     "stall_seconds"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ConfigError(f"--{name.replace('_', '-')} must be more than 0")
         if self.max_inflight_bytes < self.max_frame_bytes:

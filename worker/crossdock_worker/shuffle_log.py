@@ -19,7 +19,13 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from crossdock.errors import AttemptConflict, DataCorrupt, ShuffleMismatch, ShuffleReleased
+from crossdock.errors import (
+    AttemptConflict,
+    DataCorrupt,
+    Overloaded,
+    ShuffleMismatch,
+    ShuffleReleased,
+)
 from crossdock.views import ShuffleKey
 from crossdock.wire import crc, tables
 from crossdock.wire.crc import U32
@@ -272,11 +278,11 @@ class ShuffleLog:
         data = journal.encode(kind, body)
         try:
             written = os.write(self._journal, data)
-            if written != len(data):
-                os.ftruncate(self._journal, self._journal_bytes)
-                raise OSError(28, "No space left on device")  # what a short write means
         except OSError as error:
             raise disk_error(error, str(self.directory / "journal")) from error
+        if written != len(data):
+            os.ftruncate(self._journal, self._journal_bytes)
+            raise Overloaded(f"disk full while writing {self.directory / 'journal'}")
         self._journal_bytes += len(data)
 
     def _remember(self, row: np.void) -> None:

@@ -100,13 +100,13 @@ def run(settings: Settings, processes: int, *, level: str = "info") -> None:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     stopping = False
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         nonlocal stopping
         stopping = True
 
     # Blocked but for sigtimedwait, which is thus the only place where signals arrive.
     awaited = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     while not stopping:

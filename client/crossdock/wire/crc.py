@@ -105,7 +105,7 @@ def _apply(table: U32, crcs: U32) -> U32:
 
 @cache
 def _tables(place: int) -> U32:
-    """Return u32[16, 4, 256]: [d, i, b] is byte i with value b moved by d · 16**place zero bytes."""
+    """Return u32[16, 4, 256]: [d, i, b] is byte i of value b, moved by d · 16**place zeros."""
     if place == 0:
         one = _byte_table(_one_zero_byte())
     else:

@@ -90,7 +90,7 @@ def mint(
 
 
 def verify(keys: Sequence[bytes], token: str) -> Claims:
-    """Return a token's claims, or raise `Unauthenticated`. Signatures are compared in constant time."""
+    """Return a token's claims, or raise `Unauthenticated`. Compares in constant time."""
     problem = "the token is not one of this cluster's"
     for key in keys:
         try:
