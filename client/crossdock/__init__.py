@@ -11,6 +11,7 @@ for block in shuffle.view().read(partitions=range(8, 12)):
     block.partition, block.map_id, block.data, block.rows
 """
 
+from crossdock.blocks import Block, BlockBatch
 from crossdock.cluster import Cluster, connect
 from crossdock.errors import (
     AccessError,
@@ -40,7 +41,6 @@ from crossdock.errors import (
 )
 from crossdock.job import Job
 from crossdock.options import Options
-from crossdock.reader import Block, BlockBatch
 from crossdock.shuffle import Shuffle
 from crossdock.view import View
 from crossdock.writer import Writer

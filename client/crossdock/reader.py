@@ -8,12 +8,12 @@ that breaks off goes on from the byte reached, at its worker or at another with 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from crossdock.blocks import BlockBatch, Pieces, assemble
 from crossdock.errors import (
     BlocksLost,
     CrossdockError,
@@ -26,97 +26,13 @@ from crossdock.errors import (
 from crossdock.retry import patiently
 from crossdock.wire import blocks, crc
 from crossdock.wire.blocks import BatchHeader, Cursor, PieceColumns
-from crossdock.wire.crc import I64, U32
 
 if TYPE_CHECKING:
     from crossdock.view import Share, View
 
-U64 = npt.NDArray[np.uint64]
-
 _RECEIVE_BYTES: Final = 512 * 1024
 _MIN_BATCH_BYTES: Final = 1024 * 1024
 _QUICK_TRIES: Final = 2
-
-
-class Block(NamedTuple):
-    """All pieces of one (map, partition) of a view, in order."""
-
-    partition: int
-    map_id: int
-    data: memoryview
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class BlockBatch:
-    """Many whole blocks, as arrays over one buffer. Iterate for single blocks."""
-
-    partition: U32
-    map_id: U32
-    rows: U64
-    starts: I64
-    """Where each block begins in `data`."""
-    lengths: I64
-    """Bytes of each block."""
-    data: memoryview
-
-    def __len__(self) -> int:
-        """Return the number of blocks."""
-        return len(self.partition)
-
-    def __iter__(self) -> Iterator[Block]:
-        """Yield single blocks; their data are views of the batch's."""
-        ends = (self.starts + self.lengths).tolist()
-        slices = map(self.data.__getitem__, map(slice, self.starts.tolist(), ends))
-        return map(
-            Block._make,
-            zip(
-                self.partition.tolist(),
-                self.map_id.tolist(),
-                slices,
-                self.rows.tolist(),
-                strict=True,
-            ),
-        )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all blocks."""
-        return int(self.lengths.sum())
-
-
-@dataclass(frozen=True, slots=True)
-class _Pieces:
-    """Verified pieces of one stream, in the order of reads, and the buffer they lie in."""
-
-    columns: PieceColumns
-    starts: I64
-    data: memoryview
-
-    @classmethod
-    def of_batch(cls, columns: PieceColumns, data: memoryview) -> "_Pieces":
-        """Put the pieces of a batch, which come by frame, into the order of reads."""
-        starts = columns.ends - columns.length
-        if (columns.partition[1:] >= columns.partition[:-1]).all():
-            return cls(columns, starts, data)
-        order = np.argsort(columns.partition, kind="stable")
-        return cls(columns.take(order), starts[order], data)
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def cut(self, first: int, last: int) -> "_Pieces":
-        which = slice(first, last)
-        return _Pieces(self.columns.take(which), self.starts[which], self.data)
-
-    def block_key(self, index: int) -> tuple[int, int]:
-        return int(self.columns.partition[index]), int(self.columns.map_id[index])
-
-    def below(self, key: tuple[int, int]) -> int:
-        """Return how many pieces are of blocks before `key`."""
-        low = int(np.searchsorted(self.columns.partition, key[0], side="left"))
-        high = int(np.searchsorted(self.columns.partition, key[0], side="right"))
-        return low + int(np.searchsorted(self.columns.map_id[low:high], key[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +55,12 @@ class _Stream:
         cursor: Cursor | None,
     ) -> None:
         self.share = share
-        self.pending: deque[_Pieces] = deque()
+        self.pending: deque[Pieces] = deque()
         self.ended = False
         self.cursor = cursor
         self.broken: _Broken | None = None
         self._reader = reader
-        self._ahead: Future[tuple[_Pieces, bool]] | None = None
+        self._ahead: Future[tuple[Pieces, bool]] | None = None
         self._tries = 0
 
     def go_on_from(self, other: "_Stream") -> None:
@@ -188,7 +104,7 @@ class _Stream:
         self._tries += 1
         return self._tries
 
-    def _fetch(self) -> tuple[_Pieces, bool]:
+    def _fetch(self) -> tuple[Pieces, bool]:
         """Fetch the next batch; what came of one that breaks off is kept for the next try."""
         reader = self._reader
         cluster = reader.view.shuffle.job.cluster
@@ -220,7 +136,7 @@ class _Stream:
         columns = PieceColumns.decode(header.pieces, index)
         if checksum != crc.combined(columns.crc, columns.length):
             self._raise_corrupt(columns, data, url)
-        pieces = _Pieces.of_batch(columns, data)
+        pieces = Pieces.of_batch(columns, data)
         if len(pieces):
             self.cursor = pieces.columns.cursor_behind(-1)
         return pieces, header.end
@@ -313,9 +229,9 @@ class Reader:
         frontier = min((k for k in keys if k is not None), default=None)
         taken = [self._take(stream, frontier) for stream in self._streams]
         self._streams = [s for s in self._streams if s.pending or not s.ended]
-        return _assemble([pieces for pieces in taken if pieces])
+        return assemble([pieces for pieces in taken if pieces])
 
-    def _take(self, stream: _Stream, frontier: tuple[int, int] | None) -> list[_Pieces]:
+    def _take(self, stream: _Stream, frontier: tuple[int, int] | None) -> list[Pieces]:
         """Take the pieces of blocks before `frontier` off a stream; all, if it is None."""
         taken = []
         while stream.pending:
@@ -364,95 +280,3 @@ class Reader:
         self._streams += fresh
         for new in fresh:
             new.prefetch()
-
-
-def _assemble(parts: list[list[_Pieces]]) -> list[BlockBatch]:
-    """Make batches of whole blocks of the pieces taken from each stream."""
-    if not parts:
-        return []
-    if len(parts) == 1:
-        return _assemble_one(parts[0])
-    return [_merge([p for part in parts for p in part])]
-
-
-def _assemble_one(part: list[_Pieces]) -> list[BlockBatch]:
-    """Join one stream's pieces; only the block across two buffers is copied."""
-    batches: list[BlockBatch] = []
-    carried: list[_Pieces] = []
-    for pieces in part:
-        rest = pieces
-        if carried:
-            key = carried[-1].block_key(-1)
-            n = rest.below((key[0], key[1] + 1))
-            if n:
-                carried.append(rest.cut(0, n))
-            rest = rest.cut(n, len(rest))
-            if len(rest):
-                batches.append(_merge(carried))
-                carried = []
-        if len(rest):
-            n = rest.below(rest.block_key(-1))
-            if n:
-                batches.append(_in_place(rest.cut(0, n)))
-            carried.append(rest.cut(n, len(rest)))
-    if carried:
-        batches.append(_in_place(carried[0]) if len(carried) == 1 else _merge(carried))
-    return batches
-
-
-def _in_place(pieces: _Pieces) -> BlockBatch:
-    """Make blocks of pieces where they lie, unless a block's pieces lie apart."""
-    columns, starts = pieces.columns, pieces.starts
-    new = _block_starts(columns)
-    adjacent = starts[1:] == starts[:-1] + columns.length[:-1]
-    if not (new[1:] | adjacent).all():
-        return _merge([pieces])
-    return _blocks(columns, starts, new, pieces.data)
-
-
-def _merge(parts: list[_Pieces]) -> BlockBatch:
-    """Bring pieces of several buffers into order, copying them together."""
-    columns = PieceColumns(
-        *(
-            np.concatenate([getattr(p.columns, field.name) for p in parts])
-            for field in fields(PieceColumns)
-        )
-    )
-    order = np.lexsort(
-        (columns.position, columns.seq, columns.attempt, columns.map_id, columns.partition)
-    )
-    columns = columns.take(order)
-    source = np.repeat(np.arange(len(parts)), [len(p) for p in parts])[order]
-    starts = np.concatenate([p.starts for p in parts])[order]
-    ends = starts + columns.length
-    apart = np.ones(len(starts), bool)
-    apart[1:] = (source[1:] != source[:-1]) | (starts[1:] != ends[:-1])
-    first = np.flatnonzero(apart)
-    last = np.append(first[1:], len(starts)) - 1
-    runs = zip(source[first].tolist(), starts[first].tolist(), ends[last].tolist(), strict=True)
-    data = b"".join(parts[i].data[a:b] for i, a, b in runs)
-    return _blocks(columns, columns.ends - columns.length, _block_starts(columns), memoryview(data))
-
-
-def _block_starts(columns: PieceColumns) -> npt.NDArray[np.bool_]:
-    """Return which pieces begin a block."""
-    new = np.ones(len(columns.length), bool)
-    new[1:] = (columns.partition[1:] != columns.partition[:-1]) | (
-        columns.map_id[1:] != columns.map_id[:-1]
-    )
-    return new
-
-
-def _blocks(
-    columns: PieceColumns, starts: I64, new: npt.NDArray[np.bool_], data: memoryview
-) -> BlockBatch:
-    """Group pieces, each block's back to back in `data`, into blocks."""
-    first = np.flatnonzero(new)
-    return BlockBatch(
-        columns.partition[first],
-        columns.map_id[first],
-        np.add.reduceat(columns.rows.astype(np.uint64), first),
-        starts[first],
-        np.add.reduceat(columns.length.astype(np.int64), first),
-        data,
-    )

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from crossdock import views
+from crossdock.blocks import Block, BlockBatch
 from crossdock.errors import ConfigError, DataCorrupt
-from crossdock.reader import Block, BlockBatch, Reader
+from crossdock.reader import Reader
 from crossdock.views import Resolution
 from crossdock.wire import tables
 from crossdock.wire.names import U32_MAX

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -27,16 +28,31 @@ class Membership:
         interval_seconds: float,
         token: Callable[[], str],
         tls: ssl.SSLContext | None,
+        gone_file: Path,
     ) -> None:
+        """Args: `gone_file` keeps the ids that an admin declared gone."""
         self._peers = peers
         self._interval_seconds = interval_seconds
         self._token = token
         self._tls = tls
         self._known: dict[str, WorkerInfo] = {}
+        self._gone_file = gone_file
+        self._gone: set[str] = set(gone_file.read_text().split()) if gone_file.exists() else set()
 
     def __iter__(self) -> Iterator[WorkerInfo]:
-        """Iterate over peers, the unreachable ones included, not over this worker."""
-        return iter(list(self._known.values()))
+        """Iterate over peers, the unreachable and the gone ones included, not over this worker."""
+        known = dict(self._known)
+        for id_ in self._gone:
+            url = known[id_].url if id_ in known else ""
+            known[id_] = WorkerInfo(id=id_, incarnation=0, url=url, state="gone")
+        return iter(known.values())
+
+    def declare_gone(self, id_: str) -> None:
+        """Remember, over restarts, that a worker never comes back. Idempotent."""
+        self._gone.add(id_)
+        temporary = self._gone_file.with_suffix(".new")
+        temporary.write_text("\n".join(sorted(self._gone)))
+        temporary.replace(self._gone_file)
 
     async def run(self, own_id: str) -> None:
         """Ask all peers again and again, until cancelled."""

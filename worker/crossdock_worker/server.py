@@ -8,7 +8,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +18,9 @@ import uvloop
 from aiohttp import web
 
 from crossdock.errors import ConfigError, CrossdockError, Unauthenticated, Unavailable
+from crossdock_worker.api.context import CLAIMS, WORKER, Handler, job_uid
 from crossdock_worker.front import Front
-from crossdock_worker.routes import CLAIMS, ROUTES, WORKER, Route, job_uid
+from crossdock_worker.routes import ROUTES, Route
 from crossdock_worker.settings import Settings
 from crossdock_worker.worker import Worker
 
@@ -29,7 +30,6 @@ _KEEPALIVE_SECONDS = 75.0
 _LINGERING_SECONDS = 2.0
 """How long the body of a refused request is read, so that its sender sees the answer."""
 _MAX_BODY_BYTES = 64 * 2**20
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def make_app(worker: Worker) -> web.Application:
@@ -88,6 +88,9 @@ async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
         data = {"code": "http", "message": f"{error.status} {error.reason}", "hint": ""}
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         return web.json_response(data, status=error.status, headers=headers)
+    except Exception:
+        log.exception("request failed unexpectedly", path=request.path)
+        return _error_response(request, CrossdockError("the worker failed; its log says why"))
 
 
 def _error_response(request: web.Request, error: CrossdockError) -> web.Response:

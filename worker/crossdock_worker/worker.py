@@ -48,6 +48,7 @@ class Worker:
             interval_seconds=settings.peers_interval_seconds,
             token=self.auth.own_token,
             tls=self._peer_tls(),
+            gone_file=settings.data_dir / "gone",
         )
 
     def _claim_directory(self) -> int:

@@ -1,0 +1,81 @@
+"""What handlers share: the worker, the URL's parameters, bodies and answers."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import numpy as np
+from aiohttp import web
+
+from crossdock.errors import JobFenced, ProtocolError
+from crossdock.wire import names, tables
+from crossdock.wire.names import U32_MAX, check_name
+from crossdock.wire.tables import Table
+from crossdock_worker.jobs import Job
+from crossdock_worker.worker import Worker
+
+WORKER: web.AppKey[Worker] = web.AppKey("worker", Worker)
+CLAIMS = "claims"
+
+T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def job_uid(request: web.Request) -> str:
+    """Return the checked uid in the URL."""
+    return check_name("job", request.match_info["job"])
+
+
+def target(request: web.Request) -> tuple[Job, str, int]:
+    """Return (job, shuffle, generation) of the URL, or raise what is wrong with it."""
+    name = check_name("shuffle", request.match_info["shuffle"])
+    generation = path_int(request, "generation", U32_MAX)
+    try:
+        return request.app[WORKER].jobs.get(job_uid(request)), name, generation
+    except JobFenced:
+        request.app[WORKER].metrics.frames.labels("refused").inc()
+        raise
+
+
+def path_int(request: web.Request, name: str, top: int) -> int:
+    return _parse_int(name, request.match_info[name], top)
+
+
+def query_int(request: web.Request, name: str, default: int) -> int:
+    text = request.query.get(name)
+    return default if text is None else _parse_int(name, text, names.U64_MAX)
+
+
+def _parse_int(name: str, text: str, top: int) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 20 or int(text) > top:
+        raise ProtocolError(f"{name} {text!r} is not a whole number from 0 to {top}")
+    return int(text)
+
+
+async def read_json(request: web.Request) -> object:
+    try:
+        return json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"the body is no JSON: {error}") from error
+
+
+async def read_table(request: web.Request, dtype: np.dtype[np.void]) -> Table:
+    return tables.decode(dtype, await request.read(), what=request.path)
+
+
+async def in_pool(worker: Worker, work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(worker.pool, work)
+
+
+def binary(
+    data: bytes, *, status: int = 200, partitions: int | None = None, worker: Worker | None = None
+) -> web.Response:
+    headers = {}
+    if partitions is not None:
+        headers["Crossdock-Partitions"] = str(partitions)
+    if worker is not None:
+        headers["Crossdock-Worker"] = worker.identity.id
+    return web.Response(
+        body=data, status=status, headers=headers, content_type="application/octet-stream"
+    )

@@ -1,0 +1,91 @@
+"""The worker itself, and its jobs."""
+
+from functools import partial
+
+from aiohttp import web
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from crossdock.errors import ProtocolError
+from crossdock.records import JobRecord
+from crossdock.wire.names import U32_MAX, check_name
+from crossdock.wire.tokens import Claims, Right
+from crossdock_worker.api.context import CLAIMS, WORKER, in_pool, job_uid, query_int, read_json
+from crossdock_worker.jobs import Job
+from crossdock_worker.worker import Worker
+
+
+async def healthz(_request: web.Request) -> web.Response:
+    """Say that the process lives."""
+    return web.json_response({"status": "ok"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """Say whether frames are taken here."""
+    state = request.app[WORKER].state
+    return web.json_response({"state": state}, status=200 if state == "serving" else 503)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Answer in Prometheus' text format."""
+    data = generate_latest(request.app[WORKER].metrics.registry)
+    return web.Response(body=data, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def list_workers(request: web.Request) -> web.Response:
+    """Describe this worker and its peers."""
+    worker = request.app[WORKER]
+    own = worker.info()
+    known = [own, *worker.membership]
+    return web.json_response({"self": own.to_json(), "workers": [info.to_json() for info in known]})
+
+
+async def declare_gone(request: web.Request) -> web.Response:
+    """Declare that a worker never comes back: what only it had is lost, and nobody waits."""
+    worker = request.app[WORKER]
+    gone = check_name("worker", request.match_info["worker"])
+    if gone == worker.identity.id:
+        raise ProtocolError("this is the worker itself, and it is here")
+    worker.membership.declare_gone(gone)
+    return web.json_response({"gone": gone, "worker": worker.identity.id})
+
+
+async def put_job(request: web.Request) -> web.Response:
+    """Register, renew or take over a job; with only the right to write: introduce it here."""
+    worker, uid = request.app[WORKER], job_uid(request)
+    record = JobRecord.from_json(await read_json(request))
+    claims: Claims = request[CLAIMS]
+    if not claims.may(Right.OWN):
+        known = [job for job in worker.jobs if job.uid == uid]
+        if known:
+            return _job_answer(worker, known[0], created=False)
+    job, created = worker.jobs.register(uid, record)
+    return _job_answer(worker, job, created=created)
+
+
+async def get_job(request: web.Request) -> web.Response:
+    """Describe a job."""
+    worker = request.app[WORKER]
+    return _job_answer(worker, worker.jobs.get(job_uid(request)), created=False)
+
+
+def _job_answer(worker: Worker, job: Job, *, created: bool) -> web.Response:
+    body = {**job.describe(), "worker": worker.identity.id}
+    return web.json_response(body, status=201 if created else 200)
+
+
+async def fence_job(request: web.Request) -> web.Response:
+    """Take and serve nothing of a job any more."""
+    worker, uid = request.app[WORKER], job_uid(request)
+    worker.jobs.fence(uid, query_int(request, "epoch", U32_MAX))
+    worker.places.forget_job(uid)
+    return web.json_response({"uid": uid, "fenced": True, "worker": worker.identity.id})
+
+
+async def delete_job(request: web.Request) -> web.Response:
+    """Fence a job and remove its files here."""
+    worker, uid = request.app[WORKER], job_uid(request)
+    epoch = query_int(request, "epoch", U32_MAX)
+    worker.jobs.fence(uid, epoch)
+    worker.places.forget_job(uid)
+    freed = await in_pool(worker, partial(worker.jobs.delete, uid, epoch))
+    return web.json_response({"uid": uid, "freed_bytes": freed, "worker": worker.identity.id})

@@ -1,0 +1,118 @@
+"""Frames, attempts, releases and seals."""
+
+import json
+from functools import partial
+
+from aiohttp import web
+
+from crossdock import views
+from crossdock.errors import CrossdockError, ProtocolError
+from crossdock.wire import names, tables
+from crossdock.wire.frame import FrameHeader
+from crossdock.wire.names import U32_MAX
+from crossdock_worker.api.context import WORKER, binary, in_pool, path_int, read_table, target
+from crossdock_worker.front import Front
+from crossdock_worker.ingest import FrameReceiver, FrameSink
+from crossdock_worker.shuffle_log import ShuffleLog
+
+
+class RenewingResponse(web.Response):
+    """An answer after which the connection gets a fresh protocol, since its body was taken."""
+
+    front: Front | None = None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        await super().write_eof(data)
+        if self.front is not None and self.keep_alive is not False:
+            self.front.renew()
+
+
+async def put_frame(request: web.Request) -> web.Response:
+    """Take one frame."""
+    worker = request.app[WORKER]
+    job, name, generation = target(request)
+    frame_bytes = request.content_length
+    if frame_bytes is None:
+        raise ProtocolError("a frame needs a Content-Length")
+
+    def place(header: FrameHeader) -> ShuffleLog:
+        if header.generation != generation:
+            raise ProtocolError(
+                f"the frame is of generation {header.generation}, the URL of {generation}"
+            )
+        worker.settings.limits.check_partitions(header.partitions)
+        worker.jobs.get(job.uid)  # it may have been fenced since the request began
+        job.check_epoch(header.epoch)
+        return job.shuffle_for_writing(name, generation, header.partitions)
+
+    job.check_quota(frame_bytes, worker.settings.limits.job_quota_bytes)
+    front: Front | None = None
+    with worker.admission.frame(frame_bytes):
+        sink = FrameSink(frame_bytes, place)
+        receiver = FrameReceiver(
+            sink, pool=worker.pool, stall_seconds=worker.settings.limits.stall_seconds
+        )
+        try:
+            front = await receiver.receive(request, frame_bytes)
+            stored = receiver.result()
+            answer = {
+                "worker": worker.identity.id,
+                "incarnation": worker.identity.incarnation,
+                "duplicate": not stored,
+            }
+            response = RenewingResponse(text=json.dumps(answer), content_type="application/json")
+            worker.metrics.frames.labels("stored" if stored else "duplicate").inc()
+            worker.metrics.ingested_bytes.inc(frame_bytes if stored else 0)
+        except CrossdockError as error:
+            if front is None:
+                raise
+            response = RenewingResponse(
+                text=json.dumps(error.to_json()),
+                status=error.status,
+                content_type="application/json",
+            )
+            worker.metrics.frames.labels("refused").inc()
+        finally:
+            sink.close()
+    response.front = front
+    return response
+
+
+async def abort_attempt(request: web.Request) -> web.Response:
+    """Give up an attempt that was not committed; frees its space."""
+    worker = request.app[WORKER]
+    job, name, generation = target(request)
+    shuffle = job.shuffle(name, generation)
+    map_id = path_int(request, "map", U32_MAX)
+    attempt = path_int(request, "attempt", names.U64_MAX)
+    dropped = await in_pool(worker, partial(shuffle.abort, map_id, attempt))
+    worker.places.forget(shuffle.key)  # the space may soon hold other frames
+    return web.json_response({"frames": dropped, "worker": worker.identity.id})
+
+
+async def release_shuffle(request: web.Request) -> web.Response:
+    """Drop a shuffle up to and with a generation."""
+    worker = request.app[WORKER]
+    job, name, generation = target(request)
+    for known, number in list(job.shuffles):
+        if known == name and number <= generation:
+            worker.places.forget(views.ShuffleKey(job.uid, name, number))
+    await in_pool(worker, partial(job.release, name, generation))
+    return web.json_response({"released": generation, "worker": worker.identity.id})
+
+
+async def put_seal(request: web.Request) -> web.Response:
+    """Store the choice of winners unless there is one; answers the one that holds."""
+    job, name, generation = target(request)
+    winners = await read_table(request, tables.ATTEMPT)
+    if (winners["map"][1:] <= winners["map"][:-1]).any():
+        raise ProtocolError("a seal names one attempt per map, sorted by map")
+    seal, new = job.seal(name, generation, winners)
+    return binary(tables.encode(seal), status=201 if new else 200)
+
+
+async def get_seal(request: web.Request) -> web.Response:
+    """Answer the choice of winners, or 204 when none was made here."""
+    job, name, generation = target(request)
+    seal = job.read_seal(name, generation)
+    return web.Response(status=204) if seal is None else binary(tables.encode(seal))
