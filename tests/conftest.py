@@ -5,11 +5,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
-import crossdock
 import psutil
 import pytest
-from harness import KEY, WorkerProcess, connect_all, eventually, started_workers
 from hypothesis import HealthCheck, settings
+
+import crossdock
+from harness import KEY, WorkerProcess, connect_all, eventually, started_workers
 
 settings.register_profile(
     "tests",

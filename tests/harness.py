@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
-import crossdock
 import psutil
+
+import crossdock
 from crossdock.wire import tokens
 from crossdock.wire.tokens import ANY_JOB, JOB_RIGHTS, Right
 

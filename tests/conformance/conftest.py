@@ -9,8 +9,9 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
-from harness import KEY, WorkerProcess
 from raw import Peer, Target
+
+from harness import KEY, WorkerProcess
 
 _URL = os.environ.get("CROSSDOCK_CONFORMANCE_URL", "").rstrip("/")
 _TOKEN = os.environ.get("CROSSDOCK_CONFORMANCE_TOKEN", "")

@@ -16,8 +16,9 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import numpy as np
+
 from crossdock.wire import crc, frame, tables
-from crossdock.wire.blocks import HEADER_BYTES, BatchHeader, Cursor, PieceColumns
+from crossdock.wire.blocks import HEADER_BYTES, BatchHeader, PieceColumns
 from crossdock.wire.frame import Columns, FrameHeader
 
 Piece = tuple[int, bytes, int]
@@ -309,29 +310,24 @@ class Batch:
         at = HEADER_BYTES + 36 * header.pieces
         body, payload = data[HEADER_BYTES:at], data[at:]
         assert crc.extend(0, body) == header.columns_crc
-        assert len(payload) == header.payload_bytes
         columns = PieceColumns.decode(header.pieces, body)
+        assert int(columns.length.sum(dtype=np.int64)) == header.payload_bytes
+        assert len(payload) == header.payload_bytes - header.skip
         if not header.skip:
             assert crc.of_pieces(payload, columns.length).tolist() == columns.crc.tolist()
         return cls(header.end, header.skip, columns, payload)
 
-    def order(self) -> list[tuple[int, ...]]:
-        """Return (partition, map, attempt, seq, position) of each piece."""
-        c = self.columns
-        return list(
-            zip(*(a.tolist() for a in (c.partition, c.map_id, c.attempt, c.seq, c.position)),
-                strict=True)
-        )  # fmt: skip
-
     def pieces(self) -> list[tuple[tuple[int, ...], bytes]]:
-        """Return each piece with its place in the order; for a batch without skip."""
-        found, at = [], 0
-        for place, length in zip(self.order(), self.columns.length.tolist(), strict=True):
-            found.append((place, self.payload[at : at + length]))
-            at += length
-        return found
+        """Return ((partition, map, attempt, seq, position), data) in the order of reads."""
+        c = self.columns
+        columns = (c.partition, c.map_id, c.attempt, c.seq, c.position)
+        places = list(zip(*(a.tolist() for a in columns), strict=True))
+        assert [p[1:] for p in places] == sorted(p[1:] for p in places)  # by frame
+        ends = c.ends.tolist()
+        data = [self.payload[e - n : e] for e, n in zip(ends, c.length.tolist(), strict=True)]
+        return sorted(zip(places, data, strict=True))
 
-    def next_cursor(self) -> Cursor:
-        """Return where the next batch begins: at the end of this one's last piece."""
-        last = len(self.columns.length) - 1
-        return self.columns.cursor_at(last, int(self.columns.length[last]))
+
+def cursor_behind(place: tuple[int, ...]) -> str:
+    """Return the cursor of what comes after a piece."""
+    return ".".join(map(str, (*place[:4], place[4] + 1)))

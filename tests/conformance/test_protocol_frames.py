@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from crossdock.wire import crc
-from crossdock.wire.frame import HEADER_BYTES, Columns
 from raw import Peer, Reply, Target, join, make_frame, split
 from test_protocol_jobs import check_error
+
+from crossdock.wire import crc
+from crossdock.wire.frame import HEADER_BYTES, Columns
 
 both_ways = pytest.mark.parametrize("expect", [False, True], ids=["plain", "expect"])
 

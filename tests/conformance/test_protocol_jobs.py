@@ -4,8 +4,9 @@ import json
 import secrets
 
 import pytest
-from harness import WorkerProcess
 from raw import Peer, Reply, Target
+
+from harness import WorkerProcess
 
 
 def check_error(reply: Reply, status: int, code: str) -> None:
