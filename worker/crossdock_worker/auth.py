@@ -54,7 +54,9 @@ class Authenticator:
                 return
             self._keys = tuple(tokens.parse_keys(self._file.read_text()))
             self._stamp = stamp
-        except OSError as error:
-            if self._keys:  # a Secret that is being swapped: the old keys hold
+        except (OSError, UnicodeDecodeError, ConfigError) as error:
+            if self._keys:  # a Secret that is being swapped, or a slip: the old keys hold
                 return
-            raise ConfigError(f"cannot read --key-file {self._file}: {error.strerror}") from error
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"cannot read --key-file {self._file}: {error}") from error

@@ -54,6 +54,7 @@ class Job:
     """When its owner was last heard, on the monotonic clock."""
     released: dict[str, int] = field(default_factory=dict)
     shuffles: dict[tuple[str, int], ShuffleLog] = field(default_factory=dict)
+    fenced: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def check_epoch(self, epoch: int) -> None:
@@ -75,6 +76,8 @@ class Job:
     def shuffle_for_writing(self, name: str, generation: int, partitions: int) -> ShuffleLog:
         """Return a shuffle, made if need be."""
         with self.lock:
+            if self.fenced:
+                raise JobFenced(f"job {self.uid} was ended")
             self._check_released(name, generation)
             found = self.shuffles.get((name, generation))
             if found is None:
@@ -87,6 +90,13 @@ class Job:
                 f"shuffle {name!r} has {found.partitions} partitions, not {partitions}"
             )
         return found
+
+    def stop_writes(self) -> None:
+        """Let no frame under way become visible any more: the job is fenced."""
+        with self.lock:
+            self.fenced = True
+            for shuffle in self.shuffles.values():
+                shuffle.close()
 
     def _check_released(self, name: str, generation: int) -> None:
         if generation < self.released.get(name, 0):
@@ -266,6 +276,9 @@ class Jobs:
             job.check_epoch(epoch)
         _write_json(self._tombstones / f"{uid}.json", {"epoch": epoch})
         self._fenced.add(uid)
+        if job is not None:
+            job.stop_writes()
+        log.info("job is fenced", job=uid, epoch=epoch)
 
     def delete(self, uid: str, epoch: int) -> int:
         """Fence a job and remove its files; returns the bytes freed. Idempotent."""

@@ -1,7 +1,6 @@
 """Runs one worker: listens, checks who calls, turns errors into answers, ends gracefully."""
 
 import asyncio
-import json
 import logging
 import signal
 import socket
@@ -17,8 +16,8 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from crossdock.errors import ConfigError, CrossdockError, Unauthenticated, Unavailable
-from crossdock_worker.api.context import CLAIMS, WORKER, Handler, job_uid
+from crossdock.errors import ConfigError, CrossdockError, Unavailable
+from crossdock_worker.api.context import CLAIMS, WORKER, Handler, fill_error, job_uid
 from crossdock_worker.front import Front
 from crossdock_worker.routes import ROUTES, Route
 from crossdock_worker.settings import Settings
@@ -50,7 +49,6 @@ def _guarded(route: Route) -> Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         worker = request.app[WORKER]
-        structlog.contextvars.bind_contextvars(**request.match_info)
         started = time.monotonic()
         status = 500
         try:
@@ -70,7 +68,7 @@ def _guarded(route: Route) -> Handler:
             label = f"{route.method} {route.path}"
             worker.metrics.requests.labels(label, status).inc()
             worker.metrics.seconds.labels(label).observe(time.monotonic() - started)
-            structlog.contextvars.clear_contextvars()
+            log.debug("request", method=request.method, path=request.path, status=status)
 
     return handle
 
@@ -78,29 +76,25 @@ def _guarded(route: Route) -> Handler:
 @web.middleware
 async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn our errors into JSON answers, and anything unforeseen into a logged 500."""
+    # Each request is handled in a task of its own, so these name its job and shuffle alone.
+    structlog.contextvars.bind_contextvars(**request.match_info)
     try:
         return await handler(request)
     except CrossdockError as error:
         if error.status >= 500 and not isinstance(error, Unavailable):
             log.exception("request failed", path=request.path, code=error.code)
-        return _error_response(request, error)
+        return _refusal(request, error)
     except web.HTTPException as error:
         data = {"code": "http", "message": f"{error.status} {error.reason}", "hint": ""}
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         return web.json_response(data, status=error.status, headers=headers)
     except Exception:
         log.exception("request failed unexpectedly", path=request.path)
-        return _error_response(request, CrossdockError("the worker failed; its log says why"))
+        return _refusal(request, CrossdockError("the worker failed; its log says why"))
 
 
-def _error_response(request: web.Request, error: CrossdockError) -> web.Response:
-    response = web.Response(
-        text=json.dumps(error.to_json()), status=error.status, content_type="application/json"
-    )
-    if isinstance(error, Unauthenticated):
-        response.headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, Unavailable):
-        response.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
+def _refusal(request: web.Request, error: CrossdockError) -> web.Response:
+    response = fill_error(web.Response(), error)
     if "Expect" in request.headers:
         # Whether the body still comes is up to the client: only a closed connection is clear.
         # aiohttp would otherwise wait for that body even after the client has gone.

@@ -8,7 +8,13 @@ from typing import TypeVar
 import numpy as np
 from aiohttp import web
 
-from crossdock.errors import JobFenced, ProtocolError
+from crossdock.errors import (
+    CrossdockError,
+    JobFenced,
+    ProtocolError,
+    Unauthenticated,
+    Unavailable,
+)
 from crossdock.wire import names, tables
 from crossdock.wire.names import U32_MAX, check_name
 from crossdock.wire.tables import Table
@@ -20,6 +26,21 @@ CLAIMS = "claims"
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+Answer = TypeVar("Answer", bound=web.Response)
+
+
+def fill_error(response: Answer, error: CrossdockError) -> Answer:
+    """Make a response carry an error: status, headers and JSON body."""
+    response.set_status(error.status)
+    response.content_type = "application/json"
+    response.text = json.dumps(error.to_json())
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, Unavailable):
+        response.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
+    return response
 
 
 def job_uid(request: web.Request) -> str:

@@ -10,7 +10,15 @@ from crossdock.errors import CrossdockError, ProtocolError
 from crossdock.wire import names, tables
 from crossdock.wire.frame import FrameHeader
 from crossdock.wire.names import U32_MAX
-from crossdock_worker.api.context import WORKER, binary, in_pool, path_int, read_table, target
+from crossdock_worker.api.context import (
+    WORKER,
+    binary,
+    fill_error,
+    in_pool,
+    path_int,
+    read_table,
+    target,
+)
 from crossdock_worker.front import Front
 from crossdock_worker.ingest import FrameReceiver, FrameSink
 from crossdock_worker.shuffle_log import ShuffleLog
@@ -66,11 +74,7 @@ async def put_frame(request: web.Request) -> web.Response:
         except CrossdockError as error:
             if front is None:
                 raise
-            response = RenewingResponse(
-                text=json.dumps(error.to_json()),
-                status=error.status,
-                content_type="application/json",
-            )
+            response = fill_error(RenewingResponse(), error)
             worker.metrics.frames.labels("refused").inc()
         finally:
             sink.close()
