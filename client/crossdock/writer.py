@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from crossdock.errors import (
     CrossdockError,
     Missing,
 )
+from crossdock.framing import MAX_PIECES, FrameBuffer, Run
 from crossdock.push import Ack, Push
 from crossdock.retry import patiently
 from crossdock.wire import frame, names
@@ -28,29 +29,13 @@ from crossdock.wire.frame import WRITER_BYTES
 if TYPE_CHECKING:
     from crossdock.shuffle import Shuffle
 
-_MAX_PIECES: Final = 262_144
-"""Per frame, so that its index stays a few MiB."""
-
-
-@dataclass(slots=True)
-class _Buffer:
-    """Pieces meant for one worker, in the order of writing."""
-
-    partitions: list[int] = field(default_factory=list)
-    pieces: list[bytes] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    size: int = 0
-
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """A frame's contents before it has a number."""
+    """A frame's contents and whom it is meant for, before it has a number."""
 
     worker: int
-    payload: BytesLike
-    partition: npt.NDArray[np.integer]
-    length: npt.NDArray[np.integer]
-    rows: npt.NDArray[np.integer]
+    contents: Run
 
 
 class Writer:
@@ -77,7 +62,7 @@ class Writer:
         owner = placement.assign(key, shuffle.partitions, self._workers)
         self._owner = owner
         self._owner_list: list[int] = owner.tolist()
-        self._buffers = [_Buffer() for _ in self._workers]
+        self._buffers = [FrameBuffer() for _ in self._workers]
         self._buffered = 0
         self._seq = 0
         self._pending: deque[tuple[Future[list[Ack]], int]] = deque()
@@ -107,17 +92,22 @@ class Writer:
                 self.write(partition, piece[at : at + bound], rows=rows if at == 0 else 0)
             return
         owner = self._owner_list[partition]
+        self._make_room(owner, len(piece), 1)
+        self._buffers[owner].add(partition, piece, rows)
+        self._added(len(piece))
+
+    def _make_room(self, owner: int, nbytes: int, pieces: int) -> None:
+        """Flush a worker's buffer if so much more would not fit one frame."""
         buffer = self._buffers[owner]
-        if buffer.size + len(piece) > bound or len(buffer.pieces) >= _MAX_PIECES:
+        full = buffer.nbytes + nbytes > self._options.frame_bytes
+        if full or buffer.pieces + pieces > MAX_PIECES:
             self._flush(owner)
-            buffer = self._buffers[owner]
-        buffer.partitions.append(partition)
-        buffer.pieces.append(piece)
-        buffer.rows.append(rows)
-        buffer.size += len(piece)
-        self._buffered += len(piece)
+
+    def _added(self, nbytes: int) -> None:
+        """Account for buffered bytes; over the bound the fullest buffer goes."""
+        self._buffered += nbytes
         if self._buffered + self._pushing > self._options.buffer_bytes:
-            self._flush(max(range(len(self._buffers)), key=lambda i: self._buffers[i].size))
+            self._flush(max(range(len(self._buffers)), key=lambda i: self._buffers[i].nbytes))
 
     def write_batch(
         self,
@@ -138,23 +128,17 @@ class Writer:
         partitions, lengths = np.asarray(partitions), np.asarray(lengths)
         rows = np.zeros(len(partitions), np.uint32) if rows is None else np.asarray(rows)
         self._check_batch(partitions, data, lengths, rows)
-        for owner in range(len(self._buffers)):  # what was written before comes before it
-            self._flush(owner)
         view = memoryview(data).cast("B")
         ends = np.cumsum(lengths, dtype=np.int64)
         first = 0
         for last in self._batch_cuts(partitions, ends):
             cut = slice(first, last)
-            begin = int(ends[first] - lengths[first])
-            self._emit(
-                _Cut(
-                    int(self._owner[partitions[first]]),
-                    view[begin : int(ends[last - 1])],
-                    partitions[cut],
-                    lengths[cut],
-                    rows[cut],
-                )
-            )
+            payload = view[int(ends[first] - lengths[first]) : int(ends[last - 1])]
+            owner = int(self._owner[partitions[first]])
+            self._make_room(owner, len(payload), last - first)
+            run = Run(partitions[cut], lengths[cut], rows[cut], payload)
+            self._buffers[owner].add_run(run)
+            self._added(len(payload))
             first = last
 
     def _check_batch(
@@ -184,7 +168,7 @@ class Writer:
     def _batch_cuts(
         self, partitions: npt.NDArray[np.integer], ends: npt.NDArray[np.int64]
     ) -> Iterator[int]:
-        """Yield where frames end: at another worker's partitions, or at the frame size."""
+        """Yield where runs end: at another worker's partitions, or at the frame size."""
         if not len(partitions):
             return
         owners = self._owner[partitions]
@@ -193,45 +177,25 @@ class Writer:
         for stop in [*stops.tolist(), len(partitions)]:
             while first < stop:
                 fits = int(np.searchsorted(ends, begin + self._options.frame_bytes, side="right"))
-                first = min(stop, fits, first + _MAX_PIECES)
+                first = min(stop, fits, first + MAX_PIECES)
                 begin = int(ends[first - 1])
                 yield first
 
     def _flush(self, owner: int) -> None:
-        """Make a frame of a worker's buffer: sorted, neighbours of one partition joined."""
+        """Push what is buffered for a worker as a frame."""
         buffer = self._buffers[owner]
         if not buffer.pieces:
             return
-        self._buffers[owner] = _Buffer()
-        self._buffered -= buffer.size
-        partition = np.array(buffer.partitions, np.uint32)
-        order = np.argsort(partition, kind="stable")
-        payload = b"".join(map(buffer.pieces.__getitem__, order.tolist()))
-        partition = partition[order]
-        first = np.flatnonzero(np.concatenate(([True], partition[1:] != partition[:-1])))
-        length = np.fromiter(map(len, buffer.pieces), np.int64, len(order))[order]
-        rows = np.array(buffer.rows, np.int64)[order]
-        if int(rows.sum()) > names.U32_MAX:  # too many for one piece's count: leave them apart
-            first = np.arange(len(order))
-        self._emit(
-            _Cut(
-                owner,
-                payload,
-                partition[first],
-                np.add.reduceat(length, first),
-                np.add.reduceat(rows, first),
-            )
-        )
-
-    def _emit(self, cut: _Cut) -> None:
-        """Push the frame before this one: whether a frame is the last is known at the end."""
-        np.add.at(self.partition_bytes, cut.partition, cut.length.astype(np.uint64))
-        held, self._held = self._held, cut
+        self._buffered -= buffer.nbytes
+        contents = buffer.take()
+        np.add.at(self.partition_bytes, contents.partition, contents.length.astype(np.uint64))
+        # The frame before this one goes: whether a frame is the last is known at the end.
+        held, self._held = self._held, _Cut(owner, contents)
         if held is not None:
             self._push(held, count=0)
 
     def _push(self, cut: _Cut, *, count: int) -> None:
-        size = len(cut.payload)
+        contents, size = cut.contents, len(cut.contents.payload)
         budget = self._options.buffer_bytes
         self._collect(until_below=max(0, budget - size - self._buffered))
         job, key = self._shuffle.job, self._shuffle.key
@@ -239,10 +203,10 @@ class Writer:
 
         def build_and_push() -> list[Ack]:
             parts = frame.build(
-                payload=cut.payload,
-                partition=cut.partition,
-                length=cut.length,
-                rows=cut.rows,
+                payload=contents.payload,
+                partition=contents.partition,
+                length=contents.length,
+                rows=contents.rows,
                 partitions=self._shuffle.partitions,
                 map_id=self.map_id,
                 attempt=self.attempt,
@@ -294,7 +258,7 @@ class Writer:
         for owner in range(len(self._buffers)):
             self._flush(owner)
         none = np.empty(0, np.int64)
-        last = self._held or _Cut(self._home(), b"", none, none, none)
+        last = self._held or _Cut(self._home(), Run(none, none, none, b""))
         self._held = None
         self._push(last, count=self._seq + 1)
         self._collect(until_below=0)
