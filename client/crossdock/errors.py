@@ -31,7 +31,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class CrossdockError(Exception):
@@ -150,6 +150,10 @@ class PlacesUnknown(Gone):
 
     code = "places_unknown"
     status = 404
+
+
+NOT_HERE: Final = (JobUnknown, ShuffleUnknown, PlacesUnknown)
+"""How a worker says that it has nothing of what it was asked for; others may have it."""
 
 
 class Conflict(CrossdockError):

@@ -15,12 +15,11 @@ import numpy as np
 
 from crossdock.blocks import BlockBatch, Pieces, assemble
 from crossdock.errors import (
+    NOT_HERE,
     BlocksLost,
     CrossdockError,
     DataCorrupt,
     Missing,
-    PlacesUnknown,
-    ShuffleUnknown,
     Unavailable,
 )
 from crossdock.retry import patiently
@@ -250,7 +249,7 @@ class Reader:
         problem: CrossdockError
         try:
             stream.advance()
-        except (Unavailable, PlacesUnknown, ShuffleUnknown) as error:
+        except (Unavailable, *NOT_HERE) as error:
             problem = error
         except CorruptBlock as error:
             problem = error
@@ -259,7 +258,7 @@ class Reader:
         tries = stream.failed()
         if isinstance(problem, Unavailable) and tries < _QUICK_TRIES:
             return
-        avoid = None if isinstance(problem, PlacesUnknown | ShuffleUnknown) else stream.share.worker
+        avoid = None if isinstance(problem, NOT_HERE) else stream.share.worker
         deadline = self.view.shuffle.job.cluster.options.deadline_seconds
         shares = patiently(
             lambda: self.view.reassign(stream.share, avoid=avoid), deadline_seconds=deadline

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from crossdock import placement, views
 from crossdock.errors import (
+    NOT_HERE,
     BlocksLost,
     ConfigError,
     CrossdockError,
@@ -16,7 +17,6 @@ from crossdock.errors import (
     Missing,
     PlacesUnknown,
     ShuffleIncomplete,
-    ShuffleUnknown,
     Unavailable,
 )
 from crossdock.retry import patiently
@@ -134,7 +134,7 @@ class Shuffle:
         if winners is not None and not len(winners):
             return held, away, damage
         for worker, outcome in cluster.each_worker(members, call).items():
-            if isinstance(outcome, ShuffleUnknown | JobUnknown):
+            if isinstance(outcome, NOT_HERE):
                 continue  # it came after the job, or after the shuffle: it holds nothing of it
             if isinstance(outcome, Unavailable):
                 away.add(members.reachable[worker].url)
@@ -161,27 +161,27 @@ class Shuffle:
             ) as response:
                 stats = tables.decode(tables.STATISTICS, response.read(), what=target)
                 answered = response.headers.get("crossdock-worker", worker)
-        except (PlacesUnknown, ShuffleUnknown) as error:
+        except NOT_HERE as error:
             raise Unavailable(f"worker {worker} no longer holds what it did: {error}") from error
         if answered != worker:
             raise Unavailable(f"another worker answers in the place of {worker}")
         return Share(worker, target, keys, stats)
 
     def fetch_block_sizes(self, share: Share, first: int, last: int) -> Table:
-        """Ask a worker for the size of every block of a partition range of its share."""
+        """Ask a worker once for the size of every block of a partition range of its share."""
         cluster = self.job.cluster
+        url = cluster.url(share.worker)
+        target = f"{share.target}/sizes?partitions={first}-{last}"
 
-        def once() -> Table:
-            url = cluster.url(share.worker)
-            target = f"{share.target}/sizes?partitions={first}-{last}"
-            try:
-                with cluster.pool.call("GET", url, target) as response:
-                    return tables.decode(tables.BLOCK, response.read(), what=target)
-            except PlacesUnknown as error:
-                self.register_share(share.worker, share.keys)
-                raise Unavailable("places are registered again") from error
+        def ask() -> Table:
+            with cluster.pool.call("GET", url, target) as response:
+                return tables.decode(tables.BLOCK, response.read(), what=target)
 
-        return patiently(once, deadline_seconds=cluster.options.deadline_seconds)
+        try:
+            return ask()
+        except PlacesUnknown:  # a worker forgets places when it starts again
+            self.register_share(share.worker, share.keys)
+            return ask()
 
     # -- seals -----------------------------------------------------------------------------
 

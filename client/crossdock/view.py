@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from crossdock import views
 from crossdock.blocks import Block, BlockBatch
-from crossdock.errors import ConfigError, DataCorrupt
+from crossdock.errors import NOT_HERE, ConfigError, DataCorrupt, Unavailable
 from crossdock.reader import Reader
+from crossdock.retry import patiently
 from crossdock.views import Resolution
 from crossdock.wire import tables
 from crossdock.wire.names import U32_MAX
@@ -105,9 +106,10 @@ class View:
         """
         first, last = self._check_range("partitions", partitions, self.partitions)
         parts = [
-            self.shuffle.fetch_block_sizes(share, first, last)
+            sizes
             for share in self._shares
             if share.statistics["blocks"][first:last].any()
+            for sizes in self._sizes_of(share, first, last)
         ]
         if not parts:
             return np.empty(0, tables.BLOCK)
@@ -123,6 +125,19 @@ class View:
         sizes["bytes"] = np.add.reduceat(merged["bytes"], starts)
         sizes["rows"] = np.add.reduceat(merged["rows"], starts)
         return sizes
+
+    def _sizes_of(self, share: Share, first: int, last: int) -> list[Table]:
+        """Ask for block sizes of a share, at other places when its worker does not answer."""
+
+        def once() -> list[Table]:
+            try:
+                return [self.shuffle.fetch_block_sizes(share, first, last)]
+            except (Unavailable, *NOT_HERE):
+                others = self.reassign(share, avoid=share.worker)
+            return [self.shuffle.fetch_block_sizes(other, first, last) for other in others]
+
+        deadline = self.shuffle.job.cluster.options.deadline_seconds
+        return patiently(once, deadline_seconds=deadline)
 
     def read(
         self, partitions: range | int | None = None, maps: range | None = None
