@@ -4,9 +4,11 @@ import json
 import subprocess
 from pathlib import Path
 
-import crossdock
 import numpy as np
 import pytest
+from support import expected, open_job, read, write
+
+import crossdock
 from conftest import StartWorker
 from crossdock import BlocksLost, JobFenced, ShuffleReleased, StaleEpoch
 from crossdock.views import ShuffleKey
@@ -15,7 +17,6 @@ from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
 from crossdock_worker import journal
 from crossdock_worker.shuffle_log import ShuffleLog
 from harness import WorkerProcess, started_workers
-from support import expected, open_job, read, write
 
 MAPS = {0: 0, 1: 7, 2: 2**64 - 1}
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from crossdock.wire import crc
 from hypothesis import given
 from hypothesis import strategies as st
+
+from crossdock.wire import crc
 
 VECTORS = [  # RFC 3720, B.4, and the check value of the Rocksoft model
     (bytes(32), 0x8A9136AA),

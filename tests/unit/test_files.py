@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from crossdock.errors import CrossdockError, Overloaded
-from crossdock_worker.files import RangeFile
 from hypothesis import given
 from hypothesis import strategies as st
+
+from crossdock.errors import CrossdockError, Overloaded
+from crossdock_worker.files import RangeFile
 
 
 @contextmanager

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from crossdock.errors import FrameError, ProtocolError
 from crossdock.wire import blocks, crc, frame, tables
 from crossdock.wire.blocks import BatchHeader, Cursor, PieceColumns
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
-from hypothesis import given
-from hypothesis import strategies as st
 
 GOLDEN = Path(__file__).parent / "golden"
 WRITER = bytes(range(16))

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from crossdock.errors import DataCorrupt
 from crossdock_worker import journal
 from crossdock_worker.journal import Kind
-from hypothesis import given
-from hypothesis import strategies as st
 
 BODIES = [b"\x05\0\0\0", b"frame one" * 9, b"", b"\0" * 12, b"frame two" * 9]
 KINDS = [Kind.SHUFFLE, Kind.FRAME, Kind.ABORT, Kind.ABORT, Kind.FRAME]

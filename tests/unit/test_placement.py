@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from crossdock import placement
 from hypothesis import given
 from hypothesis import strategies as st
+
+from crossdock import placement
 
 names = st.lists(st.text("abcdef0123456789", min_size=4, max_size=8), min_size=1, max_size=12,
                  unique=True)  # fmt: skip

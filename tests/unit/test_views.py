@@ -4,12 +4,13 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from crossdock import views
 from crossdock.errors import ProtocolError
 from crossdock.views import ShuffleKey
 from crossdock.wire import tables
-from hypothesis import given
-from hypothesis import strategies as st
 
 WORKERS = ["alpha", "beta", "gamma"]
 KEY = ShuffleKey("job", "words", 0)
