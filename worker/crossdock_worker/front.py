@@ -40,9 +40,27 @@ _REFUSAL = (
 class Front(asyncio.Protocol):
     """One connection: the real transport below, an aiohttp protocol above."""
 
-    def __init__(self, make_protocol: Callable[[], Protocol], connections: ConnectionCount) -> None:
+    def __init__(
+        self,
+        make_protocol: Callable[[], Protocol],
+        connections: ConnectionCount,
+        *,
+        first_seconds: float,
+        idle_seconds: float,
+    ) -> None:
+        """Prepare a connection.
+
+        Args:
+            make_protocol: makes an aiohttp protocol.
+            connections: counts this one.
+            first_seconds: how long a new connection may take to ask for something.
+            idle_seconds: how long one may rest after a frame; aiohttp counts the other rests.
+        """
         self._make_protocol = make_protocol
         self._connections = connections
+        self._first_seconds = first_seconds
+        self._idle_seconds = idle_seconds
+        self._silence: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._inner: Protocol | None = None
         self._facade: _Facade | None = None
@@ -60,10 +78,13 @@ class Front(asyncio.Protocol):
             transport.write(_REFUSAL)
             transport.close()
             return
-        self._attach()
+        self._attach(self._first_seconds)
 
-    def _attach(self) -> None:
+    def _attach(self, seconds: float) -> None:
+        """Put a fresh aiohttp protocol on top; it sets no bound on its first request's coming."""
         assert self._transport is not None
+        loop = asyncio.get_running_loop()
+        self._silence = loop.call_later(seconds, self._transport.abort)
         self._facade = _Facade(self._transport, self)
         self._inner = self._make_protocol()
         self._inner.connection_made(self._facade)
@@ -75,8 +96,15 @@ class Front(asyncio.Protocol):
     def eof_received(self) -> bool | None:
         return self._inner.eof_received() if self._inner is not None else None
 
+    def request_began(self) -> None:
+        """Note that a request has come: its handler has time-outs of its own."""
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.open -= 1
+        self.request_began()
         self._flushed.set()
         inner, self._inner = self._inner, None
         if self._facade is not None:
@@ -121,7 +149,7 @@ class Front(asyncio.Protocol):
             return
         facade.detached = True
         old.connection_lost(None)
-        self._attach()
+        self._attach(self._idle_seconds)
         transport.resume_reading()
 
 
@@ -187,6 +215,12 @@ class _Facade(asyncio.Transport):
 
     def can_write_eof(self) -> bool:
         return self._real.can_write_eof()
+
+
+def request_began(request: web.BaseRequest) -> None:
+    """Tell the request's connection that it does not rest any more."""
+    if isinstance(request.transport, _Facade):
+        request.transport.front.request_began()
 
 
 def front_of(request: web.BaseRequest) -> Front | None:

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from crossdock.errors import ConfigError, CrossdockError, Unavailable
 from crossdock_worker.api.context import CLAIMS, WORKER, Handler, fill_error, job_uid
-from crossdock_worker.front import Front
+from crossdock_worker.front import Front, request_began
 from crossdock_worker.routes import ROUTES, Route
 from crossdock_worker.settings import Settings
 from crossdock_worker.worker import Worker
@@ -78,6 +78,7 @@ async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn our errors into JSON answers, and anything unforeseen into a logged 500."""
     # Each request is handled in a task of its own, so these name its job and shuffle alone.
     structlog.contextvars.bind_contextvars(**request.match_info)
+    request_began(request)
     try:
         return await handler(request)
     except CrossdockError as error:
@@ -128,7 +129,13 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     assert runner.server is not None
     try:
         server = await asyncio.get_running_loop().create_server(
-            partial(Front, runner.server, worker.connections),
+            partial(
+                Front,
+                runner.server,
+                worker.connections,
+                first_seconds=settings.limits.stall_seconds,
+                idle_seconds=_KEEPALIVE_SECONDS,
+            ),
             settings.host,
             settings.port,
             ssl=_tls(settings),

@@ -51,9 +51,11 @@ async def put_frame(request: web.Request) -> web.Response:
         worker.settings.limits.check_partitions(header.partitions)
         worker.jobs.get(job.uid)  # it may have been fenced since the request began
         job.check_epoch(header.epoch)
-        return job.shuffle_for_writing(name, generation, header.partitions)
+        log = job.shuffle_for_writing(name, generation, header.partitions)
+        if not log.find(header):  # a frame whose ack was lost is in: its writer must learn so
+            job.check_quota(frame_bytes, worker.settings.limits.job_quota_bytes)
+        return log
 
-    job.check_quota(frame_bytes, worker.settings.limits.job_quota_bytes)
     front: Front | None = None
     with worker.admission.frame(frame_bytes):
         sink = FrameSink(frame_bytes, place)
