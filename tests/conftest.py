@@ -2,7 +2,7 @@
 
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import psutil
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import crossdock
-from harness import KEY, WorkerProcess, connect_all, eventually, started_workers
+from harness import KEY, StartWorker, WorkerProcess, connect_all, eventually, started_workers
 
 settings.register_profile(
     "tests",
@@ -24,8 +24,6 @@ settings.load_profile("tests")
 
 _shared: set[int] = set()
 """Process ids of the workers that live for the session."""
-
-StartWorker = Callable[..., WorkerProcess]
 
 
 @pytest.fixture(scope="session")

@@ -284,6 +284,10 @@ class WorkerProcess:
         return crossdock.connect([self.url], token=given, options=options)
 
 
+StartWorker = Callable[..., WorkerProcess]
+"""What the fixture `start_worker` is."""
+
+
 class Answer:
     """A whole answer."""
 

@@ -12,13 +12,12 @@ import psutil
 import pytest
 
 import crossdock
-from conftest import StartWorker
 from crossdock.wire.tokens import ANY_JOB, JOB_RIGHTS, Right
 from crossdock_worker.routes import ROUTES, Route
 from crossdock_worker.server import make_app
 from crossdock_worker.settings import Settings
 from crossdock_worker.worker import Worker
-from harness import COMMAND, KEY, QUICK, Answer, WorkerProcess, eventually
+from harness import COMMAND, KEY, QUICK, Answer, StartWorker, WorkerProcess, eventually
 
 OTHER_KEY = b"another key, of another cluster, 0123456789abcdef"
 
