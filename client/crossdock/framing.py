@@ -4,15 +4,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from crossdock.wire.crc import I64, BytesLike
+from crossdock.wire.frame import Integers
 from crossdock.wire.names import U32_MAX
 
 MAX_PIECES: Final = 262_144
 """Per frame, so that its index stays a few MiB."""
-
-Integers = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True, slots=True)

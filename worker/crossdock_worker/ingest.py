@@ -134,7 +134,7 @@ class FrameReceiver:
         waits = request.headers.get("Expect", "").lower() == "100-continue"
         # A body that is here already may have the next request behind it, in aiohttp's hands.
         if front is not None and waits and not request.content.is_eof():
-            await self._take_socket(request, front, frame_bytes)
+            await self._take_socket(request, frame_bytes)
         else:
             front = None
             if waits and request.transport is not None:
@@ -142,13 +142,12 @@ class FrameReceiver:
             await self._stream(request)
         return front
 
-    async def _take_socket(self, request: web.Request, front: Front, frame_bytes: int) -> None:
+    async def _take_socket(self, request: web.Request, frame_bytes: int) -> None:
         transport = request.transport
         assert transport is not None
         transport.pause_reading()
         early = request.content.read_nowait()
         transport.write(CONTINUE)
-        await front.flush()
         self._feed(memoryview(early))
         try:
             with pump.duplicate(transport) as sock:

@@ -240,7 +240,7 @@ class ShuffleLog:
     def commit(self, header: FrameHeader, columns: Columns, reservation: Reservation) -> bool:
         """Make a frame visible whose payload is written; False if it already was."""
         ends = columns.ends.astype("<u4").tobytes()
-        self.index.write(reservation.index_at, columns.encode() + ends)
+        self.index.write(reservation.index_at, columns.encoded + ends)
         row = np.zeros(1, ROW)[0]
         row["map"], row["attempt"], row["seq"] = header.map_id, header.attempt, header.seq
         row["count"], row["pieces"] = header.count, header.pieces

@@ -64,8 +64,15 @@ class Worker:
         return fd
 
     def _peer_tls(self) -> ssl.SSLContext | None:
-        ca = self.settings.tls_ca or self.settings.tls_cert
-        return ssl.create_default_context(cafile=str(ca)) if ca else None
+        option, ca = "--tls-ca", self.settings.tls_ca
+        if ca is None:
+            option, ca = "--tls-cert", self.settings.tls_cert
+        if ca is None:
+            return None
+        try:
+            return ssl.create_default_context(cafile=str(ca))
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"cannot load {option} {ca}: {error}") from error
 
     @property
     def state(self) -> str:

@@ -50,12 +50,11 @@ class Cursor:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read "partition.map.attempt.seq.position"."""
-        try:
-            fields = [int(f) for f in text.split(".") if f.isascii() and f.isdigit()]
-        except ValueError:
-            fields = []
+        parts = text.split(".")
         tops = (U32_MAX, U32_MAX, U64_MAX, U32_MAX, U32_MAX + 1)
-        if len(fields) != 5 or not all(0 <= f <= top for f, top in zip(fields, tops, strict=True)):
+        digits = all(p.isascii() and p.isdigit() and len(p) <= 20 for p in parts)
+        fields = [int(p) for p in parts] if digits and len(parts) == len(tops) else []
+        if not fields or any(f > top for f, top in zip(fields, tops, strict=True)):
             raise ProtocolError(
                 f"cursor {text!r} is not one", hint="partition.map.attempt.seq.position"
             )

@@ -18,6 +18,8 @@ from crossdock.errors import FrameError
 from crossdock.wire import crc
 from crossdock.wire.crc import U32, BytesLike
 
+Integers = npt.NDArray[np.integer]
+
 MAGIC: Final = b"XDF1"
 WRITER_BYTES: Final = 16
 COLUMN_BYTES: Final = 16
@@ -125,14 +127,19 @@ class Columns:
     length: U32
     rows: U32
     crc: U32
-
-    def encode(self) -> bytes:
-        """Return the columns as they travel, back to back."""
-        columns = (self.partition, self.length, self.rows, self.crc)
-        return b"".join(np.ascontiguousarray(c, "<u4").tobytes() for c in columns)
+    encoded: bytes
+    """The columns as they travel, back to back."""
 
     @classmethod
-    def decode(cls, header: FrameHeader, data: BytesLike) -> Self:
+    def encode(cls, partition: Integers, length: Integers, rows: Integers, crcs: U32) -> Self:
+        """Make columns of arrays of one length, whose values fit 32 unsigned bits."""
+        table = np.empty((4, len(partition)), "<u4")
+        for row, column in zip(table, (partition, length, rows, crcs), strict=True):
+            row[:] = column
+        return cls(table[0], table[1], table[2], table[3], table.tobytes())
+
+    @classmethod
+    def decode(cls, header: FrameHeader, data: bytes) -> Self:
         """Read and check the columns of a frame, or raise `FrameError`.
 
         Checked: their checksum, rising partitions below P, lengths that add up to the payload,
@@ -143,7 +150,7 @@ class Columns:
         if crc.extend(0, data) != header.columns_crc:
             raise FrameError("frame columns fail their checksum")
         table: U32 = np.frombuffer(data, "<u4").reshape(4, header.pieces)
-        self = cls(table[0], table[1], table[2], table[3])
+        self = cls(table[0], table[1], table[2], table[3], data)
         if header.pieces:
             if int(self.partition[-1]) >= header.partitions:
                 raise FrameError(
@@ -167,9 +174,9 @@ class Columns:
 def build(
     *,
     payload: BytesLike,
-    partition: npt.NDArray[np.integer],
-    length: npt.NDArray[np.integer],
-    rows: npt.NDArray[np.integer],
+    partition: Integers,
+    length: Integers,
+    rows: Integers,
     partitions: int,
     map_id: int,
     attempt: int,
@@ -184,9 +191,7 @@ def build(
     `partition` must be rising; `length` must add up to the payload's length.
     """
     checksums = crc.of_pieces(payload, length)
-    columns = Columns(
-        partition.astype("<u4"), length.astype("<u4"), rows.astype("<u4"), checksums
-    ).encode()
+    columns = Columns.encode(partition, length, rows, checksums).encoded
     header = FrameHeader(
         generation=generation,
         map_id=map_id,
