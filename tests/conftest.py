@@ -1,5 +1,6 @@
 """Fixtures of all tests. `harness.py` beside this file has the workers."""
 
+import os
 import secrets
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 import crossdock
 from harness import KEY, StartWorker, WorkerProcess, connect_all, eventually, started_workers
+from raw import Peer, Target
 
 settings.register_profile(
     "tests",
@@ -101,6 +103,43 @@ def job(cluster: crossdock.Cluster, job_uid: str) -> Iterator[crossdock.Job]:
     with cluster.job(job_uid, owner="runner", lease_seconds=3600) as found:
         yield found
         found.end()
+
+
+# -- the conformance suite -----------------------------------------------------------------
+#
+# It speaks raw HTTP to one worker. To point it at any worker, of any implementation, set
+# CROSSDOCK_CONFORMANCE_URL and, unless it takes every request, CROSSDOCK_CONFORMANCE_TOKEN to an
+# admin token. Without them it starts its own.
+
+_URL = os.environ.get("CROSSDOCK_CONFORMANCE_URL", "").rstrip("/")
+_TOKEN = os.environ.get("CROSSDOCK_CONFORMANCE_TOKEN", "")
+
+
+@pytest.fixture(scope="session")
+def peer(request: pytest.FixtureRequest) -> Peer:
+    """The worker under test."""
+    if _URL:
+        return Peer(_URL, _TOKEN)
+    own: WorkerProcess = request.getfixturevalue("_session_secure_worker")
+    return Peer(own.url, own.admin_token())
+
+
+@pytest.fixture
+def own_worker() -> Iterator[WorkerProcess]:
+    """A worker that the test may restart; such tests do not run against a foreign one."""
+    if _URL:
+        pytest.skip("only a worker of our own is restarted")
+    with WorkerProcess(key=KEY) as process:
+        yield process.start()
+
+
+@pytest.fixture
+def target(peer: Peer) -> Iterator[Target]:
+    """A shuffle of a fresh, registered job; the job is deleted afterwards."""
+    found = Target(peer, f"conformance-{secrets.token_hex(8)}")
+    assert found.register().status == 201
+    yield found
+    peer.ask("DELETE", found.job_path)
 
 
 @pytest.fixture(autouse=True, scope="module")

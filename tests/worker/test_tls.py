@@ -1,0 +1,266 @@
+"""TLS: the client, plain curl, and what a wrong authority looks like."""
+
+import datetime as dt
+import ipaddress
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+import crossdock
+from harness import KEY, QUICK, WorkerProcess, eventually, started_workers
+from raw import make_frame
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority and a certificate of 127.0.0.1 that it signed."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+    @classmethod
+    def make(cls, directory: Path, name: str) -> "Authority":
+        now = dt.datetime.now(dt.UTC)
+
+        def builder(subject: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+            return (
+                x509.CertificateBuilder()
+                .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+                .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+                .public_key(key.public_key())
+                .serial_number(x509.random_serial_number())
+                .not_valid_before(now - dt.timedelta(hours=1))
+                .not_valid_after(now + dt.timedelta(days=1))
+            )
+
+        ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+        ca = (
+            builder(name, ca_key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False
+            )
+            .sign(ca_key, hashes.SHA256())
+        )
+        names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+        cert = (
+            builder("worker", key)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()),
+                critical=False,
+            )
+            .sign(ca_key, hashes.SHA256())
+        )
+        pem = serialization.Encoding.PEM
+        made = cls(*(directory / f"{name}-{part}.pem" for part in ("ca", "cert", "key")))
+        made.ca.write_bytes(ca.public_bytes(pem))
+        made.cert.write_bytes(cert.public_bytes(pem))
+        made.key.write_bytes(
+            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        )
+        return made
+
+    def options(self) -> dict[str, object]:
+        return {"tls_cert": self.cert, "tls_key": self.key, "tls_ca": self.ca}
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority.make(tmp_path_factory.mktemp("tls"), "good")
+
+
+@pytest.fixture(scope="module")
+def tls_worker(authority: Authority) -> Iterator[WorkerProcess]:
+    with WorkerProcess(key=KEY, options=authority.options()) as process:
+        yield process.start()
+
+
+def connect(worker: WorkerProcess, ca: Path | None) -> crossdock.Cluster:
+    return crossdock.connect([worker.url], token=worker.admin_token(), ca_file=ca, options=QUICK)
+
+
+def test_the_client_writes_and_reads_over_tls(
+    tls_worker: WorkerProcess, authority: Authority
+) -> None:
+    assert tls_worker.url.startswith("https://")
+    with connect(tls_worker, authority.ca) as cluster:
+        job = cluster.job("tls", owner="runner")
+        shuffle = job.shuffle("words", partitions=4, maps=3)
+        for map_id in range(3):
+            with shuffle.writer(map_id=map_id, attempt=0) as writer:
+                writer.write(0, b"small")
+                writer.write(3, bytes([map_id]) * 9 * MIB)
+        view = shuffle.view()
+        assert view.bytes.tolist() == [15, 0, 0, 27 * MIB]
+        found = [(b.partition, b.map_id, bytes(b.data)) for b in view.read()]
+        assert found == [
+            *((0, m, b"small") for m in range(3)),
+            *((3, m, bytes([m]) * 9 * MIB) for m in range(3)),
+        ]
+        job.end()
+
+
+def test_workers_know_each_other_over_tls(authority: Authority) -> None:
+    with (
+        started_workers(2, key=KEY, options=authority.options()) as workers,
+        connect(workers[1], authority.ca) as cluster,
+    ):
+        eventually(lambda: len(cluster.members(fresh=True).reachable) == 2)
+        shuffle = cluster.job("tls", owner="runner").shuffle("words", partitions=16, maps=1)
+        with shuffle.writer(map_id=0, attempt=0) as writer:
+            for partition in range(16):
+                writer.write(partition, b"x" * 1000)
+        assert len(shuffle.view().places()) == 2
+
+
+def test_another_authority_is_a_clear_error_at_once(
+    tls_worker: WorkerProcess, tmp_path: Path
+) -> None:
+    other = Authority.make(tmp_path, "other")
+    for ca in (other.ca, None):
+        with connect(tls_worker, ca) as cluster:
+            with pytest.raises(crossdock.ConfigError, match=r"certificate|issuer|CA") as caught:
+                cluster.job("tls", owner="runner")
+            assert "CROSSDOCK_CA_FILE" in str(caught.value)
+            assert tls_worker.url in str(caught.value)
+
+
+def test_a_name_that_the_certificate_lacks_is_a_clear_error(
+    tls_worker: WorkerProcess, authority: Authority
+) -> None:
+    url = f"https://127.0.0.2:{tls_worker.port}"  # nobody listens there, or nobody of that name
+    with crossdock.connect(
+        [url], token="x", ca_file=authority.ca,
+        options=crossdock.Options(deadline_seconds=1, connect_seconds=1),
+    ) as cluster, pytest.raises((crossdock.ConfigError, crossdock.Unavailable)):  # fmt: skip
+        cluster.job("tls")
+
+
+def test_a_missing_authority_is_a_clear_error(tls_worker: WorkerProcess, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("")
+    for path in (tmp_path / "none", tmp_path / "empty"):
+        with pytest.raises(crossdock.ConfigError, match=str(path)):
+            connect(tls_worker, path)
+
+
+def test_plain_http_to_a_tls_worker_is_unavailable_not_a_hang(tls_worker: WorkerProcess) -> None:
+    options = crossdock.Options(deadline_seconds=1, stall_seconds=5)
+    url = f"http://127.0.0.1:{tls_worker.port}"
+    with (
+        crossdock.connect([url], token="x", options=options) as cluster,
+        pytest.raises(crossdock.CrossdockError),
+    ):
+        cluster.job("tls")
+    with socket.create_connection(("127.0.0.1", tls_worker.port), 10) as sock:
+        sock.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+        assert not sock.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("given", ["tls_cert", "tls_key"])
+def test_half_a_certificate_is_a_clear_error(authority: Authority, given: str) -> None:
+    options = {given: authority.options()[given]}
+    with WorkerProcess(key=KEY, options=options) as process:
+        with pytest.raises(AssertionError, match="ended with 2"):
+            process.start()
+        assert "--tls-cert and --tls-key go together" in process.log_text()
+
+
+def test_a_bad_certificate_is_a_clear_error(authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / "bad").write_text("no certificate")
+    options = {"tls_cert": tmp_path / "bad", "tls_key": authority.key}
+    with WorkerProcess(key=KEY, options=options) as process:
+        with pytest.raises(AssertionError, match="ended with 2"):
+            process.start()
+        assert "--tls-cert" in process.log_text()
+        assert "Traceback" not in process.log_text()
+
+
+# -- curl ----------------------------------------------------------------------------------
+
+
+def curl(*arguments: object) -> str:
+    """Run curl; return the answer's body and, on a last line, its status."""
+    command = shutil.which("curl")
+    assert command, "these tests need curl: apt-get install curl"
+    line = [
+        command,
+        "--silent",
+        "--show-error",
+        "--max-time",
+        "30",
+        "--write-out",
+        "\n%{http_code}",
+    ]
+    ended = subprocess.run(
+        [*line, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture(params=["http", "https"])
+def curled(
+    request: pytest.FixtureRequest, authority: Authority
+) -> tuple[WorkerProcess, list[object]]:
+    """A worker and the arguments with which curl reaches it."""
+    name = "tls_worker" if request.param == "https" else "secure_worker"
+    worker: WorkerProcess = request.getfixturevalue(name)
+    more: list[object] = ["--cacert", authority.ca] if request.param == "https" else []
+    return worker, [*more, "--header", f"Authorization: Bearer {worker.admin_token()}"]
+
+
+@pytest.mark.parametrize("expect", ["Expect:", "Expect: 100-continue", None], ids=str)
+@pytest.mark.parametrize("size", [10, 3 * MIB], ids=["small", "large"])
+def test_curl_puts_a_frame(
+    curled: tuple[WorkerProcess, list[object]], tmp_path: Path, expect: str | None, size: int
+) -> None:
+    worker, access = curled
+    url = f"{worker.url}/v1/jobs/curl-{secrets.token_hex(8)}"
+    curl(*access, "--request", "PUT", "--data", '{"owner": "cluster"}', url)
+    path = tmp_path / "frame"
+    path.write_bytes(make_frame([(1, bytes(range(256)) * (size // 256 + 1), 1)], partitions=2))
+    header = [] if expect is None else ["--header", expect]
+    put = [*access, *header, "--upload-file", path, f"{url}/shuffles/words/0/frames"]
+    for duplicate in ("false", "true"):
+        answer = curl(*put)
+        assert f'"duplicate": {duplicate}' in answer
+        assert answer.endswith("\n200")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    answer = curl(*put)
+    assert '"code": "frame"' in answer
+    assert answer.endswith("\n400")
+    seen = curl(*access, url)
+    assert '"frames": 1' in seen
+    curl(*access, "--request", "DELETE", url)
+
+
+def test_many_files_on_one_curl_connection(
+    curled: tuple[WorkerProcess, list[object]], tmp_path: Path
+) -> None:
+    worker, access = curled
+    url = f"{worker.url}/v1/jobs/curl-{secrets.token_hex(8)}"
+    curl(*access, "--request", "PUT", "--data", '{"owner": "cluster"}', url)
+    arguments: list[object] = []
+    for map_id in range(5):
+        path = tmp_path / str(map_id)
+        path.write_bytes(make_frame([(1, bytes(2 * MIB), 1)], partitions=2, map_id=map_id))
+        arguments += ["--upload-file", path, f"{url}/shuffles/words/0/frames"]
+    answers = curl(*access, *arguments)
+    assert answers.count('"duplicate": false') == 5
+    curl(*access, "--request", "DELETE", url)
