@@ -153,3 +153,17 @@ def _ready(log: Path) -> str:
         if line.startswith("{") and (event := json.loads(line))["event"] == "worker is ready":
             return str(event["url"])
     return ""
+
+
+@pytest.mark.parametrize("package", ["client/crossdock", "worker/crossdock_worker"])
+def test_architecture_has_every_module(package: str) -> None:
+    listed = " ".join(row[0] for row in table_rows("docs/architecture.md", "Layout"))
+    for module in (ROOT / package).iterdir():
+        if module.suffix == ".py" and not module.name.startswith("_"):
+            assert f"`{module.name}`" in listed, module.name
+
+
+def test_promises_have_tests() -> None:
+    for _, folders in table_rows("docs/architecture.md", "Promises")[2:]:
+        for folder in folders.split(", "):
+            assert list((ROOT / "tests" / folder).glob("test_*.py")), folder
