@@ -19,7 +19,7 @@
     │   ├── AttemptConflict     one (map, attempt, seq), two writers or contents
     │   └── ShuffleMismatch     partitions or settings differ from what the shuffle has
     ├── BlocksLost              confirmed loss, with the exact (map, attempt) list
-    ├── ShuffleIncomplete       some map has no complete attempt yet
+    │   └── ShuffleIncomplete   some map has no complete attempt yet
     ├── QuotaExceeded           the job's own quota is full
     ├── DataCorrupt             bytes on a disk are not what was acked
     └── Unavailable             not now; nothing is lost

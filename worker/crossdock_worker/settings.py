@@ -89,7 +89,7 @@ class Settings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_ca: Path | None = None
-    """Certificate authority that peers' certificates are checked with; default: the system's."""
+    """Certificate authority that peers' certificates are checked with; default: `tls_cert`."""
     limits: Limits = field(default_factory=Limits)
     shutdown_grace_seconds: float = 20.0
     """How long SIGTERM waits for requests under way."""
