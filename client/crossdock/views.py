@@ -183,10 +183,12 @@ def _missing(everything: Table, frames: Table, winners: Table) -> tuple[Missing,
     top = np.zeros(n_groups, np.int64)
     np.maximum.at(top, group, frames["seq"].astype(np.int64))
 
-    # Duplicates of one frame must agree; all frames of an attempt must have one writer.
+    # One frame is the last, and none comes after it. Duplicates of one frame must agree; all
+    # frames of an attempt must have one writer.
+    lasts = np.bincount(group[frames["count"] > 0], minlength=n_groups)
+    conflict = (lasts > 1) | ((count > 0) & (top >= count))
     all_group = np.cumsum(_starts(everything, ("map", "attempt"))) - 1
     same_frame = ~_starts(everything, ("map", "attempt", "seq"))
-    conflict = np.zeros(n_groups, bool)
     for field in ("payload_crc", "columns_crc", "payload_bytes", "count"):
         differs = same_frame.copy()
         differs[1:] &= everything[field][1:] != everything[field][:-1]
@@ -209,7 +211,7 @@ def _missing(everything: Table, frames: Table, winners: Table) -> tuple[Missing,
             missing.append(Missing(m, a, "two writers or contents under one attempt"))
         elif not count[g]:
             missing.append(Missing(m, a, "not committed: its last frame is missing"))
-        elif have[g] != count[g] or top[g] != count[g] - 1:
+        elif have[g] != count[g]:
             missing.append(
                 Missing(m, a, f"{count[g] - have[g]} of its {count[g]} frames are missing")
             )

@@ -72,6 +72,8 @@ def model(held: dict[str, list[Frame]], m: int, a: int) -> str:
     count = max(f[3] for f in mine)
     if not count:
         return "not committed"
+    if len([f for f in mine if f[3]]) > 1 or max(f[2] for f in mine) >= count:
+        return "two writers or contents"
     if {f[2] for f in mine} != set(range(count)):
         return f"{count - len(mine)} of its {count} frames"
     return ""
