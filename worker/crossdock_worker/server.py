@@ -15,6 +15,7 @@ from functools import partial
 import structlog
 import uvloop
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from crossdock.errors import ConfigError, CrossdockError, Unavailable
 from crossdock_worker.api.context import CLAIMS, WORKER, Handler, fill_error, job_uid
@@ -211,6 +212,12 @@ def configure_logging(*, level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr)
+    logging.getLogger("aiohttp.server").addFilter(_is_no_bad_request)
+
+
+def _is_no_bad_request(record: logging.LogRecord) -> bool:
+    """Leave out what aiohttp says of bytes that are no HTTP: anybody can send those."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 def run(settings: Settings) -> None:
