@@ -19,7 +19,7 @@ import numpy as np
 
 from crossdock.wire import crc, frame, tables
 from crossdock.wire.blocks import HEADER_BYTES, BatchHeader, PieceColumns
-from crossdock.wire.frame import Columns, FrameHeader
+from crossdock.wire.frame import FrameHeader
 
 Piece = tuple[int, bytes, int]
 """(partition, data, rows)."""
@@ -281,16 +281,31 @@ def make_frame(
     return b"".join(bytes(p) for p in parts)
 
 
-def split(data: bytes) -> tuple[FrameHeader, Columns, bytes]:
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The columns of a frame, right or wrong."""
+
+    partition: np.ndarray
+    length: np.ndarray
+    rows: np.ndarray
+    crc: np.ndarray
+
+    def encode(self) -> bytes:
+        columns = (self.partition, self.length, self.rows, self.crc)
+        return b"".join(c.astype("<u4").tobytes() for c in columns)
+
+
+def split(data: bytes) -> tuple[FrameHeader, Index, bytes]:
     """Take a sound frame apart, to put it together wrongly."""
     header = FrameHeader.decode(data)
-    end = frame.HEADER_BYTES + header.columns_bytes
-    return header, Columns.decode(header, data[frame.HEADER_BYTES : end]), data[end:]
+    end = frame.HEADER_BYTES + 16 * header.pieces
+    table = np.frombuffer(data[frame.HEADER_BYTES : end], "<u4").reshape(4, header.pieces)
+    return header, Index(*table), data[end:]
 
 
-def join(header: FrameHeader, columns: Columns, payload: bytes, **wrong: Any) -> bytes:
+def join(header: FrameHeader, index: Index, payload: bytes, **wrong: Any) -> bytes:
     """Put a frame together with sound checksums of header and columns, whatever they say."""
-    body = columns.encode()
+    body = index.encode()
     header = replace(header, **{"columns_crc": crc.extend(0, body)} | wrong)
     return header.encode() + body + payload
 

@@ -4,9 +4,9 @@ import json
 import secrets
 
 import pytest
-from raw import Peer, Reply, Target
 
 from harness import WorkerProcess
+from raw import Peer, Reply, Target
 
 
 def check_error(reply: Reply, status: int, code: str) -> None:

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from raw import Batch, Piece, Target, cursor_behind
 from test_protocol_jobs import check_error
 
 from crossdock.wire import tables
+from raw import Batch, Piece, Target, cursor_behind
 
 Key = tuple[int, int, int]
 Place = tuple[int, ...]

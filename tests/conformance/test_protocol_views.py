@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from raw import Batch, Peer, Reply, Target
 from test_protocol_jobs import check_error
 
 from crossdock.wire import tables
 from harness import WorkerProcess
+from raw import Batch, Peer, Reply, Target
 
 
 def view(target: Target, **wish: object) -> Reply:
