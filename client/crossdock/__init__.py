@@ -16,6 +16,7 @@ from crossdock.cluster import Cluster, connect
 from crossdock.errors import (
     AccessError,
     AttemptConflict,
+    AttemptsMissing,
     BlocksLost,
     ConfigError,
     Conflict,
@@ -46,10 +47,10 @@ from crossdock.view import View
 from crossdock.writer import Writer
 
 __all__ = [
-    "AccessError", "AttemptConflict", "Block", "BlockBatch", "BlocksLost", "Cluster",
-    "ConfigError", "Conflict", "CrossdockError", "DataCorrupt", "Forbidden", "FrameError",
-    "FrameTooLarge", "Gone", "Job", "JobFenced", "JobUnknown", "Missing", "Options",
-    "Overloaded", "ProtocolError", "QuotaExceeded", "Shuffle", "ShuffleIncomplete",
+    "AccessError", "AttemptConflict", "AttemptsMissing", "Block", "BlockBatch", "BlocksLost",
+    "Cluster", "ConfigError", "Conflict", "CrossdockError", "DataCorrupt", "Forbidden",
+    "FrameError", "FrameTooLarge", "Gone", "Job", "JobFenced", "JobUnknown", "Missing",
+    "Options", "Overloaded", "ProtocolError", "QuotaExceeded", "Shuffle", "ShuffleIncomplete",
     "ShuffleMismatch", "ShuffleReleased", "ShuffleUnknown", "StaleEpoch", "Unauthenticated",
     "Unavailable", "View", "Writer", "connect",
 ]  # fmt: skip

@@ -18,12 +18,16 @@
     ├── Conflict                two who both say they are the same
     │   ├── AttemptConflict     one (map, attempt, seq), two writers or contents
     │   └── ShuffleMismatch     partitions or settings differ from what the shuffle has
-    ├── BlocksLost              confirmed loss, with the exact (map, attempt) list
-    │   └── ShuffleIncomplete   some map has no complete attempt yet
+    ├── AttemptsMissing         some attempts are not there; `missing` says which, and why
+    │   ├── BlocksLost          confirmed loss: exactly these must run again
+    │   ├── ShuffleIncomplete   some map has no complete attempt yet
+    │   └── AttemptsElsewhere   not whole on the worker asked; others may have the rest
     ├── QuotaExceeded           the job's own quota is full
     ├── DataCorrupt             bytes on a disk are not what was acked
+    │   └── CorruptBlock        a piece came damaged; another copy may be sound
     └── Unavailable             not now; nothing is lost
-        └── Overloaded          a worker pushes back
+        ├── Overloaded          a worker pushes back
+        └── PeerGone            the other side closed the connection, or moved no byte for too long
 
 `code` is stable and travels in HTTP error bodies; `hint` says what to do.
 """
@@ -188,24 +192,24 @@ class Missing:
         return f"map {self.map_id} attempt {self.attempt}: {self.reason}"
 
 
-class BlocksLost(CrossdockError):
-    """Confirmed loss. `missing` has exactly the attempts that must run again."""
+class AttemptsMissing(CrossdockError):
+    """Some attempts are not there; `missing` says which, and why."""
 
-    code = "blocks_lost"
-    status = 410
-    hint = "run these maps again under new attempts"
+    code = "attempts_missing"
+    status = 409
 
     def __init__(self, missing: Sequence[Missing], *, message: str = "", hint: str = "") -> None:
         self.missing: tuple[Missing, ...] = tuple(sorted(missing))
         listed = "; ".join(map(str, self.missing[:5]))
         more = f"; and {len(self.missing) - 5} more" if len(self.missing) > 5 else ""
         super().__init__(
-            message or f"blocks of {len(self.missing)} attempts are lost: {listed}{more}", hint=hint
+            message or f"blocks of {len(self.missing)} attempts are missing: {listed}{more}",
+            hint=hint,
         )
 
     @property
     def attempts(self) -> list[tuple[int, int]]:
-        """The lost (map, attempt) pairs, sorted."""
+        """The missing (map, attempt) pairs, sorted."""
         return [(m.map_id, m.attempt) for m in self.missing]
 
     def to_json(self) -> dict[str, object]:
@@ -213,11 +217,25 @@ class BlocksLost(CrossdockError):
         return {**super().to_json(), "missing": rows}
 
 
-class ShuffleIncomplete(BlocksLost):
+class BlocksLost(AttemptsMissing):
+    """Confirmed loss. `missing` has exactly the attempts that must run again."""
+
+    code = "blocks_lost"
+    status = 410
+    hint = "run these maps again under new attempts"
+
+
+class AttemptsElsewhere(AttemptsMissing):
+    """Attempts are not whole on the worker that was asked; others may have the rest."""
+
+    code = "attempts_elsewhere"
+    hint = "ask the others too, with partial=true, or make a view"
+
+
+class ShuffleIncomplete(AttemptsMissing):
     """A seal was asked for while some map has no complete attempt; `missing` names the maps."""
 
     code = "shuffle_incomplete"
-    status = 409
     hint = "wait for these maps, or run them"
 
     def __init__(self, missing: Sequence[Missing], *, message: str = "", hint: str = "") -> None:
@@ -242,6 +260,14 @@ class DataCorrupt(CrossdockError):
     status = 500
 
 
+class CorruptBlock(DataCorrupt):
+    """A piece that came damaged from a worker; another copy may be sound."""
+
+    code = "corrupt_block"
+    map_id: int = 0
+    attempt: int = 0
+
+
 class Unavailable(CrossdockError):
     """Not now. Nothing is lost; the deadline of the call has passed."""
 
@@ -258,6 +284,12 @@ class Overloaded(Unavailable):
     def __init__(self, message: str, *, retry_after_seconds: float = 1.0, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.retry_after_seconds = retry_after_seconds
+
+
+class PeerGone(Unavailable):
+    """The other side closed the connection, or moved no byte for too long."""
+
+    code = "peer_gone"
 
 
 def _classes(base: type[CrossdockError]) -> dict[str, type[CrossdockError]]:
@@ -283,7 +315,7 @@ def from_response(status: int, headers: Mapping[str, str], body: bytes) -> Cross
         return ProtocolError(f"HTTP {status}: {text}")
     kind = _classes(CrossdockError).get(code, Unavailable if status == 503 else CrossdockError)
     hint = str(data.get("hint", ""))
-    if issubclass(kind, BlocksLost):
+    if issubclass(kind, AttemptsMissing):
         missing = [Missing(int(m), int(a), str(why)) for m, a, why in data.get("missing", [])]
         return kind(missing, message=message, hint=hint)
     error = kind(message, hint=hint)

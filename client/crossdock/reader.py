@@ -17,6 +17,7 @@ from crossdock.blocks import BlockBatch, Pieces, assemble
 from crossdock.errors import (
     NOT_HERE,
     BlocksLost,
+    CorruptBlock,
     CrossdockError,
     DataCorrupt,
     Missing,
@@ -143,21 +144,12 @@ class _Stream:
     def _raise_corrupt(self, columns: PieceColumns, data: memoryview, where: str) -> None:
         bad = np.flatnonzero(crc.of_pieces(data, columns.length) != columns.crc)
         at = int(bad[0]) if len(bad) else 0
-        raise CorruptBlock(
+        error = CorruptBlock(
             f"{where}: piece of map {columns.map_id[at]} attempt {columns.attempt[at]} "
-            f"partition {columns.partition[at]} fails its checksum",
-            map_id=int(columns.map_id[at]),
-            attempt=int(columns.attempt[at]),
+            f"partition {columns.partition[at]} fails its checksum"
         )
-
-
-class CorruptBlock(DataCorrupt):
-    """A piece that came damaged from a worker; another copy may be sound."""
-
-    def __init__(self, message: str, *, map_id: int, attempt: int) -> None:
-        super().__init__(message)
-        self.map_id = map_id
-        self.attempt = attempt
+        error.map_id, error.attempt = int(columns.map_id[at]), int(columns.attempt[at])
+        raise error
 
 
 class Reader:

@@ -219,6 +219,11 @@ class Shuffle:
         While the deciding one is away nobody else decides; once it is confirmed lost the next
         one does, which has the copy.
         """
+        if not self.job.record.homes:
+            raise ConfigError(
+                f"job {self.key.job} was registered without homes, so nothing can hold a seal",
+                hint="register it with homes, the ids of its workers, or pass winners",
+            )
         members = self.job.cluster.members(fresh=True)
         key = f"seal/{self.key.job}/{self.key.name}/{self.key.generation}"
         found = []

@@ -289,7 +289,7 @@ def test_what_a_read_of_attempts_lacks_is_named_exactly(filled: Target) -> None:
     attempts = [*WINNERS, (0, 9), (20, 1), (21, 1), (77, 0)]
     body = tables.encode(tables.attempts(attempts))
     reply = filled.peer.ask("POST", f"{filled.path}/blocks", body)
-    check_error(reply, 410, "blocks_lost")
+    check_error(reply, 409, "attempts_elsewhere")
     missing = {(m, a): why for m, a, why in reply.json()["missing"]}
     assert set(missing) == {(0, 9), (20, 1), (21, 1), (77, 0)}
     assert all(missing.values())

@@ -14,7 +14,6 @@ import typer.main
 import crossdock
 from crossdock import errors
 from crossdock_worker import cli as worker_cli
-from crossdock_worker.pump import PeerGone
 from crossdock_worker.routes import ROUTES, Route
 from harness import eventually
 
@@ -61,7 +60,7 @@ def test_protocol_has_every_route(route: Route) -> None:
         assert f"`{route.path}`" in text("docs/protocol.md")
 
 
-@pytest.mark.parametrize("kind", [*ERRORS.values(), PeerGone], ids=lambda c: c.code)
+@pytest.mark.parametrize("kind", [*ERRORS.values()], ids=lambda c: c.code)
 def test_every_error_code_is_documented(kind: type[errors.CrossdockError]) -> None:
     rows = {r[0]: r for r in table_rows("docs/protocol.md", "Errors")}
     if kind.code in GROUPS:

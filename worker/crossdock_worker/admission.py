@@ -13,6 +13,7 @@ from crossdock_worker.settings import Limits
 
 _DISK_CHECK_SECONDS: Final = 0.5
 _READ_WAIT_SECONDS: Final = 10.0
+_SMALL_BODY_BYTES: Final = 64 * 1024
 
 
 class Admission:
@@ -46,16 +47,33 @@ class Admission:
             raise Overloaded(
                 f"this worker's disk is {self.disk_used:.0%} full", retry_after_seconds=5
             )
-        if self.inflight_bytes + frame_bytes > self.limits.max_inflight_bytes:
+        with self._receiving(frame_bytes):
+            yield
+
+    @contextmanager
+    def body(self, size: int) -> Iterator[None]:
+        """Hold room for another call's body while it is received, or raise.
+
+        Small ones need none: at the limit, leases must still be renewed.
+        """
+        if size <= _SMALL_BODY_BYTES:
+            yield
+            return
+        with self._receiving(size):
+            yield
+
+    @contextmanager
+    def _receiving(self, size: int) -> Iterator[None]:
+        if self.inflight_bytes + size > self.limits.max_inflight_bytes:
             raise Overloaded(
-                f"{self.inflight_bytes} bytes of frames are being received, the limit is "
+                f"{self.inflight_bytes} bytes of bodies are being received, the limit is "
                 f"{self.limits.max_inflight_bytes}"
             )
-        self.inflight_bytes += frame_bytes
+        self.inflight_bytes += size
         try:
             yield
         finally:
-            self.inflight_bytes -= frame_bytes
+            self.inflight_bytes -= size
 
     @asynccontextmanager
     async def answer(self, size: int) -> AsyncIterator[None]:

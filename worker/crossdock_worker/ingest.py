@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from aiohttp import web
 
-from crossdock.errors import CrossdockError, FrameError
+from crossdock.errors import CrossdockError, FrameError, PeerGone
 from crossdock.wire import crc
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
 from crossdock_worker import pump
@@ -159,7 +159,7 @@ class FrameReceiver:
                     pool=self._pool,
                     stall_seconds=self._stall_seconds,
                 )
-        except pump.PeerGone:
+        except PeerGone:
             transport.abort()
             raise
         finally:
@@ -174,9 +174,9 @@ class FrameReceiver:
                 async with asyncio.timeout(self._stall_seconds):
                     data = await request.content.readany()
             except TimeoutError:
-                raise pump.PeerGone(f"peer sent no byte for {self._stall_seconds} s") from None
+                raise PeerGone(f"peer sent no byte for {self._stall_seconds} s") from None
             except (ConnectionError, web.RequestPayloadError) as error:
-                raise pump.PeerGone(f"connection failed: {error}") from error
+                raise PeerGone(f"connection failed: {error}") from error
             waiting += data
             ended = not data and request.content.at_eof()
             if len(waiting) >= _FEED_BYTES or ended:

@@ -1,11 +1,14 @@
 """Registered places: which frames of a shuffle a reader wants from this worker, by digest."""
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import numpy as np
+
 from crossdock.errors import PlacesUnknown, ProtocolError
 from crossdock.views import ShuffleKey, places_digest
-from crossdock.wire.tables import Table
+from crossdock.wire.tables import Table, sort_order
 from crossdock_worker.shuffle_log import ShuffleLog, Snapshot
 
 
@@ -18,12 +21,16 @@ class Places:
 
 
 class PlacesCache:
-    """The places registered last, within a bound of bytes. Readers register evicted ones again."""
+    """The places registered last, within a bound of bytes. Readers register evicted ones again.
+
+    Thread-safe.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._entries: OrderedDict[tuple[ShuffleKey, str], Places] = OrderedDict()
+        self._lock = threading.RLock()
 
     def register(self, log: ShuffleLog, digest: str, keys: Table) -> Places:
         """Keep places under their digest.
@@ -33,8 +40,11 @@ class PlacesCache:
             PlacesUnknown: a frame is not here; the reader resolves anew.
         """
         if places_digest(log.key, keys) != digest:
-            raise ProtocolError("the digest is not that of these frames, or they are not sorted")
-        known = self._entries.get((log.key, digest))
+            raise ProtocolError("the digest is not that of these frames")
+        if (sort_order(keys) != np.arange(len(keys))).any() or len(np.unique(keys)) != len(keys):
+            raise ProtocolError("the frames are not sorted by map, attempt and seq, each once")
+        with self._lock:
+            known = self._entries.get((log.key, digest))
         if known is not None and known.log is log:
             return known
         snapshot, absent = log.snapshot(keys)
@@ -44,29 +54,33 @@ class PlacesCache:
                 f"{len(absent)} of these frames are not here, first map {map_id} attempt "
                 f"{attempt} frame {seq}"
             )
-        self.forget(log.key, digest)
         places = Places(log, snapshot)
-        self._entries[log.key, digest] = places
-        self._bytes += snapshot.rows.nbytes
-        while self._bytes > self._max_bytes and len(self._entries) > 1:
-            _, oldest = self._entries.popitem(last=False)
-            self._bytes -= oldest.snapshot.rows.nbytes
+        with self._lock:
+            self.forget(log.key, digest)
+            self._entries[log.key, digest] = places
+            self._bytes += snapshot.rows.nbytes
+            while self._bytes > self._max_bytes and len(self._entries) > 1:
+                _, oldest = self._entries.popitem(last=False)
+                self._bytes -= oldest.snapshot.rows.nbytes
         return places
 
     def get(self, log: ShuffleLog, digest: str) -> Places:
         """Return registered places, or raise `PlacesUnknown`."""
-        found = self._entries.get((log.key, digest))
-        if found is None or found.log is not log:
-            raise PlacesUnknown("these places are not registered here")
-        self._entries.move_to_end((log.key, digest))
+        with self._lock:
+            found = self._entries.get((log.key, digest))
+            if found is None or found.log is not log:
+                raise PlacesUnknown("these places are not registered here")
+            self._entries.move_to_end((log.key, digest))
         return found
 
     def forget(self, key: ShuffleKey, digest: str | None = None) -> None:
         """Drop one entry of a shuffle, or all."""
-        for entry in [k for k in self._entries if k[0] == key and digest in {None, k[1]}]:
-            self._bytes -= self._entries.pop(entry).snapshot.rows.nbytes
+        with self._lock:
+            for entry in [k for k in self._entries if k[0] == key and digest in {None, k[1]}]:
+                self._bytes -= self._entries.pop(entry).snapshot.rows.nbytes
 
     def forget_job(self, job: str) -> None:
         """Drop everything of a job."""
-        for key in {k[0] for k in self._entries if k[0].job == job}:
-            self.forget(key)
+        with self._lock:
+            for key in {k[0] for k in self._entries if k[0].job == job}:
+                self.forget(key)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from threading import local
 from typing import Final
 
-from crossdock.errors import Unavailable
+from crossdock.errors import PeerGone
 from crossdock_worker.settings import MIB
 
 CHUNK_BYTES: Final = MIB
@@ -23,12 +23,6 @@ _LINGER_MS: Final = 10
 """How long a thread waits on a dry socket: cheaper than handing it over for a short gap."""
 
 _scratch = local()
-
-
-class PeerGone(Unavailable):
-    """The peer closed the connection, or moved no byte for too long."""
-
-    code = "peer_gone"
 
 
 def scratch() -> memoryview:

@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from crossdock.errors import ConfigError, CrossdockError, Unavailable
+from crossdock_worker.api import writing
 from crossdock_worker.api.context import CLAIMS, WORKER, Handler, fill_error, job_uid
 from crossdock_worker.front import Front, request_began
 from crossdock_worker.routes import ROUTES, Route
@@ -29,20 +30,21 @@ log = structlog.get_logger()
 _KEEPALIVE_SECONDS = 75.0
 _LINGERING_SECONDS = 2.0
 """How long the body of a refused request is read, so that its sender sees the answer."""
-_MAX_BODY_BYTES = 64 * 2**20
 
 
 def make_app(worker: Worker) -> web.Application:
     """Return the aiohttp application of a worker."""
-    app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_outer])
+    app = web.Application(middlewares=[_outer])
     app[WORKER] = worker
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, _guarded(route), expect_handler=_no_continue)
+        # A frame's handler says `100 Continue` itself: one that is refused should not be sent.
+        own = _no_continue if route.handler is writing.put_frame else None
+        app.router.add_route(route.method, route.path, _guarded(route), expect_handler=own)
     return app
 
 
 async def _no_continue(request: web.Request) -> None:
-    """Leave `100 Continue` to the handler: a request that is refused should not send its body."""
+    """Leave `100 Continue` to the handler."""
 
 
 def _guarded(route: Route) -> Handler:

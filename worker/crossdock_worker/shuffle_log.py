@@ -32,6 +32,7 @@ from crossdock.wire.crc import U32
 from crossdock.wire.frame import COLUMN_BYTES, Columns, FrameHeader
 from crossdock.wire.tables import Table
 from crossdock_worker import journal
+from crossdock_worker.attempts import Attempts
 from crossdock_worker.files import RangeFile, disk_error
 from crossdock_worker.journal import Kind
 
@@ -85,7 +86,7 @@ class ShuffleLog:
         self._rows = np.zeros(_FIRST_ROWS, ROW)
         self._count = 0
         self._at: dict[FrameId, int] = {}
-        self._aborted: set[tuple[int, int]] = set()
+        self._attempts = Attempts()
         self._damage: DataCorrupt | None = None
         self.payload = RangeFile(directory / "payload.log")
         self.index = RangeFile(directory / "index.log")
@@ -184,12 +185,9 @@ class ShuffleLog:
                 f"shuffle {self.key.name!r} has {self.partitions} partitions, the frame says "
                 f"{header.partitions}"
             )
-        if (header.map_id, header.attempt) in self._aborted:
-            raise AttemptConflict(
-                f"map {header.map_id} attempt {header.attempt} was aborted by its writer"
-            )
         at = self._at.get((header.map_id, header.attempt, header.seq))
         if at is None:
+            self._attempts.check(header)
             return False
         row = self._rows[at]
         same = (
@@ -263,9 +261,9 @@ class ShuffleLog:
             self._raise_closed()
             rows = self._rows[: self._count]
             mine = rows[(rows["map"] == map_id) & (rows["attempt"] == attempt)]
-            if mine["count"].any():
+            if self._attempts.is_committed((map_id, attempt)):
                 raise AttemptConflict(f"map {map_id} attempt {attempt} is committed already")
-            if (map_id, attempt) not in self._aborted:
+            if not self._attempts.is_aborted((map_id, attempt)):
                 self._append(Kind.ABORT, _ABORT.pack(map_id, attempt))
                 self._forget(map_id, attempt)
             for row in mine:
@@ -289,13 +287,16 @@ class ShuffleLog:
         if self._count == len(self._rows):
             self._rows = np.concatenate((self._rows, np.zeros(self._count, ROW)))
         self._rows[self._count] = row
-        self._at[int(row["map"]), int(row["attempt"]), int(row["seq"])] = self._count
+        map_id, attempt, seq = int(row["map"]), int(row["attempt"]), int(row["seq"])
+        self._at[map_id, attempt, seq] = self._count
         self._count += 1
+        writer = row["writer"].tobytes()
+        self._attempts.remember((map_id, attempt), seq, int(row["count"]), writer)
 
     def _forget(self, map_id: int, attempt: int) -> None:
         rows = self._rows[: self._count]
         kept = rows[(rows["map"] != map_id) | (rows["attempt"] != attempt)]
-        self._aborted.add((map_id, attempt))
+        self._attempts.abort((map_id, attempt))
         if len(kept) == self._count:
             return
         self._rows, self._count = np.concatenate((kept, np.zeros(_FIRST_ROWS, ROW))), len(kept)
@@ -309,6 +310,7 @@ class ShuffleLog:
     def frames(self, attempts: Table | None = None) -> Table:
         """Return the frames held (`tables.FRAME`), of these attempts or all."""
         with self._lock:
+            self._raise_closed()
             self.raise_damage()
             rows = self._rows[: self._count].copy()
         frames = np.empty(len(rows), tables.FRAME)

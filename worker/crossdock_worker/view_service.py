@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import crossdock
-from crossdock.errors import BlocksLost, ProtocolError
+from crossdock.errors import AttemptsMissing, ProtocolError
 from crossdock.views import ShuffleKey
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def view_json(
     with (
         crossdock.connect(
             urls,
-            token=authorization.removeprefix("Bearer ").strip(),
+            token=authorization.partition(" ")[2].strip(),
             ca_file=tls,
             options=crossdock.Options(deadline_seconds=_DEADLINE_SECONDS),
         ) as cluster,
@@ -48,7 +48,7 @@ def view_json(
         shuffle = job.shuffle(key.name, partitions=partitions, generation=key.generation, maps=maps)
         try:
             view = shuffle.view(winners)
-        except BlocksLost as error:
+        except AttemptsMissing as error:
             return {"id": None, "missing": error.to_json()["missing"]}
         return {
             "id": view.id,

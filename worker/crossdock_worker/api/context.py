@@ -3,14 +3,14 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from aiohttp import web
 
 from crossdock.errors import (
     CrossdockError,
-    JobFenced,
+    PeerGone,
     ProtocolError,
     Unauthenticated,
     Unavailable,
@@ -23,6 +23,8 @@ from crossdock_worker.worker import Worker
 
 WORKER: web.AppKey[Worker] = web.AppKey("worker", Worker)
 CLAIMS = "claims"
+MAX_BODY_BYTES: Final = 64 * 2**20
+"""Of a call that is no frame: a million frames of places are 16 MiB."""
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -52,11 +54,7 @@ def target(request: web.Request) -> tuple[Job, str, int]:
     """Return (job, shuffle, generation) of the URL, or raise what is wrong with it."""
     name = check_name("shuffle", request.match_info["shuffle"])
     generation = path_int(request, "generation", U32_MAX)
-    try:
-        return request.app[WORKER].jobs.get(job_uid(request)), name, generation
-    except JobFenced:
-        request.app[WORKER].metrics.frames.labels("refused").inc()
-        raise
+    return request.app[WORKER].jobs.get(job_uid(request)), name, generation
 
 
 def path_int(request: web.Request, name: str, top: int) -> int:
@@ -74,15 +72,37 @@ def _parse_int(name: str, text: str, top: int) -> int:
     return int(text)
 
 
+async def read_body(request: web.Request) -> bytes:
+    """Return the body of a call that is no frame, within the bounds of time and memory."""
+    worker = request.app[WORKER]
+    limits = worker.settings.limits
+    size = request.content_length
+    if size is None and request.can_read_body:
+        raise ProtocolError("a body needs a Content-Length")
+    if size is not None and size > MAX_BODY_BYTES:
+        raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, size)
+    parts = []
+    with worker.admission.body(size or 0):
+        while not request.content.at_eof():
+            try:
+                async with asyncio.timeout(limits.stall_seconds):
+                    parts.append(await request.content.readany())
+            except TimeoutError:
+                raise PeerGone(f"peer sent no byte for {limits.stall_seconds} s") from None
+            except (ConnectionError, web.RequestPayloadError) as error:
+                raise PeerGone(f"connection failed: {error}") from error
+        return b"".join(parts)
+
+
 async def read_json(request: web.Request) -> object:
     try:
-        return json.loads(await request.read())
+        return json.loads(await read_body(request))
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the body is no JSON: {error}") from error
 
 
 async def read_table(request: web.Request, dtype: np.dtype[np.void]) -> Table:
-    return tables.decode(dtype, await request.read(), what=request.path)
+    return tables.decode(dtype, await read_body(request), what=request.path)
 
 
 async def in_pool(worker: Worker, work: Callable[[], T]) -> T:

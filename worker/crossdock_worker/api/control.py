@@ -7,7 +7,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from crossdock.errors import ProtocolError
 from crossdock.records import JobRecord
-from crossdock.wire.names import U32_MAX, check_name
+from crossdock.wire.names import U64_MAX, check_name
 from crossdock.wire.tokens import Claims, Right
 from crossdock_worker.api.context import CLAIMS, WORKER, in_pool, job_uid, query_int, read_json
 from crossdock_worker.jobs import Job
@@ -76,7 +76,7 @@ def _job_answer(worker: Worker, job: Job, *, created: bool) -> web.Response:
 async def fence_job(request: web.Request) -> web.Response:
     """Take and serve nothing of a job any more."""
     worker, uid = request.app[WORKER], job_uid(request)
-    worker.jobs.fence(uid, query_int(request, "epoch", U32_MAX))
+    worker.jobs.fence(uid, query_int(request, "epoch", U64_MAX))
     worker.places.forget_job(uid)
     return web.json_response({"uid": uid, "fenced": True, "worker": worker.identity.id})
 
@@ -84,7 +84,7 @@ async def fence_job(request: web.Request) -> web.Response:
 async def delete_job(request: web.Request) -> web.Response:
     """Fence a job and remove its files here."""
     worker, uid = request.app[WORKER], job_uid(request)
-    epoch = query_int(request, "epoch", U32_MAX)
+    epoch = query_int(request, "epoch", U64_MAX)
     worker.jobs.fence(uid, epoch)
     worker.places.forget_job(uid)
     freed = await in_pool(worker, partial(worker.jobs.delete, uid, epoch))

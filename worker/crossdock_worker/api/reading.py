@@ -7,7 +7,7 @@ import numpy as np
 from aiohttp import web
 
 from crossdock import views
-from crossdock.errors import BlocksLost, ProtocolError
+from crossdock.errors import AttemptsElsewhere, ProtocolError
 from crossdock.wire import names, tables
 from crossdock.wire.blocks import Cursor
 from crossdock.wire.names import U32_MAX
@@ -43,7 +43,8 @@ async def put_places(request: web.Request) -> web.Response:
     job, name, generation = target(request)
     keys = await read_table(request, tables.FRAME_KEY)
     shuffle = job.shuffle(name, generation)
-    places = worker.places.register(shuffle, request.match_info["digest"], keys)
+    digest = request.match_info["digest"]
+    places = await in_pool(worker, partial(worker.places.register, shuffle, digest, keys))
     stats = await in_pool(
         worker, partial(selection.statistics, places.snapshot, shuffle.partitions)
     )
@@ -72,10 +73,9 @@ async def read_attempts(request: web.Request) -> web.StreamResponse:
         held = shuffle.frames(attempts)
         resolution = views.resolve({worker.identity.id: held}, attempts)
         if resolution.missing and request.query.get("partial") != "true":
-            raise BlocksLost(
+            raise AttemptsElsewhere(
                 resolution.missing,
                 message=f"{len(resolution.missing)} attempts are not whole on this worker",
-                hint="ask the others too, with partial=true, or make a view",
             )
         return shuffle.snapshot(tables.frame_keys(resolution.frames))[0]
 

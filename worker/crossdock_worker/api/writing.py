@@ -37,6 +37,14 @@ class RenewingResponse(web.Response):
 
 async def put_frame(request: web.Request) -> web.Response:
     """Take one frame."""
+    try:
+        return await _take_frame(request)
+    except CrossdockError:
+        request.app[WORKER].metrics.frames.labels("refused").inc()
+        raise
+
+
+async def _take_frame(request: web.Request) -> web.Response:
     worker = request.app[WORKER]
     job, name, generation = target(request)
     frame_bytes = request.content_length

@@ -1,0 +1,60 @@
+"""What is here of each attempt, and which further frames can belong to it."""
+
+from dataclasses import dataclass
+
+from crossdock.errors import AttemptConflict
+from crossdock.wire.frame import FrameHeader
+
+
+@dataclass(slots=True)
+class _Attempt:
+    writer: bytes
+    count: int = 0
+    """Frames of the whole attempt, once its last one is here."""
+    top_seq: int = 0
+
+
+class Attempts:
+    """The attempts of one shuffle on one worker. Its owner locks."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], _Attempt] = {}
+        self._aborted: set[tuple[int, int]] = set()
+
+    def check(self, header: FrameHeader) -> None:
+        """Raise `AttemptConflict` for a frame that cannot belong to its attempt."""
+        key = (header.map_id, header.attempt)
+        name = f"map {header.map_id} attempt {header.attempt}"
+        if key in self._aborted:
+            raise AttemptConflict(f"{name} was aborted by its writer")
+        known = self._known.get(key)
+        if known is None:
+            return
+        if known.writer != header.writer:
+            raise AttemptConflict(f"{name} is being written by another writer")
+        if known.count and (header.last or header.seq >= known.count):
+            raise AttemptConflict(f"{name} has {known.count} frames, and this is {header.seq}")
+        if header.last and known.top_seq >= header.count:
+            raise AttemptConflict(
+                f"{name} has a frame {known.top_seq}, and its last one is to be {header.seq}"
+            )
+
+    def remember(self, key: tuple[int, int], seq: int, count: int, writer: bytes) -> None:
+        """Note a frame that is visible now."""
+        known = self._known.setdefault(key, _Attempt(writer))
+        known.count = max(known.count, count)
+        known.top_seq = max(known.top_seq, seq)
+
+    def abort(self, key: tuple[int, int]) -> None:
+        """Take no frame of an attempt any more."""
+        self._aborted.add(key)
+        self._known.pop(key, None)
+
+    def is_aborted(self, key: tuple[int, int]) -> bool:
+        """Whether the attempt was given up."""
+        return key in self._aborted
+
+    def is_committed(self, key: tuple[int, int]) -> bool:
+        """Whether the attempt's last frame is here."""
+        known = self._known.get(key)
+        return known is not None and known.count > 0
