@@ -42,7 +42,7 @@ def classes(base: type[errors.CrossdockError]) -> list[type[errors.CrossdockErro
 
 
 ERRORS = {c.code: c for c in classes(errors.CrossdockError) if c.__module__ == errors.__name__}
-GROUPS = {"access", "gone", "conflict"}
+GROUPS = {"access", "gone", "conflict", "attempts_missing"}
 """Codes that are only raised as one of their members."""
 
 
