@@ -340,6 +340,55 @@ def test_half_a_frame_leaves_nothing(impatient: WorkerProcess, end: str, *, expe
     assert target.push(data).status == 200
 
 
+@pytest.mark.parametrize("sent", [0, 10], ids=["nothing", "a part"])
+def test_other_calls_are_cut_off_too(impatient: WorkerProcess, sent: int) -> None:
+    target = shuffle_of(impatient, "calls")
+    assert target.push(target.frame()).status == 200
+    sockets = impatient.sockets
+    with ExitStack() as stack:
+        for method, path in (
+            ("PUT", "/v1/jobs/calls"),
+            ("POST", f"{target.path}/frames/list"),
+            ("POST", f"{target.path}/blocks"),
+            ("POST", f"{target.path}/views"),
+            ("PUT", f"{target.path}/seal"),
+        ):
+            line = stack.enter_context(target.peer.line())
+            line.send(line.head(method, path, length=1_000_000) + bytes(sent))
+        eventually(lambda: impatient.sockets > sockets)
+        eventually(lambda: impatient.sockets <= sockets, seconds=20, what="callers cut off")
+    assert inflight(impatient) == 0
+
+
+def test_large_bodies_of_other_calls_are_bytes_in_flight(start_worker: StartWorker) -> None:
+    worker = start_worker(max_frame_bytes=MIB, max_inflight_bytes=MIB)
+    target = shuffle_of(worker)
+    assert target.push(target.frame()).status == 200
+    path = f"{target.path}/frames/list"
+    with target.peer.line() as slow:
+        slow.send(slow.head("POST", path, length=12 * 80_000) + bytes(100))
+        eventually(lambda: inflight(worker) == 12 * 80_000)
+        refused = target.peer.ask("POST", path, bytes(12 * 80_000))
+        assert (refused.status, refused.code) == (503, "overloaded")
+        assert target.register().status == 200  # leases are renewed at any load
+        assert len(target.frames([(0, 0)])) == 1
+        slow.send(bytes(12 * 80_000 - 100))
+        assert slow.reply().status == 200
+    assert inflight(worker) == 0
+    refused = target.peer.ask("POST", path, headers={"Content-Length": str(2**40)}, expect=True)
+    assert refused.status == 413
+
+
+def test_any_call_may_expect_100_continue(start_worker: StartWorker) -> None:
+    target = shuffle_of(start_worker())
+    assert target.push(target.frame()).status == 200
+    with target.peer.line() as line:
+        body = b'{"owner": "cluster"}'
+        assert line.ask("PUT", target.job_path, body, expect=True).continued
+        reply = line.ask("POST", f"{target.path}/frames/list", bytes(12), expect=True)
+        assert (reply.status, reply.continued) == (200, True)
+
+
 def test_many_slow_writers_do_not_block_a_quick_one(impatient: WorkerProcess) -> None:
     target = shuffle_of(impatient, "crowd")
     assert target.push(target.frame()).status == 200
