@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -371,7 +371,13 @@ def _workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 TestModel = Machine.TestCase
-TestModel.settings = settings(max_examples=30, stateful_step_count=25, print_blob=True)
+TestModel.settings = settings(
+    max_examples=30,
+    stateful_step_count=25,
+    print_blob=True,
+    # A failure is told at once: making it smaller takes longer than a test may.
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
 
 
 @pytest.mark.soak
