@@ -433,6 +433,21 @@ def test_a_reader_that_reads_nothing_is_cut_off(impatient: WorkerProcess, piece:
         assert total == int(view.bytes.sum()) == len(pieces) * piece * 4
 
 
+def test_a_slow_reader_does_not_hold_up_others(start_worker: StartWorker) -> None:
+    """What goes straight from the log to a socket takes no room in memory."""
+    worker = start_worker(max_read_bytes=16 * MIB, stall_seconds=20)
+    target = shuffle_of(worker)
+    assert target.push(target.frame([(p, bytes(4 * MIB), 1) for p in range(4)])).status == 200
+    path, _ = target.register_places(target.keys(target.frames()))
+    with target.peer.line() as slow, ThreadPoolExecutor(1) as pool:
+        slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.send(slow.head("GET", f"{path}/blocks", length=None))
+        none = b"crossdock_served_bytes_total 0.0"
+        eventually(lambda: none not in worker.request("GET", "/metrics").body)
+        quick = pool.submit(target.peer.ask, "GET", f"{path}/blocks?partitions=1")
+        assert quick.result(5).status == 200
+
+
 def test_requests_are_answered_after_every_storm(impatient: WorkerProcess) -> None:
     assert impatient.request("GET", "/readyz").status == 200
     assert inflight(impatient) == 0

@@ -1,7 +1,9 @@
 """Listings, places, blocks and views."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from functools import partial
+from typing import Final
 
 import numpy as np
 from aiohttp import web
@@ -25,6 +27,8 @@ from crossdock_worker.front import front_of
 from crossdock_worker.serve import Batch, send_batch
 from crossdock_worker.shuffle_log import ShuffleLog, Snapshot
 from crossdock_worker.view_service import view_json
+
+_SMALL_HEAD_BYTES: Final = 64 * 1024
 
 
 async def list_frames(request: web.Request) -> web.Response:
@@ -107,8 +111,11 @@ async def _read(
             raise ProtocolError(f"skip={skip} is more than the batch has")
         return Batch(chosen, snapshot.payload, skip=skip, sendfile=front is not None)
 
-    async with worker.admission.answer(max_bytes):
+    async with AsyncExitStack() as room:
+        await room.enter_async_context(worker.admission.answer(max_bytes))
         batch = await in_pool(worker, prepare)
+        if batch.gathered is None and len(batch.head) <= _SMALL_HEAD_BYTES:
+            await room.aclose()  # it goes from the log to the socket: a slow reader holds nothing
         worker.metrics.served_bytes.inc(batch.payload_bytes)
         worker.metrics.served_pieces.inc(batch.pieces)
         return await send_batch(
