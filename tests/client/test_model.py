@@ -134,8 +134,8 @@ class Machine(RuleBasedStateMachine):
 
     def _push(self, attempt: Attempt, at: int, seq: int) -> None:
         held, key = self.held[at], (*attempt.pair, seq)
-        claimed = held.frames.get(key, attempt)
-        refused = attempt.pair in held.aborted or claimed is not attempt
+        writers = {id(a) for known, a in held.frames.items() if known[:2] == attempt.pair}
+        refused = attempt.pair in held.aborted or not writers <= {id(attempt)}
         if self._raises(AttemptConflict, lambda: self._send(attempt, at, seq)) != refused:
             raise AssertionError(f"push of {key} to worker {at}: refused should be {refused}")
         held.known = True
