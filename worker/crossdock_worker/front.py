@@ -1,22 +1,38 @@
-"""Takes the socket away from aiohttp for the length of one request body.
+"""Stands between the transport and aiohttp, so that a frame's body can go around the event loop.
 
 aiohttp parses requests and writes responses; but bytes that pass through an event loop are copied
-and scheduled several times. For the bulk of a frame the worker therefore stops reading, answers
-`100 Continue` itself, and lets a thread move the body from (a duplicate of) the socket to disk.
-aiohttp's parser would then wait for a body that has already been read, so when the response is
-out, the connection gets a fresh aiohttp protocol, and the old one is told that it was closed.
+and scheduled several times. For the bulk of a frame a thread moves the body from (a duplicate of)
+the socket to disk instead. aiohttp must then not wait for that body. So when the head of a frame
+comes whole, with `Expect: 100-continue` and nothing behind it, `Front` stops reading, and hands
+aiohttp the same head with the body's length under another name; the handler takes the body off
+the socket, and the connection goes on. Anything else passes through untouched, bodies too.
 
-Only the public interfaces of asyncio and aiohttp are used: `Front` is the transport's protocol
-and passes events on; `_Facade` is the transport that aiohttp sees.
+Only the public interfaces of asyncio and aiohttp are used.
 """
 
 import asyncio
+import hmac
+import re
+import secrets
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Final, cast
 
 from aiohttp import web
 
-Protocol = asyncio.Protocol
+_BODY_HEADER: Final = "Crossdock-Body"
+_NONCE: Final = secrets.token_hex(16)
+"""Proves that a head was rewritten here: a client cannot send the header itself."""
+
+_FRAME_LINE: Final = re.compile(rb"PUT /v1/jobs/[^ \r\n]+/frames HTTP/1\.1\r\n")
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*(?=\r\n)", re.IGNORECASE)
+_EXPECT: Final = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
+_CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+
+_REFUSAL: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 70\r\n\r\n"
+    b'{"code": "overloaded", "message": "too many connections", "hint": ""}\n'
+)
 
 
 class ConnectionCount:
@@ -30,23 +46,15 @@ class ConnectionCount:
         self.refused = 0
 
 
-_REFUSAL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
-    b"Content-Type: application/json\r\nContent-Length: 70\r\n\r\n"
-    b'{"code": "overloaded", "message": "too many connections", "hint": ""}\n'
-)
-
-
 class Front(asyncio.Protocol):
-    """One connection: the real transport below, an aiohttp protocol above."""
+    """One connection: the transport below, an aiohttp protocol above."""
 
     def __init__(
         self,
-        make_protocol: Callable[[], Protocol],
+        make_protocol: Callable[[], asyncio.Protocol],
         connections: ConnectionCount,
         *,
         first_seconds: float,
-        idle_seconds: float,
     ) -> None:
         """Prepare a connection.
 
@@ -54,16 +62,14 @@ class Front(asyncio.Protocol):
             make_protocol: makes an aiohttp protocol.
             connections: counts this one.
             first_seconds: how long a new connection may take to ask for something.
-            idle_seconds: how long one may rest after a frame; aiohttp counts the other rests.
         """
         self._make_protocol = make_protocol
         self._connections = connections
         self._first_seconds = first_seconds
-        self._idle_seconds = idle_seconds
         self._silence: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
-        self._inner: Protocol | None = None
-        self._facade: _Facade | None = None
+        self._inner: asyncio.Protocol | None = None
+        self._plain = False
         self._paused = False
         self._flushed = asyncio.Event()
         self._flushed.set()
@@ -78,20 +84,21 @@ class Front(asyncio.Protocol):
             transport.write(_REFUSAL)
             transport.close()
             return
-        self._attach(self._first_seconds)
-
-    def _attach(self, seconds: float) -> None:
-        """Put a fresh aiohttp protocol on top; it sets no bound on its first request's coming."""
-        assert self._transport is not None
+        self._plain = transport.get_extra_info("ssl_object") is None
         loop = asyncio.get_running_loop()
-        self._silence = loop.call_later(seconds, self._transport.abort)
-        self._facade = _Facade(self._transport, self)
+        self._silence = loop.call_later(self._first_seconds, transport.abort)
         self._inner = self._make_protocol()
-        self._inner.connection_made(self._facade)
+        self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._inner is not None:
-            self._inner.data_received(data)
+        if self._inner is None or self._transport is None:
+            return
+        if self._plain and data.endswith(b"\r\n\r\n") and _FRAME_LINE.match(data):
+            head = without_body(data)
+            if head is not None:
+                self._transport.pause_reading()
+                data = head
+        self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received() if self._inner is not None else None
@@ -107,8 +114,6 @@ class Front(asyncio.Protocol):
         self.request_began()
         self._flushed.set()
         inner, self._inner = self._inner, None
-        if self._facade is not None:
-            self._facade.detached = True
         if inner is not None:
             inner.connection_lost(exc)
 
@@ -127,109 +132,52 @@ class Front(asyncio.Protocol):
     async def flush(self) -> None:
         """Wait until all that was written has left for the kernel."""
         transport = self._transport
-        if transport is None:
+        if transport is None or not transport.get_write_buffer_size():
             return
         low_high = transport.get_write_buffer_limits()
         transport.set_write_buffer_limits(high=0)
         try:
-            if transport.get_write_buffer_size():
-                self._flushed.clear()
-                transport.write(b"")  # lets the transport notice the new limit
-                if not self._paused and not transport.get_write_buffer_size():
-                    self._flushed.set()
-                await self._flushed.wait()
+            self._flushed.clear()
+            transport.write(b"")  # lets the transport notice the new limit
+            if not self._paused and not transport.get_write_buffer_size():
+                self._flushed.set()
+            await self._flushed.wait()
         finally:
             if not transport.is_closing():
                 transport.set_write_buffer_limits(low=low_high[0], high=low_high[1])
 
-    def renew(self) -> None:
-        """Give the connection a fresh aiohttp protocol and go on reading."""
-        old, facade, transport = self._inner, self._facade, self._transport
-        if old is None or facade is None or transport is None or transport.is_closing():
-            return
-        facade.detached = True
-        old.connection_lost(None)
-        self._attach(self._idle_seconds)
-        transport.resume_reading()
+
+def without_body(head: bytes) -> bytes | None:
+    """Return a frame's head with its body's length set aside; None if it must stay as it is."""
+    lengths = _LENGTH.findall(head)
+    if len(lengths) != 1 or not int(lengths[0]) or head.count(b"\r\n\r\n") != 1:
+        return None
+    if not _EXPECT.search(head) or _CHUNKED.search(head):
+        return None
+    set_aside = f"\r\n{_BODY_HEADER}: {_NONCE} {int(lengths[0])}".encode()
+    return _LENGTH.sub(set_aside, head)
 
 
-class _Facade(asyncio.Transport):
-    """The transport that aiohttp sees: the real one, until it is detached."""
-
-    def __init__(self, real: asyncio.Transport, front: Front) -> None:
-        super().__init__()
-        self._real = real
-        self.front = front
-        self.detached = False
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._real.get_extra_info(name, default)
-
-    def is_closing(self) -> bool:
-        return self.detached or self._real.is_closing()
-
-    def close(self) -> None:
-        if not self.detached:
-            self._real.close()
-
-    def abort(self) -> None:
-        if not self.detached:
-            self._real.abort()
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        raise NotImplementedError("the front keeps this connection")
-
-    def get_protocol(self) -> asyncio.BaseProtocol:
-        return self.front
-
-    def is_reading(self) -> bool:
-        return self._real.is_reading()
-
-    def pause_reading(self) -> None:
-        if not self.detached:
-            self._real.pause_reading()
-
-    def resume_reading(self) -> None:
-        if not self.detached:
-            self._real.resume_reading()
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        self._real.set_write_buffer_limits(high, low)
-
-    def get_write_buffer_size(self) -> int:
-        return self._real.get_write_buffer_size()
-
-    def get_write_buffer_limits(self) -> tuple[int, int]:
-        return self._real.get_write_buffer_limits()
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not self.detached:
-            self._real.write(data)
-
-    def writelines(self, list_of_data: Any) -> None:
-        if not self.detached:
-            self._real.writelines(list_of_data)
-
-    def write_eof(self) -> None:
-        self._real.write_eof()
-
-    def can_write_eof(self) -> bool:
-        return self._real.can_write_eof()
+def waiting_body(request: web.BaseRequest) -> int | None:
+    """Return the length of a body that waits in the socket, if this request has one."""
+    nonce, _, length = request.headers.get(_BODY_HEADER, "").partition(" ")
+    return int(length) if hmac.compare_digest(nonce.encode(), _NONCE.encode()) else None
 
 
 def request_began(request: web.BaseRequest) -> None:
     """Tell the request's connection that it does not rest any more."""
-    if isinstance(request.transport, _Facade):
-        request.transport.front.request_began()
+    transport = request.transport
+    front = transport.get_protocol() if transport is not None else None
+    if isinstance(front, Front):
+        front.request_began()
 
 
 def front_of(request: web.BaseRequest) -> Front | None:
-    """Return the connection's front when its socket can be taken: plain TCP, still open."""
+    """Return the connection's front when its socket can be written to: plain TCP, still open."""
     transport = request.transport
-    if not isinstance(transport, _Facade) or transport.is_closing():
+    if transport is None or transport.is_closing():
         return None
     if transport.get_extra_info("ssl_object") is not None:
         return None
-    if transport.get_extra_info("socket") is None:
-        return None
-    return transport.front
+    front = transport.get_protocol()
+    return front if isinstance(front, Front) else None

@@ -11,7 +11,6 @@ from crossdock.errors import CrossdockError, FrameError, PeerGone
 from crossdock.wire import crc
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
 from crossdock_worker import pump
-from crossdock_worker.front import Front, front_of
 from crossdock_worker.shuffle_log import Reservation, ShuffleLog
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -104,6 +103,8 @@ class FrameReceiver:
         self._stall_seconds = stall_seconds
         self._problem: CrossdockError | None = None
         self._stored = False
+        self.ended = False
+        """Whether the whole body has been read, so that the connection can go on."""
 
     def _feed(self, data: memoryview) -> None:
         # After a problem the rest is read and dropped: a client that is still sending would
@@ -128,32 +129,31 @@ class FrameReceiver:
             raise self._problem
         return self._stored
 
-    async def receive(self, request: web.Request, frame_bytes: int) -> Front | None:
-        """Read the whole body and finish; return the front to renew if its socket was taken."""
-        front = front_of(request)
-        waits = request.headers.get("Expect", "").lower() == "100-continue"
-        # A body that is here already may have the next request behind it, in aiohttp's hands.
-        if front is not None and waits and not request.content.is_eof():
-            await self._take_socket(request, frame_bytes)
+    async def receive(self, request: web.Request, waiting: int | None) -> None:
+        """Read the whole body and finish.
+
+        Args:
+            request: of which aiohttp has the body, unless
+            waiting: bytes of it wait in the socket.
+        """
+        if waiting is not None:
+            await self._take_from_socket(request, waiting)
         else:
-            front = None
-            if waits and request.transport is not None:
+            if "Expect" in request.headers and request.transport is not None:
                 request.transport.write(CONTINUE)
             await self._stream(request)
-        return front
+        self.ended = True
 
-    async def _take_socket(self, request: web.Request, frame_bytes: int) -> None:
+    async def _take_from_socket(self, request: web.Request, waiting: int) -> None:
         transport = request.transport
-        assert transport is not None
-        transport.pause_reading()
-        early = request.content.read_nowait()
+        if transport is None:
+            raise PeerGone("the connection closed before its frame came")
         transport.write(CONTINUE)
-        self._feed(memoryview(early))
         try:
             with pump.duplicate(transport) as sock:
                 await pump.receive(
                     sock,
-                    frame_bytes - len(early),
+                    waiting,
                     self._feed,
                     self._finish,
                     pool=self._pool,
@@ -162,8 +162,7 @@ class FrameReceiver:
         except PeerGone:
             transport.abort()
             raise
-        finally:
-            request.content.feed_eof()
+        transport.resume_reading()
 
     async def _stream(self, request: web.Request) -> None:
         """Read through aiohttp: TLS, and clients that do not wait for 100 Continue."""

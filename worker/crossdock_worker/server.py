@@ -91,17 +91,24 @@ async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         data = {"code": "http", "message": f"{error.status} {error.reason}", "hint": ""}
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return web.json_response(data, status=error.status, headers=headers)
+        response = web.json_response(data, status=error.status, headers=headers)
+        return _without_body(request, response)
     except Exception:
         log.exception("request failed unexpectedly", path=request.path)
         return _refusal(request, CrossdockError("the worker failed; its log says why"))
 
 
 def _refusal(request: web.Request, error: CrossdockError) -> web.Response:
-    response = fill_error(web.Response(), error)
+    return _without_body(request, fill_error(web.Response(), error))
+
+
+def _without_body(request: web.Request, response: web.Response) -> web.Response:
+    """Close the connection after a refusal when the request's body was not asked for yet.
+
+    Whether it still comes is up to the client: only a closed connection is clear. aiohttp would
+    otherwise wait for that body even after the client has gone.
+    """
     if "Expect" in request.headers:
-        # Whether the body still comes is up to the client: only a closed connection is clear.
-        # aiohttp would otherwise wait for that body even after the client has gone.
         response.force_close()
         request.content.feed_eof()
     return response
@@ -137,7 +144,6 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
                 runner.server,
                 worker.connections,
                 first_seconds=settings.limits.stall_seconds,
-                idle_seconds=_KEEPALIVE_SECONDS,
             ),
             settings.host,
             settings.port,

@@ -1,6 +1,5 @@
 """Frames, attempts, releases and seals."""
 
-import json
 from functools import partial
 
 from aiohttp import web
@@ -19,20 +18,9 @@ from crossdock_worker.api.context import (
     read_table,
     target,
 )
-from crossdock_worker.front import Front
+from crossdock_worker.front import waiting_body
 from crossdock_worker.ingest import FrameReceiver, FrameSink
 from crossdock_worker.shuffle_log import ShuffleLog
-
-
-class RenewingResponse(web.Response):
-    """An answer after which the connection gets a fresh protocol, since its body was taken."""
-
-    front: Front | None = None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        await super().write_eof(data)
-        if self.front is not None and self.keep_alive is not False:
-            self.front.renew()
 
 
 async def put_frame(request: web.Request) -> web.Response:
@@ -47,7 +35,8 @@ async def put_frame(request: web.Request) -> web.Response:
 async def _take_frame(request: web.Request) -> web.Response:
     worker = request.app[WORKER]
     job, name, generation = target(request)
-    frame_bytes = request.content_length
+    waiting = waiting_body(request)
+    frame_bytes = request.content_length if waiting is None else waiting
     if frame_bytes is None:
         raise ProtocolError("a frame needs a Content-Length")
 
@@ -64,32 +53,29 @@ async def _take_frame(request: web.Request) -> web.Response:
             job.check_quota(frame_bytes, worker.settings.limits.job_quota_bytes)
         return log
 
-    front: Front | None = None
     with worker.admission.frame(frame_bytes):
         sink = FrameSink(frame_bytes, place)
         receiver = FrameReceiver(
             sink, pool=worker.pool, stall_seconds=worker.settings.limits.stall_seconds
         )
         try:
-            front = await receiver.receive(request, frame_bytes)
+            await receiver.receive(request, waiting)
             stored = receiver.result()
-            answer = {
-                "worker": worker.identity.id,
-                "incarnation": worker.identity.incarnation,
-                "duplicate": not stored,
-            }
-            response = RenewingResponse(text=json.dumps(answer), content_type="application/json")
-            worker.metrics.frames.labels("stored" if stored else "duplicate").inc()
-            worker.metrics.ingested_bytes.inc(frame_bytes if stored else 0)
         except CrossdockError as error:
-            if front is None:
+            if not receiver.ended:
                 raise
-            response = fill_error(RenewingResponse(), error)
             worker.metrics.frames.labels("refused").inc()
+            return fill_error(web.Response(), error)
         finally:
             sink.close()
-    response.front = front
-    return response
+    worker.metrics.frames.labels("stored" if stored else "duplicate").inc()
+    worker.metrics.ingested_bytes.inc(frame_bytes if stored else 0)
+    answer = {
+        "worker": worker.identity.id,
+        "incarnation": worker.identity.incarnation,
+        "duplicate": not stored,
+    }
+    return web.json_response(answer)
 
 
 async def abort_attempt(request: web.Request) -> web.Response:
