@@ -87,13 +87,16 @@ async def send(
 ) -> None:
     """Call `step` in a thread until it returns True; it raises BlockingIOError when not ready."""
 
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+
     def work() -> bool:
         while True:
             try:
                 if step(sock):
                     return True
             except BlockingIOError:
-                if not _ready(sock, select.POLLOUT):
+                if not poll.poll(_LINGER_MS):
                     return False
 
     await _alternate(work, sock, pool, stall_seconds, reading=False)

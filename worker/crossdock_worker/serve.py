@@ -57,17 +57,21 @@ class _Runs:
         self._left = 0
 
     def __call__(self, sock: socket.socket) -> bool:
-        while True:
-            if not self._left:
-                run = next(self._runs, None)
-                if run is None:
+        sendfile, out, log = os.sendfile, sock.fileno(), self._fd
+        offset, left = self._offset, self._left
+        try:
+            while True:
+                while left:
+                    sent = sendfile(out, log, offset, left)
+                    if not sent:
+                        raise OSError(5, "the log is shorter than its index says")
+                    offset += sent
+                    left -= sent
+                offset, left = next(self._runs, (0, 0))
+                if not left:
                     return True
-                self._offset, self._left = run
-            sent = os.sendfile(sock.fileno(), self._fd, self._offset, self._left)
-            if not sent:
-                raise OSError(5, "the log is shorter than its index says")
-            self._offset += sent
-            self._left -= sent
+        finally:
+            self._offset, self._left = offset, left
 
 
 class _Buffer:
