@@ -91,10 +91,25 @@ def ingest(bench: Bench, key: str, piece_bytes: int) -> Figure:
         return alternate(key, ours, theirs, runs=bench.runs, unit="MiB/s")
 
 
-def read(bench: Bench, key: str, *, maps: int, partitions: int, piece_bytes: int) -> Figure:
-    """Read all partitions, verified, against bare sendfile of the same number of bytes."""
+def read(
+    bench: Bench,
+    key: str,
+    *,
+    maps: int,
+    partitions: int,
+    piece_bytes: int,
+    pieces: int,
+    at_once: int,
+) -> Figure:
+    """Read all partitions, verified, against bare sendfile of the same number of bytes.
+
+    Every map has one frame with `pieces` pieces of each partition; `at_once` partitions are
+    asked for in one read.
+    """
     prebuilt = PrebuiltFrame(
-        payload_bytes=partitions * piece_bytes, piece_bytes=piece_bytes, partitions=partitions
+        payload_bytes=partitions * pieces * piece_bytes,
+        piece_bytes=piece_bytes,
+        partitions=partitions,
     )
     directory = bench.fresh()
     with (
@@ -110,7 +125,8 @@ def read(bench: Bench, key: str, *, maps: int, partitions: int, piece_bytes: int
         total = int(view.bytes.sum())
 
         def read_view(wanted: range) -> int:
-            return sum(batch.nbytes for batch in view.read_batches(wanted))
+            reads = [wanted[i : i + at_once] for i in range(0, len(wanted), at_once)]
+            return sum(batch.nbytes for r in reads for batch in view.read_batches(r))
 
         def ours() -> float:
             return in_threads([partial(read_view, part) for part in halves(partitions)])
@@ -243,10 +259,31 @@ def main() -> None:
             "ingest_ratio": lambda: ingest(bench, "ingest_ratio", 64 * 1024),
             "ingest_small_ratio": lambda: ingest(bench, "ingest_small_ratio", 1024),
             "serve_ratio": lambda: read(
-                bench, "serve_ratio", maps=100, partitions=128, piece_bytes=64 * 1024
+                bench,
+                "serve_ratio",
+                maps=100,
+                partitions=16,
+                piece_bytes=64 * 1024,
+                pieces=8,
+                at_once=1,
+            ),
+            "serve_range_ratio": lambda: read(
+                bench,
+                "serve_range_ratio",
+                maps=100,
+                partitions=128,
+                piece_bytes=64 * 1024,
+                pieces=1,
+                at_once=64,
             ),
             "gather_small_ratio": lambda: read(
-                bench, "gather_small_ratio", maps=1000, partitions=512, piece_bytes=1024
+                bench,
+                "gather_small_ratio",
+                maps=1000,
+                partitions=512,
+                piece_bytes=1024,
+                pieces=1,
+                at_once=256,
             ),
             "skew_ratio": lambda: skew(bench),
         }
