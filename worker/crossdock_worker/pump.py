@@ -86,7 +86,6 @@ async def send(
     stall_seconds: float,
 ) -> None:
     """Call `step` in a thread until it returns True; it raises BlockingIOError when not ready."""
-
     poll = select.poll()
     poll.register(sock, select.POLLOUT)
 
