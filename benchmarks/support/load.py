@@ -57,6 +57,7 @@ def push_to_worker(
 ) -> Callable[[], int]:
     """Return what pushes one frame per map over one connection."""
     where = urlsplit(url)
+    starts = [prebuilt.numbered(map_id) for map_id in maps]
 
     def push() -> int:
         head = (
@@ -65,11 +66,11 @@ def push_to_worker(
         ).encode()
         with socket.create_connection((where.hostname, where.port)) as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for map_id in maps:
+            for start in starts:
                 sock.sendall(head)
                 if not sock.recv(4096).startswith(b"HTTP/1.1 100"):
                     raise RuntimeError("refused")
-                sock.sendall(prebuilt.numbered(map_id))
+                sock.sendall(start)
                 sock.sendall(prebuilt.payload)
                 answer = sock.recv(4096)
                 if not answer.startswith(b"HTTP/1.1 200"):
@@ -81,13 +82,14 @@ def push_to_worker(
 
 def push_to_bare(port: int, prebuilt: PrebuiltFrame, maps: range) -> Callable[[], int]:
     """Return what pushes the same bytes to the bare server."""
+    starts = [prebuilt.numbered(map_id) for map_id in maps]
 
     def push() -> int:
         with socket.create_connection(("127.0.0.1", port)) as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for map_id in maps:
+            for start in starts:
                 sock.sendall(b"P" + struct.pack("<Q", prebuilt.size))
-                sock.sendall(prebuilt.numbered(map_id))
+                sock.sendall(start)
                 sock.sendall(prebuilt.payload)
                 sock.recv(1)
         return len(maps) * prebuilt.size
