@@ -3,7 +3,6 @@
 import errno
 import mmap
 import os
-import threading
 from pathlib import Path
 from typing import Final
 
@@ -30,13 +29,12 @@ class RangeFile:
     no space for long.
     """
 
-    __slots__ = ("_free", "_map", "_view", "_writing", "end", "fd", "path")
+    __slots__ = ("_free", "_map", "_view", "end", "fd", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.end = 0
-        self._writing = threading.Lock()
         self._free: list[tuple[int, int]] = []
         self._map: mmap.mmap | None = None
         self._view: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
@@ -80,9 +78,7 @@ class RangeFile:
         view = memoryview(data)
         while view:
             try:
-                # The kernel lets one thread write to a file at a time, and the others spin.
-                with self._writing:
-                    n = os.pwrite(self.fd, view, offset)
+                n = os.pwrite(self.fd, view, offset)
             except OSError as error:
                 raise disk_error(error, str(self.path)) from error
             view, offset = view[n:], offset + n
