@@ -1,12 +1,13 @@
 """A job: registered and kept alive by its owner, attached to by its tasks."""
 
 import json
+import logging
 import threading
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from crossdock.errors import CrossdockError, JobUnknown, Unavailable
+from crossdock.errors import CrossdockError, JobFenced, JobUnknown, StaleEpoch, Unavailable
 from crossdock.records import JobRecord
 from crossdock.retry import patiently
 from crossdock.shuffle import Shuffle
@@ -15,6 +16,8 @@ from crossdock.wire import names
 
 if TYPE_CHECKING:
     from crossdock.cluster import Cluster
+
+log = logging.getLogger("crossdock")
 
 
 class Job:
@@ -138,10 +141,11 @@ class Job:
         while not self._closed.wait(interval):
             try:
                 self._register()
-            except Unavailable:
-                continue  # the next round tries again; the lease has room for two
-            except CrossdockError:
-                return  # taken over, or ended: the next call of the caller says so
+            except (JobFenced, StaleEpoch):
+                return  # ended, or taken over: the next call of the caller says so
+            except CrossdockError as error:
+                # It may pass: the next round tries again, and the lease has room for two.
+                log.warning("job %s: its lease was not renewed: %s", self.uid, error)
 
     def close(self) -> None:
         """Stop renewing the lease. The job lives on for its lease and grace. Idempotent."""

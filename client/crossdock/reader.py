@@ -23,7 +23,7 @@ from crossdock.errors import (
     Missing,
     Unavailable,
 )
-from crossdock.retry import patiently
+from crossdock.retry import Patience, patiently
 from crossdock.wire import blocks, crc
 from crossdock.wire.blocks import BatchHeader, Cursor, PieceColumns
 
@@ -175,6 +175,7 @@ class Reader:
         first, last = partitions
         self._expected = int(view.bytes[first:last].sum())
         self._yielded = 0
+        self._patience: Patience | None = None
 
     def __iter__(self) -> Iterator[BlockBatch]:
         """Yield whole blocks until the range is read; then check that it was all."""
@@ -246,7 +247,9 @@ class Reader:
         except CorruptBlock as error:
             problem = error
         else:
+            self._patience = None
             return
+        self._be_patient(problem)
         tries = stream.failed()
         if isinstance(problem, Unavailable) and tries < _QUICK_TRIES:
             return
@@ -261,6 +264,13 @@ class Reader:
             why = f"every copy is damaged: {problem.message}"
             raise BlocksLost([Missing(problem.map_id, problem.attempt, why)]) from problem
         self._replace(stream, shares)
+
+    def _be_patient(self, problem: CrossdockError) -> None:
+        """Wait a little after a failure; raise it when nothing has come until the deadline."""
+        if self._patience is None:
+            deadline = self.view.shuffle.job.cluster.options.deadline_seconds
+            self._patience = Patience(deadline)
+        self._patience.wait_after(problem)
 
     def _replace(self, stream: _Stream, shares: Sequence["Share"]) -> None:
         """Put streams over other places where `stream` was; what it has at hand is kept."""

@@ -70,6 +70,7 @@ class Writer:
         self._held: _Cut | None = None
         self._acked: dict[str, str] = {}
         self._open = True
+        self._last_pushed = False
 
     def write(self, partition: int, data: BytesLike, *, rows: int = 0) -> None:
         """Append a piece to a block.
@@ -260,6 +261,7 @@ class Writer:
         none = np.empty(0, np.int64)
         last = self._held or _Cut(self._home(), Run(none, none, none, b""))
         self._held = None
+        self._last_pushed = True
         self._push(last, count=self._seq + 1)
         self._collect(until_below=0)
         while self._pending:  # frames without payload
@@ -275,6 +277,9 @@ class Writer:
         """Give the attempt up; its frames are dropped where workers can be reached. Idempotent."""
         if not self._open:
             return
+        if self._last_pushed:  # it may be committed already, and somebody may read it
+            self._give_up()
+            return
         self._open = False
         self._buffers = []
         self._held = None
@@ -285,6 +290,7 @@ class Writer:
         if not self._seq:
             return
         target = f"{self._shuffle.path}/attempts/{self.map_id}/{self.attempt}"
+        target += f"?writer={self._writer_id.hex()}"
         cluster = self._shuffle.job.cluster
 
         def call(url: str) -> None:
@@ -308,7 +314,9 @@ class Writer:
         trace: TracebackType | None,
     ) -> None:
         """Commit; abort on an exception, or when committing fails for good."""
-        if kind is not None:
+        if kind is not None and self._last_pushed:
+            self._give_up()
+        elif kind is not None:
             self.abort()
         elif self._open:
             try:

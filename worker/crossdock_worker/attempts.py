@@ -50,6 +50,13 @@ class Attempts:
         self._aborted.add(key)
         self._known.pop(key, None)
 
+    def is_of(self, key: tuple[int, int], writer: bytes) -> bool:
+        """Whether an attempt is here and of this writer; raises for another's."""
+        known = self._known.get(key)
+        if known is not None and known.writer != writer:
+            raise AttemptConflict(f"map {key[0]} attempt {key[1]} is another writer's")
+        return known is not None
+
     def is_aborted(self, key: tuple[int, int]) -> bool:
         """Whether the attempt was given up."""
         return key in self._aborted

@@ -296,12 +296,12 @@ class Jobs:
 
     def __iter__(self) -> Iterator[Job]:
         """Iterate over live jobs."""
-        return iter([job for job in self._jobs.values() if job.uid not in self._fenced])
+        return iter([job for job in list(self._jobs.values()) if job.uid not in self._fenced])
 
     @property
     def disk_bytes(self) -> int:
         """Bytes of all jobs on this disk."""
-        return sum(job.disk_bytes for job in self._jobs.values())
+        return sum(job.disk_bytes for job in list(self._jobs.values()))
 
     def close(self) -> None:
         """Close all files."""

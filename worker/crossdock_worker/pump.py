@@ -11,7 +11,7 @@ import select
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import local
 from typing import Final
 
@@ -124,7 +124,8 @@ async def _alternate(
             finished = await asyncio.shield(job)
         except asyncio.CancelledError:
             # The thread still uses the socket and the buffers: end it before they go.
-            sock.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
             await asyncio.wait([job])
             raise
         except OSError as error:

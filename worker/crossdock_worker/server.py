@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import ssl
@@ -27,6 +28,10 @@ from crossdock_worker.worker import Worker
 
 log = structlog.get_logger()
 
+_EXCEPTIONS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+"""Without local variables: they may hold a token."""
 _KEEPALIVE_SECONDS = 75.0
 _LINGERING_SECONDS = 2.0
 """How long the body of a refused request is read, so that its sender sees the answer."""
@@ -213,7 +218,7 @@ def configure_logging(*, level: str) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
+            _EXCEPTIONS,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -230,5 +235,9 @@ def _is_no_bad_request(record: logging.LogRecord) -> bool:
 
 def run(settings: Settings) -> None:
     """Run one worker in this process until SIGTERM or SIGINT."""
+    # Three descriptors a shuffle and two a connection: take what the system allows.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_until_signalled(settings))

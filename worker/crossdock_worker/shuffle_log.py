@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from crossdock.errors import (
     AttemptConflict,
+    CrossdockError,
     DataCorrupt,
     Overloaded,
     ShuffleMismatch,
@@ -100,8 +101,12 @@ class ShuffleLog:
         """Make a new, empty log."""
         directory.mkdir(parents=True, exist_ok=True)
         log = cls(directory, key, partitions)
-        with log._lock:
-            log._append(Kind.SHUFFLE, _PARTITIONS.pack(partitions))
+        try:
+            with log._lock:
+                log._append(Kind.SHUFFLE, _PARTITIONS.pack(partitions))
+        except CrossdockError:
+            log.close()
+            raise
         return log
 
     @classmethod
@@ -255,10 +260,16 @@ class ShuffleLog:
             self._remember(row)
         return True
 
-    def abort(self, map_id: int, attempt: int) -> int:
-        """Give up an attempt that was never committed; return how many of its frames went."""
+    def abort(self, map_id: int, attempt: int, writer: bytes | None) -> int:
+        """Give up an attempt that was never committed; return how many of its frames went.
+
+        With `writer`, only that writer's: another's attempt of the same number is a conflict, and
+        one without frames here stays as it is, since its frames may be another's elsewhere.
+        """
         with self._lock:
             self._raise_closed()
+            if writer is not None and not self._attempts.is_of((map_id, attempt), writer):
+                return 0
             rows = self._rows[: self._count]
             mine = rows[(rows["map"] == map_id) & (rows["attempt"] == attempt)]
             if self._attempts.is_committed((map_id, attempt)):

@@ -85,7 +85,11 @@ async def abort_attempt(request: web.Request) -> web.Response:
     shuffle = job.shuffle(name, generation)
     map_id = path_int(request, "map", U32_MAX)
     attempt = path_int(request, "attempt", names.U64_MAX)
-    dropped = await in_pool(worker, partial(shuffle.abort, map_id, attempt))
+    try:
+        writer = bytes.fromhex(request.query["writer"]) if "writer" in request.query else None
+    except ValueError:
+        raise ProtocolError("writer is not 32 hexadecimal digits") from None
+    dropped = await in_pool(worker, partial(shuffle.abort, map_id, attempt, writer))
     worker.places.forget(shuffle.key)  # the space may soon hold other frames
     return web.json_response({"frames": dropped, "worker": worker.identity.id})
 
