@@ -239,7 +239,9 @@ class Shuffle:
     def _seal(self, method: str, url: str, body: bytes) -> Table:
         """Read or store a seal; of length 0 when there is none."""
         pool = self.job.cluster.pool
-        with pool.call(method, url, f"{self.path}/seal", body=body) as response:
+        with pool.call(
+            method, url, f"{self.path}/seal?epoch={self.job.epoch}", body=body
+        ) as response:
             return tables.decode(tables.ATTEMPT, response.read(), what="seal")
 
     def release(self) -> None:
@@ -251,7 +253,9 @@ class Shuffle:
         cluster = self.job.cluster
 
         def drop(url: str) -> None:
-            with cluster.pool.call("DELETE", url, self.path) as response:
+            with cluster.pool.call(
+                "DELETE", url, f"{self.path}?epoch={self.job.epoch}"
+            ) as response:
                 response.read()
 
         def call(url: str) -> None:

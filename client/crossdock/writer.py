@@ -290,7 +290,7 @@ class Writer:
         if not self._seq:
             return
         target = f"{self._shuffle.path}/attempts/{self.map_id}/{self.attempt}"
-        target += f"?writer={self._writer_id.hex()}"
+        target += f"?writer={self._writer_id.hex()}&epoch={self._shuffle.job.epoch}"
         cluster = self._shuffle.job.cluster
 
         def call(url: str) -> None:

@@ -57,6 +57,13 @@ def target(request: web.Request) -> tuple[Job, str, int]:
     return request.app[WORKER].jobs.get(job_uid(request)), name, generation
 
 
+def commanded(request: web.Request) -> tuple[Job, str, int]:
+    """Return what `target` does, once the caller's epoch is not older than the job's."""
+    job, name, generation = target(request)
+    job.check_epoch(query_int(request, "epoch", names.U64_MAX))
+    return job, name, generation
+
+
 def path_int(request: web.Request, name: str, top: int) -> int:
     return _parse_int(name, request.match_info[name], top)
 

@@ -12,6 +12,7 @@ from crossdock.wire.names import U32_MAX
 from crossdock_worker.api.context import (
     WORKER,
     binary,
+    commanded,
     fill_error,
     in_pool,
     path_int,
@@ -81,7 +82,7 @@ async def _take_frame(request: web.Request) -> web.Response:
 async def abort_attempt(request: web.Request) -> web.Response:
     """Give up an attempt that was not committed; frees its space."""
     worker = request.app[WORKER]
-    job, name, generation = target(request)
+    job, name, generation = commanded(request)
     shuffle = job.shuffle(name, generation)
     map_id = path_int(request, "map", U32_MAX)
     attempt = path_int(request, "attempt", names.U64_MAX)
@@ -97,7 +98,7 @@ async def abort_attempt(request: web.Request) -> web.Response:
 async def release_shuffle(request: web.Request) -> web.Response:
     """Drop a shuffle up to and with a generation."""
     worker = request.app[WORKER]
-    job, name, generation = target(request)
+    job, name, generation = commanded(request)
     for known, number in list(job.shuffles):
         if known == name and number <= generation:
             worker.places.forget(views.ShuffleKey(job.uid, name, number))
@@ -107,7 +108,7 @@ async def release_shuffle(request: web.Request) -> web.Response:
 
 async def put_seal(request: web.Request) -> web.Response:
     """Store the choice of winners unless there is one; answers the one that holds."""
-    job, name, generation = target(request)
+    job, name, generation = commanded(request)
     winners = await read_table(request, tables.ATTEMPT)
     if (winners["map"][1:] <= winners["map"][:-1]).any():
         raise ProtocolError("a seal names one attempt per map, sorted by map")
