@@ -185,6 +185,19 @@ class Cluster:
         by_url = self._each([w.url for w in members.reachable.values()], call)
         return {w.id: by_url[w.url] for w in members.reachable.values()}
 
+    def on_all(self, call: Callable[[str], None]) -> None:
+        """Call every worker there is by its URL, at once.
+
+        Raises:
+            Unavailable: some worker does not answer; call again.
+        """
+        members = self.members(fresh=True)
+        for outcome in self.each_worker(members, call).values():
+            if outcome is not None:
+                raise outcome
+        if members.unreachable:
+            raise Unavailable(f"these do not answer: {', '.join(sorted(members.unreachable))}")
+
     def url(self, worker: str) -> str:
         """Return a worker's URL, or raise `Unavailable` while it is not reachable."""
         for fresh in (False, True):

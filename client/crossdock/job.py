@@ -89,10 +89,7 @@ class Job:
             with self.cluster.pool.call("DELETE", url, target) as response:
                 response.read()
 
-        members = self.cluster.members(fresh=True)
-        _raise_first(self.cluster.each_worker(members, call))
-        if members.unreachable:
-            raise Unavailable(f"these do not answer: {', '.join(sorted(members.unreachable))}")
+        self.cluster.on_all(call)
 
     def _fetch(self) -> JobRecord:
         members = self.cluster.members()
@@ -163,9 +160,3 @@ class Job:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _raise_first(outcome: dict[str, CrossdockError | None]) -> None:
-    for error in outcome.values():
-        if error is not None:
-            raise error

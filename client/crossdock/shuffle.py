@@ -265,15 +265,7 @@ class Shuffle:
                 self.job.introduce(url)
                 drop(url)
 
-        def once() -> None:
-            members = cluster.members(fresh=True)
-            for outcome in cluster.each_worker(members, call).values():
-                if outcome is not None:
-                    raise outcome
-            if members.unreachable:
-                raise Unavailable(f"these do not answer: {', '.join(sorted(members.unreachable))}")
-
-        patiently(once, deadline_seconds=cluster.options.deadline_seconds)
+        patiently(partial(cluster.on_all, call), deadline_seconds=cluster.options.deadline_seconds)
 
 
 def _explained(missing: Sequence[Missing], damage: Sequence[DataCorrupt]) -> list[Missing]:

@@ -7,14 +7,20 @@ import pytest
 import crossdock
 
 
-def test_a_second_writers_abort_leaves_the_committed_attempt(
-    two_worker_cluster: crossdock.Cluster, job_uid: str
-) -> None:
+@pytest.fixture
+def shuffle(two_worker_cluster: crossdock.Cluster, job_uid: str) -> crossdock.Shuffle:
+    """A shuffle whose map 0 attempt 0 is committed over two workers."""
     job = two_worker_cluster.job(job_uid, owner="runner")
     shuffle = job.shuffle("rivals", partitions=16, maps=1)
     with shuffle.writer(map_id=0, attempt=0) as writer:
         for partition in range(16):
             writer.write(partition, b"x" * 1000)
+    return shuffle
+
+
+def test_a_second_writers_abort_leaves_the_committed_attempt(
+    shuffle: crossdock.Shuffle,
+) -> None:
     view = shuffle.view()
     with (  # noqa: PT012 -- the block is what fails
         pytest.raises((crossdock.AttemptConflict, RuntimeError)),
@@ -31,13 +37,8 @@ def test_a_second_writers_abort_leaves_the_committed_attempt(
 
 
 def test_a_rival_that_aborts_before_its_commit_costs_nothing(
-    two_worker_cluster: crossdock.Cluster, job_uid: str
+    shuffle: crossdock.Shuffle,
 ) -> None:
-    job = two_worker_cluster.job(job_uid, owner="runner")
-    shuffle = job.shuffle("rivals", partitions=16, maps=1)
-    with shuffle.writer(map_id=0, attempt=0) as writer:
-        for partition in range(16):
-            writer.write(partition, b"x" * 1000)
     rival = shuffle.writer(map_id=0, attempt=0)
     with contextlib.suppress(crossdock.AttemptConflict):
         for partition in range(16):
