@@ -9,7 +9,7 @@ import asyncio
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from threading import local
@@ -84,8 +84,12 @@ async def send(
     *,
     pool: Executor,
     stall_seconds: float,
+    on_wait: Callable[[], Awaitable[None]],
 ) -> None:
-    """Call `step` in a thread until it returns True; it raises BlockingIOError when not ready."""
+    """Call `step` in a thread until it returns True; it raises BlockingIOError when not ready.
+
+    `on_wait` is called each time the event loop begins to wait for the socket.
+    """
     poll = select.poll()
     poll.register(sock, select.POLLOUT)
 
@@ -98,7 +102,7 @@ async def send(
                 if not poll.poll(_LINGER_MS):
                     return False
 
-    await _alternate(work, sock, pool, stall_seconds, reading=False)
+    await _alternate(work, sock, pool, stall_seconds, reading=False, on_wait=on_wait)
 
 
 def _ready(sock: socket.socket, event: int) -> bool:
@@ -114,6 +118,7 @@ async def _alternate(
     stall_seconds: float,
     *,
     reading: bool,
+    on_wait: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     loop = asyncio.get_running_loop()
     watch = loop.add_reader if reading else loop.add_writer
@@ -132,6 +137,8 @@ async def _alternate(
             raise PeerGone(f"connection failed: {error}") from error
         if finished:
             return
+        if on_wait is not None:
+            await on_wait()
         ready = loop.create_future()
         watch(sock.fileno(), _set, ready)
         try:

@@ -1,142 +1,248 @@
-"""Sending one batch: sendfile for long runs of the log, a native gather for short ones."""
+"""Sending answers of any size: planned and sent by one thread, straight to the socket.
+
+A batch of blocks is a head in memory and runs of the log that go by sendfile, or, where the runs
+are short, one native gather of them. An answer passes neither aiohttp nor the event loop, unless
+the connection is encrypted: on a busy machine each hop between threads costs as much as a
+megabyte.
+"""
 
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from crossdock.errors import CrossdockError
 from crossdock.wire import blocks
+from crossdock.wire.crc import I64, BytesLike
 from crossdock_worker import pump
 from crossdock_worker.front import Front
 from crossdock_worker.gather import gather
 from crossdock_worker.selection import Selection
-from crossdock_worker.shuffle_log import ShuffleLog
 
 SENDFILE_RUN_BYTES: Final = 64 * 1024
 """Mean run from which a system call per run costs less than copying the runs together."""
 
 _WRITE_BYTES: Final = 256 * 1024
+_CONTENT_TYPE: Final = "application/octet-stream"
 
 
-class Batch:
-    """A batch that is ready to be sent: its head, and either runs of the log or gathered bytes."""
+class FileRuns:
+    """Runs of a file that are sent as they lie there; keeps its place over calls."""
 
-    def __init__(
-        self, selection: Selection, log: npt.NDArray[np.uint8], *, skip: int, sendfile: bool
-    ) -> None:
-        """Args: `skip` bytes are left out; `sendfile` False copies always (TLS has none)."""
-        self.head = blocks.encode_head(selection.columns, end=selection.end, skip=skip)
-        self.offsets, self.lengths = selection.runs(skip)
-        self.payload_bytes = int(self.lengths.sum())
-        self.pieces = len(selection.columns.length)
-        long = self.payload_bytes >= SENDFILE_RUN_BYTES * max(1, len(self.lengths))
-        self.gathered: memoryview | None = None
-        if self.payload_bytes and not (sendfile and long):
-            self.gathered = gather(log, self.offsets, self.lengths)
-
-    @property
-    def total_bytes(self) -> int:
-        return len(self.head) + self.payload_bytes
-
-
-class _Runs:
-    """Sends runs of a file; keeps its place over calls."""
-
-    def __init__(self, fd: int, batch: Batch) -> None:
+    def __init__(self, fd: int, offsets: I64, lengths: I64) -> None:
+        """Args: `fd` is now this object's to close."""
+        self.total_bytes = int(lengths.sum())
         self._fd = fd
-        self._runs = iter(zip(batch.offsets.tolist(), batch.lengths.tolist(), strict=True))
+        self._runs = iter(zip(offsets.tolist(), lengths.tolist(), strict=True))
         self._offset = 0
         self._left = 0
 
-    def __call__(self, sock: socket.socket) -> bool:
-        sendfile, out, log = os.sendfile, sock.fileno(), self._fd
+    def send(self, sock: socket.socket) -> None:
+        """Send all that is left; raises BlockingIOError when the socket is full."""
+        sendfile, out, file = os.sendfile, sock.fileno(), self._fd
         offset, left = self._offset, self._left
         try:
             while True:
                 while left:
-                    sent = sendfile(out, log, offset, left)
+                    sent = sendfile(out, file, offset, left)
                     if not sent:
                         raise OSError(5, "the log is shorter than its index says")
                     offset += sent
                     left -= sent
                 offset, left = next(self._runs, (0, 0))
                 if not left:
-                    return True
+                    return
         finally:
             self._offset, self._left = offset, left
 
+    def close(self) -> None:
+        os.close(self._fd)
 
-class _Buffer:
-    """Sends a buffer; keeps its place over calls."""
 
-    def __init__(self, data: memoryview) -> None:
-        self._data = data
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is sent: bytes in memory, then runs of a file."""
 
-    def __call__(self, sock: socket.socket) -> bool:
-        while self._data:
-            self._data = self._data[sock.send(self._data) :]
+    memory: list[BytesLike]
+    runs: FileRuns | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(map(len, self.memory))
+
+    @property
+    def total_bytes(self) -> int:
+        return self.memory_bytes + (self.runs.total_bytes if self.runs is not None else 0)
+
+
+def batch(
+    selection: Selection,
+    log: npt.NDArray[np.uint8],
+    *,
+    skip: int,
+    payload_fd: Callable[[], int] | None,
+) -> Answer:
+    """Return the answer to a read: the head of a batch, and its payload from byte `skip` on.
+
+    Args:
+        selection: the pieces.
+        log: the mapped file they lie in.
+        skip: bytes of the payload to leave out.
+        payload_fd: makes a descriptor of the file to send from; None: copy always.
+    """
+    head = blocks.encode_head(selection.columns, end=selection.end, skip=skip)
+    offsets, lengths = selection.runs(skip)
+    payload_bytes = int(lengths.sum())
+    if not payload_bytes:
+        return Answer([head])
+    if payload_fd is not None and payload_bytes >= SENDFILE_RUN_BYTES * len(lengths):
+        return Answer([head], FileRuns(payload_fd(), offsets, lengths))
+    return Answer([head, gather(log, offsets, lengths)])
+
+
+class SentResponse(web.StreamResponse):
+    """Tells aiohttp of an answer that is on its way already, head and all."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        super().__init__()
+        self._keep = request.keep_alive
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._keep
+
+    @property
+    def prepared(self) -> bool:
         return True
 
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002
+        return None
 
-async def send_batch(
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Do nothing: the last byte is out."""
+
+
+class _Outgoing:
+    """One answer, planned when its first byte is to go."""
+
+    def __init__(self, plan: Callable[[], Answer], *, keep_alive: bool) -> None:
+        self._plan = plan
+        self._keep_alive = keep_alive
+        self._memory: deque[memoryview] = deque()
+        self.answer: Answer | None = None
+        self.begun = False
+        """Whether bytes may have left, so that no other answer can take this one's place."""
+
+    def __call__(self, sock: socket.socket) -> bool:
+        """Send what is left; raises BlockingIOError when the socket is full."""
+        if self.answer is None:
+            self.answer = self._plan()
+            head = _http_head(self.answer, keep_alive=self._keep_alive)
+            self._memory.extend(memoryview(part).cast("B") for part in (head, *self.answer.memory))
+            self.begun = True
+        more = socket.MSG_MORE if self.answer.runs is not None else 0
+        while self._memory:
+            self._sent(sock.sendmsg(self._memory, (), more))
+        if self.answer.runs is not None:
+            self.answer.runs.send(sock)
+        return True
+
+    def _sent(self, count: int) -> None:
+        while self._memory and count >= len(self._memory[0]):
+            count -= len(self._memory.popleft())
+        if count:
+            self._memory[0] = self._memory[0][count:]
+
+    def close(self) -> None:
+        if self.answer is not None and self.answer.runs is not None:
+            self.answer.runs.close()
+
+
+def _http_head(answer: Answer, *, keep_alive: bool) -> bytes:
+    headers = {
+        "Content-Type": _CONTENT_TYPE,
+        "Content-Length": str(answer.total_bytes),
+        "Date": formatdate(usegmt=True),
+        "Connection": "keep-alive" if keep_alive else "close",
+        **answer.headers,
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode("ascii")
+
+
+async def send(
     request: web.Request,
     front: Front | None,
-    log: ShuffleLog,
-    batch: Batch,
+    plan: Callable[[], Answer],
     *,
     pool: Executor,
     stall_seconds: float,
+    on_wait: Callable[[Answer], Awaitable[None]],
 ) -> web.StreamResponse:
-    """Answer a request with a batch."""
-    response = web.StreamResponse()
-    response.content_type = "application/octet-stream"
-    response.content_length = batch.total_bytes
-    await response.prepare(request)
+    """Answer a request with what `plan` returns; it is called in a thread of the pool.
+
+    Args:
+        request: to answer.
+        front: its connection, if the socket may be written to.
+        plan: makes the answer, or raises why there is none.
+        pool: its threads plan and send.
+        stall_seconds: how long the peer may take no byte.
+        on_wait: called when the peer takes its time, as long as it does.
+    """
     transport = request.transport
+    if front is None or transport is None:
+        return await _send_by_aiohttp(request, plan, pool, stall_seconds)
+    async with asyncio.timeout(stall_seconds):
+        await front.flush()
+    outgoing = _Outgoing(plan, keep_alive=request.keep_alive)
+
+    async def waiting() -> None:
+        if outgoing.answer is not None:
+            await on_wait(outgoing.answer)
+
     try:
-        if front is None or transport is None:
-            await _write(response, batch, stall_seconds)
-        else:
-            async with asyncio.timeout(stall_seconds):
-                await response.write(batch.head)
-                await front.flush()
-            if batch.payload_bytes:
-                with _step(log, batch) as step, pump.duplicate(transport) as sock:
-                    await pump.send(sock, step, pool=pool, stall_seconds=stall_seconds)
-        await response.write_eof()
-    except (CrossdockError, OSError, TimeoutError):
+        with pump.duplicate(transport) as sock:
+            await pump.send(
+                sock, outgoing, pool=pool, stall_seconds=stall_seconds, on_wait=waiting
+            )
+    except (CrossdockError, OSError):
+        if not outgoing.begun:
+            raise
         # The head is out: only a broken connection can tell the reader now. It resumes.
-        if transport is not None:
-            transport.abort()
-    return response
-
-
-async def _write(response: web.StreamResponse, batch: Batch, stall_seconds: float) -> None:
-    """Send through aiohttp, where the socket cannot be taken."""
-    parts = [memoryview(batch.head)]
-    if batch.gathered is not None:
-        parts.append(batch.gathered)
-    for part in parts:
-        for at in range(0, len(part), _WRITE_BYTES):
-            async with asyncio.timeout(stall_seconds):
-                await response.write(bytes(part[at : at + _WRITE_BYTES]))
-
-
-@contextmanager
-def _step(log: ShuffleLog, batch: Batch) -> Iterator[_Runs | _Buffer]:
-    if batch.gathered is not None:
-        yield _Buffer(batch.gathered)
-        return
-    fd = log.payload_fd()
-    try:
-        yield _Runs(fd, batch)
+        transport.abort()
     finally:
-        os.close(fd)
+        outgoing.close()
+    return SentResponse(request)
+
+
+async def _send_by_aiohttp(
+    request: web.Request, plan: Callable[[], Answer], pool: Executor, stall_seconds: float
+) -> web.StreamResponse:
+    """Send through aiohttp, where the socket cannot be taken; `plan` must copy."""
+    answer = await asyncio.get_running_loop().run_in_executor(pool, plan)
+    response = web.StreamResponse(headers=answer.headers)
+    response.content_type = _CONTENT_TYPE
+    response.content_length = answer.total_bytes
+    try:
+        async with asyncio.timeout(stall_seconds):
+            await response.prepare(request)
+        for part in answer.memory:
+            for at in range(0, len(part), _WRITE_BYTES):
+                async with asyncio.timeout(stall_seconds):
+                    await response.write(bytes(part[at : at + _WRITE_BYTES]))
+        await response.write_eof()
+    except (OSError, TimeoutError):
+        if request.transport is not None:
+            request.transport.abort()
+    return response

@@ -1,6 +1,7 @@
 """Listings, places, blocks and views."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
@@ -13,7 +14,7 @@ from crossdock.errors import AttemptsElsewhere, ProtocolError
 from crossdock.wire import names, tables
 from crossdock.wire.blocks import Cursor
 from crossdock.wire.names import U32_MAX
-from crossdock_worker import selection
+from crossdock_worker import selection, serve
 from crossdock_worker.api.context import (
     WORKER,
     binary,
@@ -23,12 +24,12 @@ from crossdock_worker.api.context import (
     read_table,
     target,
 )
-from crossdock_worker.front import front_of
-from crossdock_worker.serve import Batch, send_batch
+from crossdock_worker.front import Front, front_of
+from crossdock_worker.serve import Answer
 from crossdock_worker.shuffle_log import ShuffleLog, Snapshot
 from crossdock_worker.view_service import view_json
 
-_SMALL_HEAD_BYTES: Final = 64 * 1024
+_SMALL_BYTES: Final = 64 * 1024
 
 
 async def list_frames(request: web.Request) -> web.Response:
@@ -103,23 +104,41 @@ async def _read(
     skip = query_int(request, "skip", 0)
     front = front_of(request)
 
-    def prepare() -> Batch:
+    def plan() -> Answer:
         chosen = selection.select(
             snapshot, partitions=partitions, maps=maps, cursor=cursor, max_bytes=max_bytes
         )
-        if skip > int(chosen.columns.length.sum(dtype=np.int64)):
+        payload_bytes = int(chosen.columns.length.sum(dtype=np.int64))
+        if skip > payload_bytes:
             raise ProtocolError(f"skip={skip} is more than the batch has")
-        return Batch(chosen, snapshot.payload, skip=skip, sendfile=front is not None)
+        worker.metrics.served_bytes.inc(payload_bytes - skip)
+        worker.metrics.served_pieces.inc(len(chosen.columns.length))
+        payload_fd = shuffle.payload_fd if front is not None else None
+        return serve.batch(chosen, snapshot.payload, skip=skip, payload_fd=payload_fd)
 
-    async with AsyncExitStack() as room:
-        await room.enter_async_context(worker.admission.answer(max_bytes))
-        batch = await in_pool(worker, prepare)
-        if batch.gathered is None and len(batch.head) <= _SMALL_HEAD_BYTES:
-            await room.aclose()  # it goes from the log to the socket: a slow reader holds nothing
-        worker.metrics.served_bytes.inc(batch.payload_bytes)
-        worker.metrics.served_pieces.inc(batch.pieces)
-        return await send_batch(
-            request, front, shuffle, batch, pool=worker.pool, stall_seconds=limits.stall_seconds
+    return await _send(request, front, plan, room=max_bytes)
+
+
+async def _send(
+    request: web.Request, front: Front | None, plan: Callable[[], Answer], *, room: int
+) -> web.StreamResponse:
+    """Answer with what `plan` makes, which takes at most about `room` bytes of memory."""
+    worker = request.app[WORKER]
+    async with AsyncExitStack() as held:
+        await held.enter_async_context(worker.admission.answer(room))
+
+        async def on_wait(answer: Answer) -> None:
+            # What goes from the log to the socket holds no memory, however slow its reader is.
+            if answer.memory_bytes <= _SMALL_BYTES:
+                await held.aclose()
+
+        return await serve.send(
+            request,
+            front,
+            plan,
+            pool=worker.pool,
+            stall_seconds=worker.settings.limits.stall_seconds,
+            on_wait=on_wait,
         )
 
 
