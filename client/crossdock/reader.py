@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _RECEIVE_BYTES: Final = 512 * 1024
 _MIN_BATCH_BYTES: Final = 1024 * 1024
 _QUICK_TRIES: Final = 2
+_UNEVEN: Final = 17 / 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,17 @@ class _Broken:
     data: memoryview
     done: int
     checksum: int
+
+
+def even_batches(expected_bytes: int, *, aim: int, at_most: int) -> int:
+    """Return the size of the batches, in bytes, in which a share is best read.
+
+    A small rest costs a round trip like a whole batch: so as many batches as come nearest to
+    `aim`, all of about the same size, with some room for pieces that do not fit to the byte.
+    """
+    batches = max(1, round(expected_bytes / aim))
+    even = expected_bytes / batches * _UNEVEN
+    return max(_MIN_BATCH_BYTES, min(at_most, int(even) if even > aim / 2 else aim))
 
 
 class _Stream:
@@ -167,13 +179,14 @@ class Reader:
         self.partitions = partitions
         self.maps = maps
         options = view.shuffle.job.cluster.options
-        self.batch_bytes = max(
-            _MIN_BATCH_BYTES,
-            min(options.read_batch_bytes, options.read_ahead_bytes // (2 * len(shares))),
-        )
-        self._streams = [_Stream(self, share, None) for share in shares]
         first, last = partitions
         self._expected = int(view.bytes[first:last].sum())
+        self.batch_bytes = even_batches(
+            self._expected // len(shares),
+            aim=options.read_batch_bytes,
+            at_most=options.read_ahead_bytes // (2 * len(shares)),
+        )
+        self._streams = [_Stream(self, share, None) for share in shares]
         self._yielded = 0
         self._patience: Patience | None = None
 

@@ -19,7 +19,7 @@ class Limits:
     """Frames being received at once, by their announced length; beyond it 503."""
     max_read_bytes: int = 128 * MIB
     """Gathered answers in memory at once; further reads wait, then 503."""
-    read_batch_bytes: int = 16 * MIB
+    read_batch_bytes: int = 32 * MIB
     """Largest answer to one read; the reader goes on from its end."""
     places_cache_bytes: int = 64 * MIB
     """Registered places kept in memory; readers register evicted ones again."""
