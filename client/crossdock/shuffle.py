@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from crossdock import placement, views
 from crossdock.errors import (
     NOT_HERE,
@@ -16,6 +18,7 @@ from crossdock.errors import (
     JobUnknown,
     Missing,
     PlacesUnknown,
+    ProtocolError,
     ShuffleIncomplete,
     Unavailable,
 )
@@ -171,17 +174,24 @@ class Shuffle:
         """Ask a worker once for the size of every block of a partition range of its share."""
         cluster = self.job.cluster
         url = cluster.url(share.worker)
-        target = f"{share.target}/sizes?partitions={first}-{last}"
 
-        def ask() -> Table:
+        def ask(first: int) -> tuple[Table, int]:
+            target = f"{share.target}/sizes?partitions={first}-{last}"
             with cluster.pool.call("GET", url, target) as response:
-                return tables.decode(tables.BLOCK, response.read(), what=target)
+                through = response.headers.get("crossdock-through", "")
+                if not (through.isdecimal() and first < int(through) <= last):
+                    raise ProtocolError(f"{url}: sizes from {first} on went through {through!r}")
+                return tables.decode(tables.BLOCK, response.read(), what=target), int(through)
 
-        try:
-            return ask()
-        except PlacesUnknown:  # a worker forgets places when it starts again
-            self.register_share(share.worker, share.keys)
-            return ask()
+        parts = []
+        while first < last:
+            try:
+                part, first = ask(first)
+            except PlacesUnknown:  # a worker forgets places when it starts again
+                self.register_share(share.worker, share.keys)
+                part, first = ask(first)
+            parts.append(part)
+        return np.concatenate(parts) if parts else np.empty(0, tables.BLOCK)
 
     # -- seals -----------------------------------------------------------------------------
 

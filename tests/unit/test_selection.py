@@ -217,15 +217,27 @@ def test_statistics_equal_the_model(example: Example) -> None:
         assert stats[p].tolist() == expected
 
 
-@given(examples(), ranges)
-def test_block_sizes_equal_the_model(example: Example, partitions: tuple[int, int]) -> None:
-    sizes = selection.block_sizes(example.snapshot, partitions)
+@given(examples(), ranges, st.integers(1, 30))
+def test_block_sizes_equal_the_model(
+    example: Example, partitions: tuple[int, int], max_blocks: int
+) -> None:
+    sizes: list[tuple[int, ...]] = []
+    first, last = partitions
+    while first < last:
+        page, through = selection.block_sizes(
+            example.snapshot, (first, last), max_blocks=max_blocks
+        )
+        assert first < through <= last
+        assert len(page) <= max_blocks or through == first + 1
+        assert set(page["partition"].tolist()) <= set(range(first, through))
+        sizes += page.tolist()
+        first = through
     expected = [
         (p, m, size, rows)
         for (p, m), (size, rows) in sorted(naive_blocks(example).items())
         if partitions[0] <= p < partitions[1]
     ]
-    assert sizes.tolist() == expected
+    assert sizes == expected
 
 
 @pytest.mark.parametrize("pieces", [1, 4_096, 4_097, 300_000])

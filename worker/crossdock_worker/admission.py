@@ -13,6 +13,7 @@ from crossdock_worker.settings import Limits
 
 _DISK_CHECK_SECONDS: Final = 0.5
 _READ_WAIT_SECONDS: Final = 10.0
+_VIEWS: Final = 2
 _SMALL_BODY_BYTES: Final = 64 * 1024
 
 
@@ -31,6 +32,7 @@ class Admission:
         self._disk_checked = float("-inf")
         self._read_bytes = 0
         self._read_turn = asyncio.Condition()
+        self._view_turn = asyncio.Semaphore(_VIEWS)
 
     @contextmanager
     def frame(self, frame_bytes: int) -> Iterator[None]:
@@ -93,6 +95,22 @@ class Admission:
             async with self._read_turn:
                 self._read_bytes -= size
                 self._read_turn.notify_all()
+
+    @asynccontextmanager
+    async def view(self) -> AsyncIterator[None]:
+        """Hold a turn to make a view and send it; waits for it, then raises `Overloaded`.
+
+        Making one asks this worker too, for answers that take room of their own.
+        """
+        try:
+            async with asyncio.timeout(_READ_WAIT_SECONDS):
+                await self._view_turn.acquire()
+        except TimeoutError:
+            raise Overloaded("too many views are being made") from None
+        try:
+            yield
+        finally:
+            self._view_turn.release()
 
     def check_disk(self) -> None:
         """Look at the disk if the last look is old; sets `disk_full` with hysteresis."""

@@ -131,13 +131,19 @@ class Job:
             _write_atomically(path, tables.encode(winners))
             return winners, True
 
-    def read_seal(self, name: str, generation: int) -> Table | None:
-        """Return the seal of a shuffle, if it is stored here."""
+    def seal_bytes(self, name: str, generation: int) -> int | None:
+        """Return how long a shuffle's seal is, if one is stored here."""
         with self.lock:
             self._check_released(name, generation)
             path = self._seal_file(name, generation)
-            if not path.exists():
+            return path.stat().st_size if path.exists() else None
+
+    def read_seal(self, name: str, generation: int) -> Table | None:
+        """Return the seal of a shuffle, if it is stored here."""
+        with self.lock:
+            if self.seal_bytes(name, generation) is None:
                 return None
+            path = self._seal_file(name, generation)
             return tables.decode(tables.ATTEMPT, path.read_bytes(), what=str(path))
 
     def _seal_file(self, name: str, generation: int) -> Path:

@@ -159,11 +159,32 @@ def statistics(snapshot: Snapshot, partitions: int) -> Table:
     return stats
 
 
-def block_sizes(snapshot: Snapshot, partitions: tuple[int, int]) -> Table:
-    """Return `tables.BLOCK`s of a partition range, by (partition, map)."""
-    parts = [_blocks_of(snapshot, chunk, partitions) for chunk in _chunks(snapshot.rows)]
+def block_sizes(
+    snapshot: Snapshot, partitions: tuple[int, int], *, max_blocks: int
+) -> tuple[Table, int]:
+    """Return `tables.BLOCK`s of a partition range, by (partition, map), and where to go on.
+
+    Whole partitions: at least one, and then as many as surely have at most `max_blocks`.
+    """
+    first, last = partitions
+    last = _narrowed(snapshot, first, last, max_blocks)
+    parts = [_blocks_of(snapshot, chunk, (first, last)) for chunk in _chunks(snapshot.rows)]
     table = np.concatenate(parts) if parts else np.empty(0, tables.BLOCK)
-    return table[np.lexsort((table["map"], table["partition"]))]
+    return table[np.lexsort((table["map"], table["partition"]))], last
+
+
+def _narrowed(snapshot: Snapshot, first: int, last: int, max_pieces: int) -> int:
+    """Return the end of a range from `first` on that has at most `max_pieces`, or one partition."""
+    rows = snapshot.rows[snapshot.rows["pieces"] > 0]
+    base = (rows["index_at"] // 4).astype(np.int64)
+    count = rows["pieces"].astype(np.int64)
+    low = _bisect(snapshot.index, base, count, first)
+    while last - first > 1:
+        total = int((_bisect(snapshot.index, base, count, last) - low).sum())
+        if total <= max_pieces:
+            break
+        last = first + max(1, (last - first) * max_pieces // total)
+    return last
 
 
 def _blocks_of(snapshot: Snapshot, rows: Table, partitions: tuple[int, int] | None) -> Table:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import Final
 
 import numpy as np
@@ -25,7 +26,7 @@ from crossdock.errors import CrossdockError
 from crossdock.wire import blocks
 from crossdock.wire.crc import I64, BytesLike
 from crossdock_worker import pump
-from crossdock_worker.front import Front
+from crossdock_worker.front import front_of
 from crossdock_worker.gather import gather
 from crossdock_worker.selection import Selection
 
@@ -33,7 +34,7 @@ SENDFILE_RUN_BYTES: Final = 64 * 1024
 """Mean run from which a system call per run costs less than copying the runs together."""
 
 _WRITE_BYTES: Final = 256 * 1024
-_CONTENT_TYPE: Final = "application/octet-stream"
+BINARY: Final = "application/octet-stream"
 
 
 class FileRuns:
@@ -74,7 +75,9 @@ class Answer:
     """What is sent: bytes in memory, then runs of a file."""
 
     memory: list[BytesLike]
+    status: HTTPStatus = HTTPStatus.OK
     runs: FileRuns | None = None
+    content_type: str = BINARY
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -107,15 +110,15 @@ def batch(
     if not payload_bytes:
         return Answer([head])
     if payload_fd is not None and payload_bytes >= SENDFILE_RUN_BYTES * len(lengths):
-        return Answer([head], FileRuns(payload_fd(), offsets, lengths))
+        return Answer([head], runs=FileRuns(payload_fd(), offsets, lengths))
     return Answer([head, gather(log, offsets, lengths)])
 
 
 class SentResponse(web.StreamResponse):
     """Tells aiohttp of an answer that is on its way already, head and all."""
 
-    def __init__(self, request: web.BaseRequest) -> None:
-        super().__init__()
+    def __init__(self, request: web.BaseRequest, status: HTTPStatus) -> None:
+        super().__init__(status=status)
         self._keep = request.keep_alive
 
     @property
@@ -170,20 +173,19 @@ class _Outgoing:
 
 
 def _http_head(answer: Answer, *, keep_alive: bool) -> bytes:
+    body = {"Content-Type": answer.content_type, "Content-Length": str(answer.total_bytes)}
     headers = {
-        "Content-Type": _CONTENT_TYPE,
-        "Content-Length": str(answer.total_bytes),
+        **(body if answer.status is not HTTPStatus.NO_CONTENT else {}),
         "Date": formatdate(usegmt=True),
         "Connection": "keep-alive" if keep_alive else "close",
         **answer.headers,
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode("ascii")
+    return f"HTTP/1.1 {answer.status:d} {answer.status.phrase}\r\n{lines}\r\n".encode("ascii")
 
 
 async def send(
     request: web.Request,
-    front: Front | None,
     plan: Callable[[], Answer],
     *,
     pool: Executor,
@@ -194,13 +196,12 @@ async def send(
 
     Args:
         request: to answer.
-        front: its connection, if the socket may be written to.
         plan: makes the answer, or raises why there is none.
         pool: its threads plan and send.
         stall_seconds: how long the peer may take no byte.
         on_wait: called when the peer takes its time, as long as it does.
     """
-    transport = request.transport
+    front, transport = front_of(request), request.transport
     if front is None or transport is None:
         return await _send_by_aiohttp(request, plan, pool, stall_seconds)
     async with asyncio.timeout(stall_seconds):
@@ -213,9 +214,7 @@ async def send(
 
     try:
         with pump.duplicate(transport) as sock:
-            await pump.send(
-                sock, outgoing, pool=pool, stall_seconds=stall_seconds, on_wait=waiting
-            )
+            await pump.send(sock, outgoing, pool=pool, stall_seconds=stall_seconds, on_wait=waiting)
     except (CrossdockError, OSError):
         if not outgoing.begun:
             raise
@@ -223,7 +222,8 @@ async def send(
         transport.abort()
     finally:
         outgoing.close()
-    return SentResponse(request)
+    status = HTTPStatus.OK if outgoing.answer is None else outgoing.answer.status
+    return SentResponse(request, status)
 
 
 async def _send_by_aiohttp(
@@ -231,9 +231,10 @@ async def _send_by_aiohttp(
 ) -> web.StreamResponse:
     """Send through aiohttp, where the socket cannot be taken; `plan` must copy."""
     answer = await asyncio.get_running_loop().run_in_executor(pool, plan)
-    response = web.StreamResponse(headers=answer.headers)
-    response.content_type = _CONTENT_TYPE
-    response.content_length = answer.total_bytes
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    if answer.status is not HTTPStatus.NO_CONTENT:
+        response.content_type = answer.content_type
+        response.content_length = answer.total_bytes
     try:
         async with asyncio.timeout(stall_seconds):
             await response.prepare(request)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Final, TypeVar
 
 import numpy as np
@@ -18,7 +19,9 @@ from crossdock.errors import (
 from crossdock.wire import names, tables
 from crossdock.wire.names import U32_MAX, check_name
 from crossdock.wire.tables import Table
+from crossdock_worker import serve
 from crossdock_worker.jobs import Job
+from crossdock_worker.serve import Answer
 from crossdock_worker.worker import Worker
 
 WORKER: web.AppKey[Worker] = web.AppKey("worker", Worker)
@@ -26,14 +29,14 @@ CLAIMS = "claims"
 MAX_BODY_BYTES: Final = 64 * 2**20
 """Of a call that is no frame: a million frames of places are 16 MiB."""
 
+_SMALL_BYTES: Final = 64 * 1024
+
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ResponseT = TypeVar("ResponseT", bound=web.Response)
 
 
-Answer = TypeVar("Answer", bound=web.Response)
-
-
-def fill_error(response: Answer, error: CrossdockError) -> Answer:
+def fill_error(response: ResponseT, error: CrossdockError) -> ResponseT:
     """Make a response carry an error: status, headers and JSON body."""
     response.set_status(error.status)
     response.content_type = "application/json"
@@ -116,14 +119,23 @@ async def in_pool(worker: Worker, work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(worker.pool, work)
 
 
-def binary(
-    data: bytes, *, status: int = 200, partitions: int | None = None, worker: Worker | None = None
-) -> web.Response:
-    headers = {}
-    if partitions is not None:
-        headers["Crossdock-Partitions"] = str(partitions)
-    if worker is not None:
-        headers["Crossdock-Worker"] = worker.identity.id
-    return web.Response(
-        body=data, status=status, headers=headers, content_type="application/octet-stream"
-    )
+async def send(
+    request: web.Request, plan: Callable[[], Answer], *, room: int
+) -> web.StreamResponse:
+    """Answer with what `plan` makes, which takes at most about `room` bytes of memory."""
+    worker = request.app[WORKER]
+    async with AsyncExitStack() as held:
+        await held.enter_async_context(worker.admission.answer(room))
+
+        async def on_wait(answer: Answer) -> None:
+            # What goes from the log to the socket holds no memory, however slow its reader is.
+            if answer.memory_bytes <= _SMALL_BYTES:
+                await held.aclose()
+
+        return await serve.send(
+            request,
+            plan,
+            pool=worker.pool,
+            stall_seconds=worker.settings.limits.stall_seconds,
+            on_wait=on_wait,
+        )

@@ -1,9 +1,10 @@
 """Listings, places, blocks and views."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+import json
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -14,46 +15,52 @@ from crossdock.errors import AttemptsElsewhere, ProtocolError
 from crossdock.wire import names, tables
 from crossdock.wire.blocks import Cursor
 from crossdock.wire.names import U32_MAX
+from crossdock.wire.tables import Table
 from crossdock_worker import selection, serve
 from crossdock_worker.api.context import (
     WORKER,
-    binary,
     in_pool,
     query_int,
     read_json,
     read_table,
+    send,
     target,
 )
-from crossdock_worker.front import Front, front_of
+from crossdock_worker.front import front_of
 from crossdock_worker.serve import Answer
 from crossdock_worker.shuffle_log import ShuffleLog, Snapshot
 from crossdock_worker.view_service import view_json
 
-_SMALL_BYTES: Final = 64 * 1024
+_STATISTICS_BYTES: Final = 60
+"""Memory that statistics take for a partition, sums on the way included."""
+_NO_HEADERS: Final = MappingProxyType[str, str]({})
 
 
-async def list_frames(request: web.Request) -> web.Response:
+async def list_frames(request: web.Request) -> web.StreamResponse:
     """Answer the frames held, of the attempts in the body, or of all without a body."""
-    worker = request.app[WORKER]
     job, name, generation = target(request)
     wanted = await read_table(request, tables.ATTEMPT) if request.can_read_body else None
     shuffle = job.shuffle(name, generation)
-    frames = await in_pool(worker, partial(shuffle.frames, wanted))
-    return binary(tables.encode(frames), partitions=shuffle.partitions, worker=worker)
+
+    def plan() -> Answer:
+        return _table(request, shuffle, shuffle.frames(wanted))
+
+    return await send(request, plan, room=shuffle.counts[0] * tables.FRAME.itemsize)
 
 
-async def put_places(request: web.Request) -> web.Response:
+async def put_places(request: web.Request) -> web.StreamResponse:
     """Register the frames a reader wants from here; answers their statistics."""
     worker = request.app[WORKER]
     job, name, generation = target(request)
     keys = await read_table(request, tables.FRAME_KEY)
     shuffle = job.shuffle(name, generation)
     digest = request.match_info["digest"]
-    places = await in_pool(worker, partial(worker.places.register, shuffle, digest, keys))
-    stats = await in_pool(
-        worker, partial(selection.statistics, places.snapshot, shuffle.partitions)
-    )
-    return binary(tables.encode(stats), partitions=shuffle.partitions, worker=worker)
+
+    def plan() -> Answer:
+        places = worker.places.register(shuffle, digest, keys)
+        return _table(request, shuffle, selection.statistics(places.snapshot, shuffle.partitions))
+
+    return await send(request, plan, room=_STATISTICS_BYTES * shuffle.partitions)
 
 
 async def read_places(request: web.Request) -> web.StreamResponse:
@@ -102,7 +109,7 @@ async def _read(
     bound = query_int(request, "max_bytes", limits.read_batch_bytes)
     max_bytes = max(1, min(bound, limits.read_batch_bytes))
     skip = query_int(request, "skip", 0)
-    front = front_of(request)
+    direct = front_of(request) is not None
 
     def plan() -> Answer:
         chosen = selection.select(
@@ -113,37 +120,14 @@ async def _read(
             raise ProtocolError(f"skip={skip} is more than the batch has")
         worker.metrics.served_bytes.inc(payload_bytes - skip)
         worker.metrics.served_pieces.inc(len(chosen.columns.length))
-        payload_fd = shuffle.payload_fd if front is not None else None
+        payload_fd = shuffle.payload_fd if direct else None
         return serve.batch(chosen, snapshot.payload, skip=skip, payload_fd=payload_fd)
 
-    return await _send(request, front, plan, room=max_bytes)
+    return await send(request, plan, room=max_bytes)
 
 
-async def _send(
-    request: web.Request, front: Front | None, plan: Callable[[], Answer], *, room: int
-) -> web.StreamResponse:
-    """Answer with what `plan` makes, which takes at most about `room` bytes of memory."""
-    worker = request.app[WORKER]
-    async with AsyncExitStack() as held:
-        await held.enter_async_context(worker.admission.answer(room))
-
-        async def on_wait(answer: Answer) -> None:
-            # What goes from the log to the socket holds no memory, however slow its reader is.
-            if answer.memory_bytes <= _SMALL_BYTES:
-                await held.aclose()
-
-        return await serve.send(
-            request,
-            front,
-            plan,
-            pool=worker.pool,
-            stall_seconds=worker.settings.limits.stall_seconds,
-            on_wait=on_wait,
-        )
-
-
-async def block_sizes(request: web.Request) -> web.Response:
-    """Answer the size of every block of registered places, for a partition range."""
+async def block_sizes(request: web.Request) -> web.StreamResponse:
+    """Answer the sizes of the blocks of registered places, partition by partition."""
     worker = request.app[WORKER]
     job, name, generation = target(request)
     shuffle = job.shuffle(name, generation)
@@ -151,11 +135,32 @@ async def block_sizes(request: web.Request) -> web.Response:
     wanted = names.parse_range(
         request.query.get("partitions", ""), kind="partitions", top=shuffle.partitions
     )
-    sizes = await in_pool(worker, partial(selection.block_sizes, places.snapshot, wanted))
-    return binary(tables.encode(sizes), worker=worker)
+    room = worker.settings.limits.read_batch_bytes
+
+    def plan() -> Answer:
+        sizes, through = selection.block_sizes(
+            places.snapshot, wanted, max_blocks=max(1, room // tables.BLOCK.itemsize)
+        )
+        return _table(request, shuffle, sizes, {"Crossdock-Through": str(through)})
+
+    return await send(request, plan, room=room)
 
 
-async def make_view(request: web.Request) -> web.Response:
+def _table(
+    request: web.Request,
+    shuffle: ShuffleLog,
+    table: Table,
+    headers: Mapping[str, str] = _NO_HEADERS,
+) -> Answer:
+    """Return an answer that is a table of a shuffle on this worker."""
+    own = {
+        "Crossdock-Partitions": str(shuffle.partitions),
+        "Crossdock-Worker": request.app[WORKER].identity.id,
+    }
+    return Answer([tables.encode(table)], headers={**own, **headers})
+
+
+async def make_view(request: web.Request) -> web.StreamResponse:
     """Make a view over this worker and its peers, for clients that do not merge themselves."""
     worker = request.app[WORKER]
     job, name, generation = target(request)
@@ -164,4 +169,7 @@ async def make_view(request: web.Request) -> web.Response:
     work = partial(
         view_json, worker, key, await read_json(request), request.headers.get("Authorization", "")
     )
-    return web.json_response(await loop.run_in_executor(worker.view_pool, work))
+    async with worker.admission.view():
+        view = await loop.run_in_executor(worker.view_pool, lambda: json.dumps(work()).encode())
+        answer = Answer([view], content_type="application/json")
+        return await send(request, lambda: answer, room=len(view))

@@ -1,6 +1,7 @@
 """Frames, attempts, releases and seals."""
 
 from functools import partial
+from http import HTTPStatus
 
 from aiohttp import web
 
@@ -11,16 +12,17 @@ from crossdock.wire.frame import FrameHeader
 from crossdock.wire.names import U32_MAX
 from crossdock_worker.api.context import (
     WORKER,
-    binary,
     commanded,
     fill_error,
     in_pool,
     path_int,
     read_table,
+    send,
     target,
 )
 from crossdock_worker.front import waiting_body
 from crossdock_worker.ingest import FrameReceiver, FrameSink
+from crossdock_worker.serve import Answer
 from crossdock_worker.shuffle_log import ShuffleLog
 
 
@@ -106,18 +108,26 @@ async def release_shuffle(request: web.Request) -> web.Response:
     return web.json_response({"released": generation, "worker": worker.identity.id})
 
 
-async def put_seal(request: web.Request) -> web.Response:
+async def put_seal(request: web.Request) -> web.StreamResponse:
     """Store the choice of winners unless there is one; answers the one that holds."""
     job, name, generation = commanded(request)
     winners = await read_table(request, tables.ATTEMPT)
     if (winners["map"][1:] <= winners["map"][:-1]).any():
         raise ProtocolError("a seal names one attempt per map, sorted by map")
-    seal, new = job.seal(name, generation, winners)
-    return binary(tables.encode(seal), status=201 if new else 200)
+
+    def plan() -> Answer:
+        seal, new = job.seal(name, generation, winners)
+        return Answer([tables.encode(seal)], HTTPStatus.CREATED if new else HTTPStatus.OK)
+
+    return await send(request, plan, room=winners.nbytes)
 
 
-async def get_seal(request: web.Request) -> web.Response:
+async def get_seal(request: web.Request) -> web.StreamResponse:
     """Answer the choice of winners, or 204 when none was made here."""
     job, name, generation = target(request)
-    seal = job.read_seal(name, generation)
-    return web.Response(status=204) if seal is None else binary(tables.encode(seal))
+
+    def plan() -> Answer:
+        seal = job.read_seal(name, generation)
+        return Answer([], HTTPStatus.NO_CONTENT) if seal is None else Answer([tables.encode(seal)])
+
+    return await send(request, plan, room=job.seal_bytes(name, generation) or 0)
