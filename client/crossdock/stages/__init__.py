@@ -1,0 +1,1 @@
+"""Staged jobs: which tasks run when, what each reads, and how they are run."""

@@ -1,0 +1,213 @@
+"""Tasks, and what they need, as processes of this machine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from crossdock.errors import CrossdockError
+from crossdock.stages import nanny
+from crossdock.stages.backend import OnEnd, TaskProcess
+from crossdock.stages.events import TaskEnded, TaskId
+
+_TAIL_BYTES: Final = 64 * 1024
+
+Ended = Callable[[str], None]
+"""Called with one line that says how a process ended; an empty one when it ended with 0."""
+
+
+class Processes:
+    """All processes of a run, kept by a nanny that outlives the runner by a moment. Thread-safe."""
+
+    def __init__(self, *, hold: Sequence[int] = ()) -> None:
+        """Args: `hold` are descriptors kept open until the last process has ended."""
+        # Isolated and without `site`: nothing but the standard library is needed, and it is quick.
+        self._nanny = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-I", "-S", nanny.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=hold,
+        )
+        self._lock = threading.Lock()
+        # Apart from the other: who writes may have to wait until answers are read.
+        self._writing = threading.Lock()
+        self._ended: dict[str, Ended] = {}
+        self._groups: dict[str, int] = {}
+        self._listener = threading.Thread(target=self._listen, name="crossdock-nanny")
+        self._listener.start()
+
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        log: Path,
+        on_end: Ended,
+        done: Path | None = None,
+    ) -> None:
+        """Start a process; `on_end` is called from another thread when it has ended."""
+        with self._lock:
+            self._ended[name] = on_end
+        self._tell(
+            do="start",
+            id=name,
+            argv=list(argv),
+            env=dict(env),
+            cwd=str(cwd),
+            log=str(log),
+            done=None if done is None else str(done),
+        )
+
+    def kill(self, name: str) -> None:
+        """End a process: SIGTERM, and SIGKILL if that is not enough."""
+        self._tell(do="kill", id=name)
+
+    def close(self) -> None:
+        """End all processes; return when none is left. Idempotent."""
+        with self._writing, suppress(OSError):
+            if self._nanny.stdin is not None:
+                self._nanny.stdin.close()
+        self._listener.join()
+        self._nanny.wait()
+
+    def _tell(self, **command: object) -> None:
+        assert self._nanny.stdin is not None
+        with (
+            self._writing,
+            suppress(BrokenPipeError, ValueError),
+        ):  # gone: `_listen` tells everybody
+            self._nanny.stdin.write(json.dumps(command).encode() + b"\n")
+            self._nanny.stdin.flush()
+
+    def _listen(self) -> None:
+        assert self._nanny.stdout is not None
+        with self._nanny.stdout as answers:
+            for line in answers:
+                self._hear(json.loads(line))
+        with self._lock:
+            left, self._ended = self._ended, {}
+            groups, self._groups = self._groups, {}
+        # The nanny ends what it keeps before it goes. If it was killed, this does.
+        for group in groups.values():
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        for on_end in left.values():
+            on_end("the process that started it is gone")
+
+    def _hear(self, answer: dict[str, Any]) -> None:
+        name = answer["id"]
+        with self._lock:
+            if answer["is"] == "started":
+                self._groups[name] = answer["pid"]
+                return
+            self._groups.pop(name, None)
+            on_end = self._ended.pop(name, None)
+        if on_end is not None:
+            on_end(answer["why"] if answer["is"] == "failed" else describe_exit(answer["code"]))
+
+
+def describe_exit(code: int) -> str:
+    """Return how a process ended, in words; nothing when it ended with 0."""
+    if code >= 0:
+        return f"exit code {code}" if code else ""
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+class ProcessBackend:
+    """Runs at most `slots` tasks at once, in the order in which they were started."""
+
+    def __init__(self, processes: Processes, *, slots: int, logs: Path, on_end: OnEnd) -> None:
+        """Args: `logs` is the directory for what the tasks write."""
+        if slots < 1:
+            raise CrossdockError(f"{slots} slots run no task")
+        self._processes = processes
+        self._slots = slots
+        self._logs = logs
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._waiting: deque[TaskProcess] = deque()
+        self._running: set[TaskId] = set()
+
+    def start(self, process: TaskProcess) -> None:
+        """Run a task when there is room."""
+        with self._lock:
+            self._waiting.append(process)
+        self._fill()
+
+    def kill(self, task: TaskId) -> None:
+        """End a task, running or waiting for room."""
+        with self._lock:
+            waiting = [p for p in self._waiting if p.task == task]
+            for process in waiting:
+                self._waiting.remove(process)
+        if waiting:
+            self._on_end(TaskEnded(task, "ended before it ran"))
+        else:
+            self._processes.kill(_name(task))
+
+    def running(self, stage: str) -> int:
+        """Return how many tasks of a stage run now."""
+        with self._lock:
+            return sum(task.stage == stage for task in self._running)
+
+    def log_tail(self, task: TaskId, lines: int) -> list[str]:
+        """Return the last lines that a task wrote."""
+        try:
+            with self.log_file(task).open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                return log.read().decode("utf-8", "replace").splitlines()[-lines:]
+        except OSError:
+            return []
+
+    def log_file(self, task: TaskId) -> Path:
+        """Return where a task's output goes."""
+        return self._logs / f"{task.stage}-{task.index}-{task.attempt}.log"
+
+    def close(self) -> None:
+        """Start no further task, and end those that run."""
+        with self._lock:
+            self._waiting.clear()
+            running = list(self._running)
+        for task in running:
+            self._processes.kill(_name(task))
+
+    def _fill(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting or len(self._running) >= self._slots:
+                    return
+                process = self._waiting.popleft()
+                self._running.add(process.task)
+            self._processes.start(
+                _name(process.task),
+                process.argv,
+                env=process.env,
+                cwd=process.cwd,
+                log=self.log_file(process.task),
+                done=process.done,
+                on_end=partial(self._ended, process.task),
+            )
+
+    def _ended(self, task: TaskId, how: str) -> None:
+        with self._lock:
+            self._running.discard(task)
+        self._fill()
+        self._on_end(TaskEnded(task, how or None))
+
+
+def _name(task: TaskId) -> str:
+    return f"{task.stage}/{task.index}/{task.attempt}"
