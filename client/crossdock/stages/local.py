@@ -1,0 +1,164 @@
+"""A run's own worker, and how its tasks are started beside it."""
+
+import json
+import os
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from crossdock.errors import ConfigError, Unavailable
+from crossdock.jobfile.model import FilesOutput, Stage
+from crossdock.retry import patiently
+from crossdock.stagefile import ENV_ATTEMPT, ENV_INDEX, ENV_STAGE_FILE
+from crossdock.stages.backend import TaskProcess
+from crossdock.stages.events import TaskId
+from crossdock.stages.processes import Processes
+from crossdock.stages.rundir import RunDirectory
+from crossdock.wire import tokens
+
+_PYTHONS: Final = {"python", "python3"}
+_TOKEN_SECONDS: Final = 30 * 86_400.0
+_START_SECONDS: Final = 60.0
+_QUICK_SECONDS: Final = 5.0
+_QUICK_DEATHS: Final = 5
+
+
+class LocalWorker:
+    """A shuffle worker with a key of its own. It is started again when it dies."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        processes: Processes,
+        *,
+        job: str,
+    ) -> None:
+        self.url = ""
+        self.token_file = run.path / "token"
+        self._run = run
+        self._processes = processes
+        self._job = job
+        self._on_broken: Callable[[str], None] = lambda _why: None
+        self._key = run.path / "key"
+        self._log = run.logs / "worker.log"
+        self._lock = threading.Lock()
+        self._starts = 0
+        self._started = 0.0
+        self._quick_deaths = 0
+        self._stopping = False
+
+    def start(self) -> None:
+        """Start it; return when it listens.
+
+        Raises:
+            ConfigError: it does not come up.
+        """
+        if not self._key.exists():
+            _write_private(self._key, secrets.token_hex(32))
+        signing = tokens.parse_keys(self._key.read_text())[0]
+        _write_private(
+            self.token_file, tokens.mint(signing, job=self._job, ttl_seconds=_TOKEN_SECONDS)
+        )
+        self._log.unlink(missing_ok=True)  # an earlier runner's, with an earlier port
+        self._launch("127.0.0.1:0")
+        try:
+            self.url = patiently(self._announced, deadline_seconds=_START_SECONDS)
+        except Unavailable as error:
+            raise ConfigError(f"the run's shuffle worker does not start: {error.message}") from error
+
+    def watch(self, on_broken: Callable[[str], None]) -> None:
+        """Call `on_broken` with the reason, should the worker not stay up."""
+        self._on_broken = on_broken
+
+    def stop(self) -> None:
+        """Do not start it again; whoever closes the processes ends it."""
+        with self._lock:
+            self._stopping = True
+
+    def _launch(self, listen: str) -> None:
+        with self._lock:
+            if self._stopping:
+                return
+            self._starts += 1
+            self._started = time.monotonic()
+            name = f"worker/{self._starts}"
+        self._processes.start(
+            name,
+            [
+                *(sys.executable, "-m", "crossdock", "worker", "--listen", listen),
+                *("--data-dir", str(self._run.path / "worker"), "--key-file", str(self._key)),
+            ],
+            env=dict(os.environ),
+            cwd=self._run.path,
+            log=self._log,
+            on_end=self._ended,
+        )
+
+    def _announced(self) -> str:
+        """Return the URL in the worker's log, or raise `Unavailable` as long as there is none."""
+        lines = self._log.read_text().splitlines() if self._log.exists() else []
+        for line in lines:
+            if line.startswith("{") and (url := json.loads(line).get("url")):
+                return str(url)
+        if self._quick_deaths:
+            raise ConfigError("the run's shuffle worker ended:\n" + "\n".join(lines[-10:]))
+        raise Unavailable("it has not said where it listens")
+
+    def _ended(self, how: str) -> None:
+        with self._lock:
+            if self._stopping:
+                return
+            quick = time.monotonic() - self._started < _QUICK_SECONDS
+            self._quick_deaths = self._quick_deaths + 1 if quick else 0
+            hopeless = not self.url or self._quick_deaths > _QUICK_DEATHS
+        if hopeless:
+            self._on_broken(f"the shuffle worker does not stay up: {how or 'it ended'}")
+        else:
+            self._launch(self.url.partition("://")[2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalLauncher:
+    """Makes a process of a task."""
+
+    worker: LocalWorker
+    run: RunDirectory
+    directory: Path
+    """Of the job file: what commands and working directories are relative to."""
+
+    def __call__(self, stage: Stage, task: TaskId) -> TaskProcess:
+        """Return how a task is run: its container's command, here."""
+        container = stage.container
+        argv = list(container.command)
+        if argv[0] in _PYTHONS:
+            argv[0] = sys.executable
+        beside = str(Path(sys.executable).parent)
+        env = {
+            **os.environ,
+            "PATH": os.pathsep.join((beside, os.environ.get("PATH", os.defpath))),
+            "PYTHONUNBUFFERED": "1",  # what a task said last must be in its log
+            **container.env,
+            "CROSSDOCK_ENDPOINTS": self.worker.url,
+            "CROSSDOCK_TOKEN_FILE": str(self.worker.token_file),
+            ENV_STAGE_FILE: str(self.run.path / "stages" / f"{stage.name}.json"),
+            ENV_INDEX: str(task.index),
+            ENV_ATTEMPT: str(task.attempt),
+        }
+        final = isinstance(stage.output, FilesOutput)
+        return TaskProcess(
+            task=task,
+            argv=argv,
+            env=env,
+            cwd=self.directory / (container.working_dir or ""),
+            done=self.run.done_file(stage.name, task.index, task.attempt) if final else None,
+        )
+
+
+def _write_private(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)

@@ -1,0 +1,203 @@
+"""One run, from the job file to nothing: sets up, runs, reports, clears away."""
+
+import os
+import secrets
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import crossdock
+from crossdock.errors import ConfigError
+from crossdock.jobfile.load import load, loads
+from crossdock.jobfile.model import ShuffleJob
+from crossdock.jobfile.pod import ignored
+from crossdock.stages.actions import Actions, output_of
+from crossdock.stages.display import Display
+from crossdock.stages.events import TaskId
+from crossdock.stages.local import LocalLauncher, LocalWorker
+from crossdock.stages.outputs import local_path
+from crossdock.stages.processes import ProcessBackend, Processes
+from crossdock.stages.progress import JobProgress
+from crossdock.stages.rundir import RunDirectory, RunRecord, clear_dead_runs
+from crossdock.stages.runner import StageRunner
+
+_LOG_LINES: Final = 20
+_JOB_FILE: Final = "job.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a job is run here."""
+
+    data_root: Path | None = None
+    directory: Path | None = None
+    resume: Path | None = None
+    slots: int = 0
+    overwrite: bool = False
+    keep_logs: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended."""
+
+    progress: JobProgress
+    failure: str | None
+    interrupted: bool
+    task: TaskId | None
+    log_tail: tuple[str, ...]
+    outputs: tuple[Path, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the result for machines."""
+        return {
+            "succeeded": self.failure is None,
+            "failure": self.failure,
+            "task": None if self.task is None else asdict(self.task),
+            "log": list(self.log_tail),
+            "outputs": [str(p) for p in self.outputs],
+            "seconds": round(self.progress.seconds, 3),
+            "stages": [asdict(s) for s in self.progress.stages],
+        }
+
+
+def run_job(job_file: Path | None, options: RunOptions, display: Display) -> RunResult:
+    """Run a job file, or go on with a run; leave nothing but the result.
+
+    Raises:
+        ConfigError: the job file, an option or an input is wrong; nothing ran, and a run that was
+            to go on is as it was.
+    """
+    if options.resume is not None:
+        if job_file is not None:
+            raise ConfigError("--resume goes on with the job file of that run: name no other")
+        return _resume(options.resume.resolve(), options, display)
+    for cleared in clear_dead_runs():
+        display.note(f"cleared what a dead run left in {cleared}")
+    if job_file is None:
+        raise ConfigError("no job file was named", hint="crossdock run JOB.yaml")
+    job = load(job_file)
+    run = RunDirectory.fresh(None if options.directory is None else options.directory.resolve())
+    try:
+        record = _new_record(job, job_file.resolve(), options)
+        run.write_record(record)
+        (run.path / _JOB_FILE).write_bytes(job_file.read_bytes())
+        _warn(job, display)
+        return _run(job, run, record, options, display)
+    finally:
+        run.remove()
+
+
+def _resume(path: Path, options: RunOptions, display: Display) -> RunResult:
+    run = RunDirectory.existing(path)
+    record = replace(run.record(), epoch=run.record().epoch + 1)
+    text = (run.path / _JOB_FILE).read_text()
+    job = loads(text, source=record.source)
+    run.write_record(record)
+    result = _run(job, run, record, options, display)
+    run.remove()
+    return result
+
+
+def _new_record(job: ShuffleJob, source: Path, options: RunOptions) -> RunRecord:
+    root = source.parent
+    if options.data_root is not None:
+        root = options.data_root.resolve()
+    elif job.data_root is not None:
+        root = local_path(root, job.data_root, what="dataRoot")
+    if not root.is_dir():
+        raise ConfigError(f"data root {root} is no directory", hint="--data-root names another")
+    uid = f"{job.name}-{secrets.token_hex(8)}"
+    outputs = [o for s in job.stages if (o := output_of(s, job=uid, data_root=root)) is not None]
+    for output in outputs:
+        output.check(overwrite=options.overwrite)
+    return RunRecord(
+        job=uid,
+        source=str(source),
+        data_root=str(root),
+        outputs=tuple(str(o.path) for o in outputs),
+        overwrite=options.overwrite,
+    )
+
+
+def _warn(job: ShuffleJob, display: Display) -> None:
+    """Say once which fields of the pod templates a process cannot honour."""
+    fields = {f"{s.name}: {', '.join(f)}" for s in job.stages if (f := ignored(s))}
+    if fields:
+        display.note("a process cannot honour these pod fields: " + "; ".join(sorted(fields)))
+
+
+def _run(
+    job: ShuffleJob, run: RunDirectory, record: RunRecord, options: RunOptions, display: Display
+) -> RunResult:
+    with ExitStack() as stack:
+        processes = Processes(hold=[run.lock])
+        stack.callback(processes.close)
+        stopped: list[str] = []
+        worker = LocalWorker(run, processes, job=record.job)
+        worker.start()
+        stack.callback(worker.stop)
+        cluster = stack.enter_context(
+            crossdock.connect([worker.url], token_file=str(worker.token_file))
+        )
+        handle = stack.enter_context(cluster.job(record.job, owner="runner", epoch=record.epoch))
+        actions = Actions(
+            job,
+            handle=handle,
+            run=run,
+            data_root=Path(record.data_root),
+            overwrite=record.overwrite,
+        )
+        runner = StageRunner(
+            job,
+            actions=actions,
+            run=run,
+            epoch=record.epoch,
+            launch=LocalLauncher(worker=worker, run=run, directory=Path(record.source).parent),
+            on_progress=display.show,
+        )
+        worker.watch(runner.stop)
+        backend = ProcessBackend(
+            processes, slots=options.slots or _processors(), logs=run.logs, on_end=runner.post
+        )
+        with _signals(lambda name: (stopped.append(name), runner.stop(f"stopped by {name}"))):
+            outcome = runner.run(backend)
+        worker.stop()
+        if options.keep_logs is not None:
+            shutil.copytree(run.logs, options.keep_logs, dirs_exist_ok=True)
+        task = outcome.task
+        return RunResult(
+            progress=outcome.progress,
+            failure=outcome.failure,
+            interrupted=bool(stopped),
+            task=task,
+            log_tail=tuple(backend.log_tail(task, _LOG_LINES)) if task is not None else (),
+            outputs=tuple(map(Path, record.outputs)) if outcome.failure is None else (),
+        )
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _signals(stop: Callable[[str], object]) -> Iterator[None]:
+    """Call `stop` with a signal's name instead of dying of it."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        stop(signal.Signals(number).name)
+
+    before = {n: signal.signal(n, handle) for n in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

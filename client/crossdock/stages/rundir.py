@@ -1,0 +1,234 @@
+"""The directory of a run: what a later runner needs to go on, and what must be cleared away.
+
+    lock              held by the runner, and by its nanny until the last process has ended
+    job.yaml          the job file as it was
+    run.json          whose run it is, its epoch, and what it has put elsewhere
+    checkpoint.json   what was planned and recorded
+    key, token        of this run's workers
+    worker/           the worker's data
+    stages/ done/ logs/
+
+Without a given directory it lies below one of the user's own for temporary runs; every runner
+clears from there what dead ones have left.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from crossdock.errors import ConfigError
+from crossdock.stages.outputs import Output
+
+_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """What `run.json` says."""
+
+    job: str
+    """The job's uid."""
+    source: str
+    """The job file."""
+    data_root: str
+    overwrite: bool
+    """Whether results may replace files."""
+    epoch: int = 0
+    outputs: tuple[str, ...] = ()
+    """Directories of results; what is not published yet lies beside them."""
+    version: int = _VERSION
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        return cls(**{**value, "outputs": tuple(value["outputs"])})
+
+
+class RunDirectory:
+    """A locked directory of one run."""
+
+    def __init__(self, path: Path, lock: int, *, made: bool) -> None:
+        """Use `fresh` or `existing`."""
+        self.path = path
+        self.lock = lock
+        """Descriptor of the lock; whoever has it open holds it."""
+        self._made = made
+        for name in ("stages", "done", "logs"):
+            (path / name).mkdir(exist_ok=True)
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def record(self) -> RunRecord:
+        """Return what the run is."""
+        return RunRecord.from_json(json.loads((self.path / "run.json").read_bytes()))
+
+    def write_record(self, record: RunRecord) -> None:
+        self.write("run.json", asdict(record))
+
+    def write(self, name: str, value: object) -> None:
+        """Write JSON to a file of the directory, whole or not at all."""
+        write_atomically(self.path / name, json.dumps(value).encode())
+
+    def read(self, name: str) -> Any | None:
+        """Return the JSON of a file; None if there is none."""
+        try:
+            return json.loads((self.path / name).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def done_file(self, stage: str, index: int, attempt: int) -> Path:
+        """Return what marks a task that has succeeded."""
+        directory = self.path / "done" / stage
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory / f"{index}-{attempt}"
+
+    def done(self, stage: str) -> dict[int, int]:
+        """Return index → attempt of the tasks that have succeeded."""
+        directory = self.path / "done" / stage
+        if not directory.is_dir():
+            return {}
+        pairs = (file.name.split("-") for file in sorted(directory.iterdir()))
+        return {int(index): int(attempt) for index, attempt in pairs}
+
+    def remove(self) -> None:
+        """Delete everything of the run, and the directory unless it was there before."""
+        _clear(self.path)
+        if self._made:
+            self.path.rmdir()
+            if self.path.parent == _temporary_base():
+                _remove_base()
+        os.close(self.lock)
+
+    @classmethod
+    def fresh(cls, path: Path | None) -> Self:
+        """Make the directory of a new run.
+
+        Args:
+            path: where; None: below the user's directory for temporary runs.
+
+        Raises:
+            ConfigError: the place is taken, by a run that goes on or by other files.
+        """
+        if path is None:
+            with _base_locked() as base:
+                directory = Path(tempfile.mkdtemp(prefix="run-", dir=base))
+                return cls(directory, _locked(directory), made=True)
+        made = not path.exists()
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not made and any(path.iterdir()) and not (path / "run.json").exists():
+            raise ConfigError(
+                f"{path} has files that are of no run", hint="choose a new or empty directory"
+            )
+        lock = _locked(path)
+        _clear(path)
+        return cls(path, lock, made=made)
+
+    @classmethod
+    def existing(cls, path: Path) -> Self:
+        """Open the directory of a run whose runner died.
+
+        Raises:
+            ConfigError: there is none, or its runner lives.
+        """
+        if not (path / "run.json").exists():
+            raise ConfigError(
+                f"{path} has no run to go on with",
+                hint="a run that ends by itself, or by Ctrl-C, leaves nothing",
+            )
+        return cls(path, _locked(path), made=True)
+
+
+def clear_dead_runs() -> list[Path]:
+    """Delete temporary runs whose runners died; return their directories."""
+    cleared = []
+    with _base_locked() as base:
+        for directory in sorted(base.glob("run-*")):
+            try:
+                lock = _locked(directory)
+            except ConfigError:
+                continue
+            _clear(directory)
+            directory.rmdir()
+            os.close(lock)
+            cleared.append(directory)
+    _remove_base()
+    return cleared
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it has all of `data`, or what it had before."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_bytes(data)
+    fresh.replace(path)
+
+
+def _clear(directory: Path) -> None:
+    """Delete a run's files here and elsewhere; the lock file last."""
+    try:
+        record = RunRecord.from_json(json.loads((directory / "run.json").read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        record = None
+    if record is not None:
+        for output in record.outputs:
+            Output(Path(output), record.job).clear()
+    for entry in directory.iterdir():
+        if entry.name in {"lock", "run.json"}:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    (directory / "run.json").unlink(missing_ok=True)
+    (directory / "lock").unlink(missing_ok=True)
+
+
+def _locked(directory: Path) -> int:
+    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise ConfigError(
+            f"a run is under way in {directory}", hint="wait for it, or choose another directory"
+        ) from None
+    return fd
+
+
+def _temporary_base() -> Path:
+    return Path(tempfile.gettempdir()) / f"crossdock-{os.getuid()}"
+
+
+@contextmanager
+def _base_locked() -> Iterator[Path]:
+    """Yield the directory of temporary runs while nobody else begins or clears one."""
+    base = _temporary_base()
+    while True:
+        base.mkdir(mode=0o700, exist_ok=True)
+        status = base.lstat()
+        if status.st_uid != os.getuid() or status.st_mode & 0o077 or base.is_symlink():
+            raise ConfigError(
+                f"{base} is not a directory of yours alone", hint="remove it, or set TMPDIR"
+            )
+        fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if base.exists() and os.path.samestat(base.stat(), os.fstat(fd)):
+                yield base
+                return
+        finally:
+            os.close(fd)
+
+
+def _remove_base() -> None:
+    try:
+        _temporary_base().rmdir()
+    except OSError:
+        return  # others have runs there

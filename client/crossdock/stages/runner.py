@@ -1,0 +1,213 @@
+"""The loop around the machine: takes events, saves the checkpoint, sees to the actions."""
+
+import queue
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Final, Protocol, TypeVar
+
+from crossdock.errors import CrossdockError
+from crossdock.jobfile.model import ShuffleJob, Stage
+from crossdock.stages.actions import Actions
+from crossdock.stages.backend import Backend, TaskProcess
+from crossdock.stages.events import (
+    Action,
+    Broken,
+    CheckInputs,
+    Event,
+    Finish,
+    Kill,
+    Observe,
+    Plan,
+    Record,
+    Start,
+    Stop,
+    TaskEnded,
+    TaskId,
+)
+from crossdock.stages.machine import Checkpoint, Machine, StageCheckpoint, StageRules
+from crossdock.stages.progress import JobProgress, StageProgress
+from crossdock.stages.rundir import RunDirectory
+
+_ACTION_THREADS: Final = 4
+_CHECKPOINT: Final = "checkpoint.json"
+_REFRESH_SECONDS: Final = 0.25
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a job ended."""
+
+    failure: str | None
+    task: TaskId | None
+    progress: JobProgress
+
+
+class Launcher(Protocol):
+    """Says how a task is run as a process."""
+
+    def __call__(self, stage: Stage, task: TaskId) -> TaskProcess: ...
+
+
+class StageRunner:
+    """Runs one job once. `stop` may be called from any thread, or a signal handler."""
+
+    def __init__(
+        self,
+        job: ShuffleJob,
+        *,
+        actions: Actions,
+        run: RunDirectory,
+        epoch: int,
+        launch: Launcher,
+        on_progress: Callable[[JobProgress], None],
+    ) -> None:
+        """Go on from what `run` has of an earlier runner."""
+        self._job = job
+        self._actions = actions
+        self._run = run
+        self._launch = launch
+        self._on_progress = on_progress
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._began = time.monotonic()
+        limit = job.active_deadline_seconds
+        self._deadline = None if limit is None else self._began + limit
+        self._saved: object = None
+        self._spans: dict[str, tuple[float, float | None]] = {}
+        kept = _read_checkpoint(run)
+        self._machine = Machine(_rules(job), epoch=epoch, checkpoint=kept)
+        for name, stage in kept.stages.items():
+            if stage.winners is not None:
+                actions.restore(name, stage.winners)
+
+    def post(self, event: TaskEnded) -> None:
+        """Tell that a task has ended; from any thread."""
+        self._events.put(event)
+
+    def stop(self, reason: str) -> None:
+        """End the job."""
+        self._events.put(Stop(reason))
+
+    def run(self, backend: Backend) -> Outcome:
+        """Run the job to its end; tasks that still run are left to the backend's `close`."""
+        with ThreadPoolExecutor(_ACTION_THREADS, thread_name_prefix="crossdock-stage") as pool:
+            return self._loop(backend, pool)
+
+    def _loop(self, backend: Backend, pool: ThreadPoolExecutor) -> Outcome:
+        actions = self._machine.begin()
+        while True:
+            self._save()
+            for action in actions:
+                if isinstance(action, Finish):
+                    progress = self.progress(backend)
+                    self._on_progress(progress)
+                    return Outcome(failure=action.failure, task=action.task, progress=progress)
+                self._do(action, backend, pool)
+            actions = self._machine.handle(self._next(backend))
+
+    def _next(self, backend: Backend) -> Event:
+        while True:
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                return Stop(f"not done within {self._job.active_deadline_seconds:g} s")
+            try:
+                return self._events.get(timeout=_REFRESH_SECONDS)
+            except queue.Empty:
+                self._on_progress(self.progress(backend))
+
+    def _do(self, action: Action, backend: Backend, pool: ThreadPoolExecutor) -> None:
+        match action:
+            case Start(task):
+                backend.start(self._launch(self._job.stage(task.stage), task))
+            case Kill(task):
+                backend.kill(task)
+            case Plan(name) | CheckInputs(name) | Observe(name) | Record(name):
+                pool.submit(self._act, action, self._job.stage(name))
+            case Finish():
+                raise AssertionError("handled by the loop")
+
+    def _act(self, action: Plan | CheckInputs | Observe | Record, stage: Stage) -> None:
+        try:
+            match action:
+                case Plan():
+                    event = self._actions.plan(stage)
+                    self._spans.setdefault(stage.name, (time.monotonic(), None))
+                case CheckInputs():
+                    event = self._actions.check_inputs(stage)
+                case Observe():
+                    event = self._actions.observe(stage)
+                case Record(_, winners):
+                    event = self._actions.record(stage, winners)
+                    began, _ = self._spans.get(stage.name, (self._began, None))
+                    self._spans[stage.name] = (began, time.monotonic())
+        except (CrossdockError, OSError) as error:
+            event = Broken(stage.name, str(error))
+        self._events.put(event)
+
+    # -- what survives -----------------------------------------------------------------------
+
+    def _save(self) -> None:
+        value = asdict(self._machine.checkpoint())
+        if value != self._saved:
+            self._run.write(_CHECKPOINT, value)
+            self._saved = value
+
+    # -- progress ----------------------------------------------------------------------------
+
+    def progress(self, backend: Backend) -> JobProgress:
+        """Return how far the job has come."""
+        now = time.monotonic()
+        held = self._actions.held_bytes()
+        stages = []
+        for name, state in self._machine.stages.items():
+            facts = self._actions.facts[name]
+            began, ended = self._spans.get(name, (now, None))
+            stages.append(
+                StageProgress(
+                    name=name,
+                    phase=state.phase.value,
+                    tasks=len(state.tasks),
+                    done=len(state.winners),
+                    running=backend.running(name),
+                    attempts=state.attempts,
+                    bytes_in=facts.bytes_in,
+                    bytes_out=facts.bytes_out or held.get(name, 0),
+                    partitions=facts.partitions,
+                    largest_bytes=facts.largest_bytes,
+                    median_bytes=facts.median_bytes,
+                    seconds=(ended or now) - began,
+                )
+            )
+        return JobProgress(name=self._job.name, stages=tuple(stages), seconds=now - self._began)
+
+
+def _rules(job: ShuffleJob) -> list[StageRules]:
+    return [
+        StageRules(
+            name=stage.name,
+            upstream=tuple(s.name for s in job.upstream(stage)),
+            tries=stage.retries + 1,
+        )
+        for stage in job.stages
+    ]
+
+
+def _read_checkpoint(run: RunDirectory) -> Checkpoint:
+    kept = run.read(_CHECKPOINT) or {"stages": {}}
+    return Checkpoint(
+        stages={
+            name: StageCheckpoint(
+                shares=tuple(stage["shares"]),
+                winners=_by_index(stage["winners"]),
+                contents=_by_index(stage["contents"]) or {},
+            )
+            for name, stage in kept["stages"].items()
+        }
+    )
+
+
+def _by_index(value: Mapping[str, T] | None) -> dict[int, T] | None:
+    """Return a mapping whose keys JSON has made into strings."""
+    return None if value is None else {int(index): v for index, v in value.items()}
