@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from aiohttp import web
 
-from crossdock.errors import CrossdockError, FrameError, PeerGone
+from crossdock.errors import CrossdockError, FrameError, PeerGone, Unavailable
 from crossdock.wire import crc
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
 from crossdock_worker import pump
@@ -86,7 +86,9 @@ class FrameSink:
         if self._crc != header.payload_crc:
             raise FrameError("the frame's payload fails its checksum")
         if self._reservation is None:
-            return False
+            if self._log.find(header):  # again: an ack is a promise of now
+                return False
+            raise Unavailable("the frame went away while it came again")
         return self._log.commit(header, self._columns, self._reservation)
 
     def close(self) -> None:

@@ -83,6 +83,7 @@ class Job:
             if found is None:
                 path = self._shuffle_dir(name, generation)
                 found = ShuffleLog.create(path, self._key(name, generation), partitions)
+                found.advance(self.record.epoch)
                 self.shuffles[name, generation] = found
         found.raise_damage()
         if found.partitions != partitions:
@@ -96,7 +97,7 @@ class Job:
         with self.lock:
             self.fenced = True
             for shuffle in self.shuffles.values():
-                shuffle.close()
+                shuffle.close(JobFenced)
 
     def _check_released(self, name: str, generation: int) -> None:
         if generation < self.released.get(name, 0):
@@ -195,6 +196,7 @@ class Job:
                     continue
                 shuffle = ShuffleLog.open(directory, self._key(name, generation))
                 if shuffle is not None:
+                    shuffle.advance(self.record.epoch)
                     self.shuffles[name, generation] = shuffle
                     self._report_damage(shuffle)
 
@@ -252,6 +254,8 @@ class Jobs:
             if record != job.record:
                 _write_json(job.directory / "job.json", record.to_json())
                 job.record = record
+                for shuffle in job.shuffles.values():
+                    shuffle.advance(record.epoch)
             job.renewed = time.monotonic()
         return job, False
 

@@ -23,9 +23,11 @@ from crossdock.errors import (
     AttemptConflict,
     CrossdockError,
     DataCorrupt,
+    JobFenced,
     Overloaded,
     ShuffleMismatch,
     ShuffleReleased,
+    StaleEpoch,
 )
 from crossdock.views import ShuffleKey
 from crossdock.wire import crc, tables
@@ -83,7 +85,8 @@ class ShuffleLog:
         self.partitions = partitions
         self._lock = threading.Lock()
         self._writers = 0
-        self._closed = False
+        self._closed: type[JobFenced | ShuffleReleased] | None = None
+        self._epoch = 0
         self._rows = np.zeros(_FIRST_ROWS, ROW)
         self._count = 0
         self._at: dict[FrameId, int] = {}
@@ -180,11 +183,16 @@ class ShuffleLog:
     # -- writing ---------------------------------------------------------------------------
 
     def find(self, header: FrameHeader) -> bool:
-        """Whether this very frame is here already; raises `AttemptConflict` for its double."""
+        """Whether this very frame is here already; raises why it cannot come any more."""
         with self._lock:
             return self._find(header)
 
     def _find(self, header: FrameHeader) -> bool:
+        self._raise_closed()
+        if header.epoch < self._epoch:
+            raise StaleEpoch(
+                f"job {self.key.job} is at epoch {self._epoch}, the frame is from {header.epoch}"
+            )
         if header.partitions != self.partitions:
             raise ShuffleMismatch(
                 f"shuffle {self.key.name!r} has {self.partitions} partitions, the frame says "
@@ -253,8 +261,7 @@ class ShuffleLog:
         row["writer"] = np.void(header.writer)
         row["payload_at"], row["index_at"] = reservation.payload_at, reservation.index_at
         with self._lock:
-            self._raise_closed()
-            if self._find(header):
+            if self._find(header):  # again: much may have happened since the frame's head came
                 return False
             self._append(Kind.FRAME, row.tobytes())
             self._remember(row)
@@ -369,10 +376,15 @@ class ShuffleLog:
         with self._lock:
             return self._count, int(self._rows[: self._count]["pieces"].sum(dtype=np.int64))
 
-    def close(self) -> None:
+    def advance(self, epoch: int) -> None:
+        """Let no frame of a lower epoch become visible any more."""
+        with self._lock:
+            self._epoch = epoch
+
+    def close(self, because: type[JobFenced | ShuffleReleased] = ShuffleReleased) -> None:
         """Take nothing more, and close the files when the last writer has left."""
         with self._lock:
-            self._closed = True
+            self._closed = self._closed or because
             self._close_when_idle()
 
     def _close_when_idle(self) -> None:
@@ -384,6 +396,8 @@ class ShuffleLog:
             self._journal = -1
 
     def _raise_closed(self) -> None:
+        if self._closed is JobFenced:
+            raise JobFenced(f"job {self.key.job} was ended")
         if self._closed:
             raise ShuffleReleased(f"shuffle {self.key.name!r} was released")
 
