@@ -1,6 +1,7 @@
 """Append-only files that are also mapped: reserve a range, write it, read it through the map."""
 
 import errno
+import json
 import mmap
 import os
 from pathlib import Path
@@ -101,3 +102,20 @@ class RangeFile:
         os.close(self.fd)
         self._map = None
         self._view = np.empty(0, np.uint8)
+
+
+def subdirs(path: Path) -> list[Path]:
+    """Return the directories in a directory, sorted; none if there is no such."""
+    return sorted(p for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write a small file whole or not at all."""
+    write_atomically(path, json.dumps(data, indent=1).encode())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a small file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(data)
+    temporary.replace(path)

@@ -11,7 +11,8 @@ from crossdock.errors import CrossdockError, FrameError, PeerGone, Unavailable
 from crossdock.wire import crc
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
 from crossdock_worker import pump
-from crossdock_worker.shuffle_log import Reservation, ShuffleLog
+from crossdock_worker.rows import Reservation
+from crossdock_worker.shuffle_log import ShuffleLog
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FEED_BYTES = 256 * 1024

@@ -35,7 +35,7 @@ class Kind(IntEnum):
     SHUFFLE = 1
     """First record: partitions u32."""
     FRAME = 2
-    """One row of `shuffle_log.ROW`: this frame is visible."""
+    """One row of `rows.ROW`: this frame is visible."""
     ABORT = 3
     """map u32, attempt u64: the attempt is given up, its frames are gone."""
 

@@ -38,9 +38,8 @@ from crossdock_worker import journal
 from crossdock_worker.attempts import Attempts
 from crossdock_worker.files import RangeFile, disk_error
 from crossdock_worker.journal import Kind
+from crossdock_worker.rows import ROW, Reservation, is_row_of, row_of
 
-ROW: Final = np.dtype([*tables.FRAME.descr, ("payload_at", "<u8"), ("index_at", "<u8")])
-"""A frame and where its bytes are, 80 bytes."""
 INDEX_BYTES_PER_PIECE: Final = COLUMN_BYTES + 4
 
 _PARTITIONS: Final = struct.Struct("<I")
@@ -49,20 +48,6 @@ _FIRST_ROWS: Final = 64
 
 Pieces = TypeVar("Pieces", int, npt.NDArray[np.int64])
 FrameId = tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """Ranges of the logs that one frame is being written to."""
-
-    payload_at: int
-    payload_bytes: int
-    index_at: int
-    index_bytes: int
-
-    @property
-    def total_bytes(self) -> int:
-        return self.payload_bytes + self.index_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +188,7 @@ class ShuffleLog:
             self._attempts.check(header)
             return False
         row = self._rows[at]
-        same = (
-            row["writer"].tobytes() == header.writer
-            and int(row["payload_crc"]) == header.payload_crc
-            and int(row["columns_crc"]) == header.columns_crc
-            and int(row["count"]) == header.count
-        )
-        if not same:
+        if not is_row_of(row, header):
             raise AttemptConflict(
                 f"map {header.map_id} attempt {header.attempt} frame {header.seq} is here "
                 "already, from another writer or with other contents"
@@ -252,14 +231,7 @@ class ShuffleLog:
         """Make a frame visible whose payload is written; False if it already was."""
         ends = columns.ends.astype("<u4").tobytes()
         self.index.write(reservation.index_at, columns.encoded + ends)
-        row = np.zeros(1, ROW)[0]
-        row["map"], row["attempt"], row["seq"] = header.map_id, header.attempt, header.seq
-        row["count"], row["pieces"] = header.count, header.pieces
-        row["payload_bytes"] = header.payload_bytes
-        row["rows"] = int(columns.rows.sum(dtype=np.uint64))
-        row["columns_crc"], row["payload_crc"] = header.columns_crc, header.payload_crc
-        row["writer"] = np.void(header.writer)
-        row["payload_at"], row["index_at"] = reservation.payload_at, reservation.index_at
+        row = row_of(header, columns, reservation)
         with self._lock:
             if self._find(header):  # again: much may have happened since the frame's head came
                 return False

@@ -12,7 +12,8 @@ from crossdock.records import WorkerInfo
 from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
 from crossdock_worker.front import ConnectionCount
-from crossdock_worker.jobs import Identity, Jobs
+from crossdock_worker.identity import Identity
+from crossdock_worker.jobs import Jobs
 from crossdock_worker.membership import Membership
 from crossdock_worker.metrics import Gauge, Gauges, Metrics
 from crossdock_worker.places import PlacesCache

@@ -18,7 +18,7 @@ from crossdock.errors import (
 from crossdock.wire import names, tables
 from crossdock.wire.names import U32_MAX, check_name
 from crossdock.wire.tables import Table
-from crossdock_worker.jobs import Job
+from crossdock_worker.job import Job
 from crossdock_worker.worker import Worker
 
 WORKER: web.AppKey[Worker] = web.AppKey("worker", Worker)

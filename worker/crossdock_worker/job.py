@@ -1,0 +1,200 @@
+"""One job on a worker: its record, shuffles, releases and seals.
+
+{data_dir}/jobs/{uid}/job.json                 the record as registered
+{data_dir}/jobs/{uid}/released.json            {shuffle: first generation that is not released}
+{data_dir}/jobs/{uid}/shuffles/{name}/{generation}/   a ShuffleLog, and its seal
+"""
+
+import json
+import shutil
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from crossdock.errors import (
+    DataCorrupt,
+    JobFenced,
+    QuotaExceeded,
+    ShuffleMismatch,
+    ShuffleReleased,
+    ShuffleUnknown,
+    StaleEpoch,
+)
+from crossdock.records import JobRecord
+from crossdock.views import ShuffleKey
+from crossdock.wire import tables
+from crossdock.wire.tables import Table
+from crossdock_worker.files import subdirs, write_atomically, write_json
+from crossdock_worker.shuffle_log import ShuffleLog
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Job:
+    """One job on this worker. `lock` guards all that changes."""
+
+    uid: str
+    directory: Path
+    record: JobRecord
+    renewed: float = field(default_factory=time.monotonic)
+    """When its owner was last heard, on the monotonic clock."""
+    released: dict[str, int] = field(default_factory=dict)
+    shuffles: dict[tuple[str, int], ShuffleLog] = field(default_factory=dict)
+    fenced: bool = False
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def check_epoch(self, epoch: int) -> None:
+        """Raise `StaleEpoch` for a lower epoch than the job's."""
+        if epoch < self.record.epoch:
+            raise StaleEpoch(
+                f"job {self.uid} is at epoch {self.record.epoch}, this call is from {epoch}"
+            )
+
+    def shuffle(self, name: str, generation: int) -> ShuffleLog:
+        """Return a shuffle that has frames here, or raise what readers should know."""
+        with self.lock:
+            self._check_released(name, generation)
+            found = self.shuffles.get((name, generation))
+        if found is None:
+            raise ShuffleUnknown(f"no frame of shuffle {name!r} generation {generation} is here")
+        return found
+
+    def shuffle_for_writing(self, name: str, generation: int, partitions: int) -> ShuffleLog:
+        """Return a shuffle, made if need be."""
+        with self.lock:
+            if self.fenced:
+                raise JobFenced(f"job {self.uid} was ended")
+            self._check_released(name, generation)
+            found = self.shuffles.get((name, generation))
+            if found is None:
+                path = self._shuffle_dir(name, generation)
+                found = ShuffleLog.create(path, self._key(name, generation), partitions)
+                found.advance(self.record.epoch)
+                self.shuffles[name, generation] = found
+        found.raise_damage()
+        if found.partitions != partitions:
+            raise ShuffleMismatch(
+                f"shuffle {name!r} has {found.partitions} partitions, not {partitions}"
+            )
+        return found
+
+    def stop_writes(self) -> None:
+        """Let no frame under way become visible any more: the job is fenced."""
+        with self.lock:
+            self.fenced = True
+            for shuffle in self.shuffles.values():
+                shuffle.close(JobFenced)
+
+    def _check_released(self, name: str, generation: int) -> None:
+        if generation < self.released.get(name, 0):
+            raise ShuffleReleased(f"shuffle {name!r} generation {generation} was released")
+
+    def _key(self, name: str, generation: int) -> ShuffleKey:
+        return ShuffleKey(self.uid, name, generation)
+
+    def _shuffle_dir(self, name: str, generation: int) -> Path:
+        return self.directory / "shuffles" / name / str(generation)
+
+    def release(self, name: str, generation: int) -> None:
+        """Drop a shuffle's generations up to and with this one, for good."""
+        with self.lock:
+            self.released[name] = max(self.released.get(name, 0), generation + 1)
+            write_json(self.directory / "released.json", self.released)
+            for key in [k for k in self.shuffles if k[0] == name and k[1] <= generation]:
+                self.shuffles.pop(key).close()
+            for directory in subdirs(self.directory / "shuffles" / name):  # seals without frames
+                if int(directory.name) <= generation:
+                    shutil.rmtree(directory, ignore_errors=True)
+
+    def seal(self, name: str, generation: int, winners: Table) -> tuple[Table, bool]:
+        """Store a seal unless there is one; return the one that holds, and whether it is new."""
+        with self.lock:
+            self._check_released(name, generation)
+            existing = self.read_seal(name, generation)
+            if existing is not None:
+                return existing, False
+            path = self._seal_file(name, generation)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, tables.encode(winners))
+            return winners, True
+
+    def read_seal(self, name: str, generation: int) -> Table | None:
+        """Return the seal of a shuffle, if it is stored here."""
+        with self.lock:
+            self._check_released(name, generation)
+            path = self._seal_file(name, generation)
+            if not path.exists():
+                return None
+            return tables.decode(tables.ATTEMPT, path.read_bytes(), what=str(path))
+
+    def _seal_file(self, name: str, generation: int) -> Path:
+        return self._shuffle_dir(name, generation) / "seal"
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of all its shuffles on this disk."""
+        with self.lock:
+            return sum(s.disk_bytes for s in self.shuffles.values())
+
+    def check_quota(self, more: int, default_quota_bytes: int) -> None:
+        """Raise `QuotaExceeded` when `more` bytes would be over the quota."""
+        quota = self.record.quota_bytes or default_quota_bytes
+        if quota and self.disk_bytes + more > quota:
+            raise QuotaExceeded(
+                f"job {self.uid} has {self.disk_bytes} bytes here and its quota is {quota}"
+            )
+
+    def describe(self) -> dict[str, object]:
+        """Return what `GET /v1/jobs/{uid}` answers."""
+        with self.lock:
+            shuffles = []
+            for (name, generation), shuffle in sorted(self.shuffles.items()):
+                frames, pieces = shuffle.counts
+                shuffles.append(
+                    {
+                        "name": name,
+                        "generation": generation,
+                        "partitions": shuffle.partitions,
+                        "frames": frames,
+                        "pieces": pieces,
+                        "disk_bytes": shuffle.disk_bytes,
+                    }
+                )
+            return {
+                "uid": self.uid,
+                "record": self.record.to_json(),
+                "silent_seconds": round(time.monotonic() - self.renewed, 3),
+                "disk_bytes": self.disk_bytes,
+                "released": self.released,
+                "shuffles": shuffles,
+            }
+
+    def load(self) -> None:
+        """Replay all shuffles of the job after a restart."""
+        path = self.directory / "released.json"
+        if path.exists():
+            self.released = {str(k): int(v) for k, v in json.loads(path.read_text()).items()}
+        for name_dir in subdirs(self.directory / "shuffles"):
+            for directory in subdirs(name_dir):
+                name, generation = name_dir.name, int(directory.name)
+                if generation < self.released.get(name, 0):
+                    shutil.rmtree(directory, ignore_errors=True)
+                    continue
+                shuffle = ShuffleLog.open(directory, self._key(name, generation))
+                if shuffle is not None:
+                    shuffle.advance(self.record.epoch)
+                    self.shuffles[name, generation] = shuffle
+                    self._report_damage(shuffle)
+
+    def _report_damage(self, shuffle: ShuffleLog) -> None:
+        try:
+            shuffle.raise_damage()
+        except DataCorrupt as error:
+            log.error(  # noqa: TRY400 -- where it was found says nothing
+                "shuffle is damaged", job=self.uid, shuffle=shuffle.key.name,
+                generation=shuffle.key.generation, problem=str(error),
+            )  # fmt: skip
