@@ -297,7 +297,7 @@ def put(log: ShuffleLog, map_id: int, payload: bytes) -> None:
 def test_a_push_cut_off_by_a_crash_harms_nothing_and_costs_no_space(tmp_path: Path) -> None:
     """An empty frame that was acked behind a push that never came leaves the log sound."""
     key = ShuffleKey("job", "words")
-    log = ShuffleLog.create(tmp_path, key, 1)
+    log = ShuffleLog.create(tmp_path, key)
     put(log, 0, b"zero")
     header, _, _ = frame_of(1, bytes(5000))
     with log.reserve(header):
@@ -316,7 +316,7 @@ def test_a_push_cut_off_by_a_crash_harms_nothing_and_costs_no_space(tmp_path: Pa
 
 def test_an_empty_frame_behind_a_lost_push_is_no_damage(tmp_path: Path) -> None:
     key = ShuffleKey("job", "words")
-    log = ShuffleLog.create(tmp_path, key, 1)
+    log = ShuffleLog.create(tmp_path, key)
     header, _, _ = frame_of(1, bytes(5000))
     with log.reserve(header):
         put(log, 2, b"")

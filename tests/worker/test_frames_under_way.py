@@ -2,11 +2,14 @@
 
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
-from harness import WorkerProcess, eventually
+from crossdock.wire import tables
+from harness import StartWorker, WorkerProcess, eventually
 from raw import Line, Peer, Target
 
 MIB = 2**20
@@ -105,3 +108,108 @@ def test_a_copy_of_a_frame_is_not_acked_either(
             line.send(data[len(data) // 2 :])
             reply = line.reply()
         assert (reply.status, reply.code) == (status, code)
+
+
+# -- first frames that are refused ---------------------------------------------------------
+
+
+def shuffle_files(worker: WorkerProcess, target: Target) -> list[str]:
+    """Return what is on disk of a job's shuffles."""
+    root = worker.data_dir / "jobs" / target.job / "shuffles"
+    return sorted(str(p.relative_to(root)) for p in root.rglob("*")) if root.exists() else []
+
+
+def check_no_trace(worker: WorkerProcess, target: Target) -> None:
+    """The shuffle is as if nothing had come: no answer, no P, no file."""
+    listed = target.peer.ask("POST", f"{target.path}/frames/list")
+    assert (listed.status, listed.code) == (404, "shuffle_unknown")
+    assert target.peer.ask("GET", target.job_path).json()["shuffles"] == []
+    eventually(lambda: shuffle_files(worker, target) == [], what="files gone")
+    assert target.disk_bytes() == 0
+    other = replace(target, partitions=target.partitions + 3)
+    assert other.push(other.frame()).status == 200
+
+
+@pytest.fixture
+def fresh(worker: WorkerProcess) -> Target:
+    """A shuffle without any frame."""
+    target = Target(Peer(worker.url, ""), f"first-{secrets.token_hex(8)}")
+    assert target.register(quota_bytes=6 * MIB).status == 201
+    return target
+
+
+def damaged(target: Target) -> bytes:
+    data = bytearray(target.frame([(1, bytes(MIB), 1)]))
+    data[-1] ^= 1
+    return bytes(data)
+
+
+@both_ways
+@pytest.mark.parametrize("kind", ["damaged", "over the quota"])
+def test_a_first_frame_that_is_refused_leaves_no_shuffle(
+    worker: WorkerProcess, fresh: Target, kind: str, *, expect: bool
+) -> None:
+    if kind == "damaged":
+        data, status = damaged(fresh), 400
+    else:
+        data, status = fresh.frame([(1, bytes(7 * MIB), 1)]), 507
+    assert fresh.push(data, expect=expect).status == status
+    check_no_trace(worker, fresh)
+
+
+@both_ways
+def test_a_first_frame_that_breaks_off_leaves_no_shuffle(
+    worker: WorkerProcess, fresh: Target, *, expect: bool
+) -> None:
+    with half_sent(fresh, fresh.frame([(1, bytes(MIB), 1)]), expect=expect):
+        assert fresh.peer.ask("GET", fresh.job_path).json()["shuffles"] == []
+    eventually(lambda: fresh.disk_bytes() == 0)
+    check_no_trace(worker, fresh)
+
+
+@both_ways
+def test_the_first_frame_that_is_whole_decides_the_partitions(
+    fresh: Target, *, expect: bool
+) -> None:
+    other = replace(fresh, partitions=fresh.partitions + 3)
+    sound = fresh.frame([(1, bytes(MIB), 1)], map_id=2)
+    with half_sent(fresh, sound, expect=expect) as line:
+        assert other.push(other.frame(map_id=1)).status == 200
+        line.send(sound[len(sound) // 2 :])
+        late = line.reply()
+    assert (late.status, late.code) == (409, "shuffle_mismatch")
+    assert fresh.frames()["map"].tolist() == [1]
+    (described,) = fresh.peer.ask("GET", fresh.job_path).json()["shuffles"]
+    assert described["partitions"] == other.partitions
+
+
+def test_refused_and_sound_first_frames_at_once(fresh: Target) -> None:
+    """Whichever comes first, a sound frame is taken and stays, and a damaged one never counts."""
+    for round_ in range(10):
+        target = replace(fresh, name=f"round-{round_}", partitions=4)
+        bad = replace(target, partitions=7)
+        with ThreadPoolExecutor(8) as pool:
+            refused = [pool.submit(bad.push, damaged(bad)) for _ in range(4)]
+            taken = [pool.submit(target.push, target.frame(map_id=m)) for m in range(4)]
+            assert {f.result().status for f in refused} <= {400, 409}  # damaged, or another P
+            assert {f.result().status for f in taken} == {200}
+        assert sorted(target.frames()["map"].tolist()) == [0, 1, 2, 3]
+
+
+def test_a_seal_outlives_a_first_frame_that_is_refused(fresh: Target) -> None:
+    body = tables.encode(tables.attempts([(0, 5)]))
+    assert fresh.peer.ask("PUT", f"{fresh.path}/seal", body).status == 201
+    assert fresh.push(damaged(fresh)).status == 400
+    assert fresh.peer.ask("GET", f"{fresh.path}/seal").body == body
+
+
+def test_a_first_frame_that_a_crash_cut_off_leaves_no_file(start_worker: StartWorker) -> None:
+    worker = start_worker()
+    target = Target(Peer(worker.url, ""), "cut-off")
+    assert target.register().status == 201
+    with half_sent(target, target.frame([(1, bytes(MIB), 1)]), expect=True):
+        assert "words/0/payload.log" in shuffle_files(worker, target)
+        worker.kill9()
+    worker.start()
+    assert shuffle_files(worker, target) == []
+    check_no_trace(worker, target)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 from aiohttp import web
 
@@ -17,8 +17,8 @@ from crossdock_worker.shuffle_log import ShuffleLog
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FEED_BYTES = 256 * 1024
 
-Place = Callable[[FrameHeader], ShuffleLog]
-"""Finds the log for a frame, or raises why it is not taken."""
+Place = Callable[[FrameHeader], AbstractContextManager[ShuffleLog]]
+"""Finds or makes the log for a frame, and holds it; or raises why the frame is not taken."""
 
 
 class FrameSink:
@@ -65,7 +65,7 @@ class FrameSink:
                 return
         self._columns = Columns.decode(self._header, bytes(self._head[HEADER_BYTES:]))
         self._head.clear()
-        self._log = self._place(self._header)
+        self._log = self._held.enter_context(self._place(self._header))
         if not self._log.find(self._header):
             self._reservation = self._held.enter_context(self._log.reserve(self._header))
 
@@ -93,7 +93,7 @@ class FrameSink:
         return self._log.commit(header, self._columns, self._reservation)
 
     def close(self) -> None:
-        """Give back what was reserved and not committed. Idempotent."""
+        """Give back what was reserved and not committed. Idempotent; not for the event loop."""
         self._held.close()
 
 
@@ -117,6 +117,7 @@ class FrameReceiver:
                 self._sink.feed(data)
             except CrossdockError as error:
                 self._problem = error
+                self._sink.close()
 
     def _finish(self) -> None:
         """Make the frame visible; runs in the thread that had the last bytes."""
@@ -125,6 +126,7 @@ class FrameReceiver:
                 self._stored = self._sink.finish()
             except CrossdockError as error:
                 self._problem = error
+        self._sink.close()
 
     def result(self) -> bool:
         """Return whether the frame is new, or raise what was wrong with it."""

@@ -9,6 +9,9 @@ import json
 import shutil
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +21,6 @@ from crossdock.errors import (
     DataCorrupt,
     JobFenced,
     QuotaExceeded,
-    ShuffleMismatch,
     ShuffleReleased,
     ShuffleUnknown,
     StaleEpoch,
@@ -35,7 +37,11 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Job:
-    """One job on this worker. `lock` guards all that changes."""
+    """One job on this worker.
+
+    `lock` guards what memory holds, and is held for moments: the event loop takes it. `files_lock`
+    is held, only by threads, while files come into being or go; it is taken before `lock`.
+    """
 
     uid: str
     directory: Path
@@ -45,7 +51,10 @@ class Job:
     released: dict[str, int] = field(default_factory=dict)
     shuffles: dict[tuple[str, int], ShuffleLog] = field(default_factory=dict)
     fenced: bool = False
+    writers: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """How many frames are being written to each shuffle."""
     lock: threading.RLock = field(default_factory=threading.RLock)
+    files_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def check_epoch(self, epoch: int) -> None:
         """Raise `StaleEpoch` for a lower epoch than the job's."""
@@ -59,28 +68,72 @@ class Job:
         with self.lock:
             self._check_released(name, generation)
             found = self.shuffles.get((name, generation))
-        if found is None:
+        if found is None or not found.begun:
             raise ShuffleUnknown(f"no frame of shuffle {name!r} generation {generation} is here")
         return found
 
-    def shuffle_for_writing(self, name: str, generation: int, partitions: int) -> ShuffleLog:
-        """Return a shuffle, made if need be."""
+    @contextmanager
+    def writing(self, name: str, generation: int) -> Iterator[ShuffleLog]:
+        """Yield the shuffle that a frame belongs to, made if need be.
+
+        One that was made, and has no visible frame when its last writer leaves, goes again.
+        """
+        found = self._join(name, generation)
+        if found is None:
+            found = self._make(name, generation)
+        try:
+            found.raise_damage()
+            yield found
+        finally:
+            self._leave(name, generation, found)
+
+    def _join(self, name: str, generation: int) -> ShuffleLog | None:
+        """Count a writer of a shuffle that is here."""
         with self.lock:
             if self.fenced:
                 raise JobFenced(f"job {self.uid} was ended")
             self._check_released(name, generation)
             found = self.shuffles.get((name, generation))
-            if found is None:
-                path = self._shuffle_dir(name, generation)
-                found = ShuffleLog.create(path, self._key(name, generation), partitions)
-                found.advance(self.record.epoch)
-                self.shuffles[name, generation] = found
-        found.raise_damage()
-        if found.partitions != partitions:
-            raise ShuffleMismatch(
-                f"shuffle {name!r} has {found.partitions} partitions, not {partitions}"
-            )
-        return found
+            if found is not None:
+                self.writers[name, generation] += 1
+            return found
+
+    def _make(self, name: str, generation: int) -> ShuffleLog:
+        directory = self._shuffle_dir(name, generation)
+        with self.files_lock:
+            found = self._join(name, generation)
+            if found is not None:  # another thread was quicker
+                return found
+            made = ShuffleLog.create(directory, self._key(name, generation))
+            with self.lock:
+                if not self.fenced:
+                    made.advance(self.record.epoch)
+                    self.shuffles[name, generation] = made
+                    self.writers[name, generation] += 1
+                    return made
+            made.close()
+            ShuffleLog.remove(directory)
+        raise JobFenced(f"job {self.uid} was ended")
+
+    def _leave(self, name: str, generation: int, shuffle: ShuffleLog) -> None:
+        key = (name, generation)
+        with self.lock:
+            self.writers[key] -= 1
+            if not self.writers[key]:
+                del self.writers[key]
+            if self._is_needed(key, shuffle):
+                return
+        with self.files_lock:
+            with self.lock:
+                if self._is_needed(key, shuffle):
+                    return
+                del self.shuffles[key]
+                shuffle.close()
+            ShuffleLog.remove(shuffle.directory)
+
+    def _is_needed(self, key: tuple[str, int], shuffle: ShuffleLog) -> bool:
+        """Whether a shuffle has frames or writers, or was removed with all its files already."""
+        return shuffle.begun or key in self.writers or self.shuffles.get(key) is not shuffle
 
     def stop_writes(self) -> None:
         """Let no frame under way become visible any more: the job is fenced."""
@@ -153,6 +206,8 @@ class Job:
         with self.lock:
             shuffles = []
             for (name, generation), shuffle in sorted(self.shuffles.items()):
+                if not shuffle.begun:
+                    continue
                 frames, pieces = shuffle.counts
                 shuffles.append(
                     {
@@ -185,7 +240,9 @@ class Job:
                     shutil.rmtree(directory, ignore_errors=True)
                     continue
                 shuffle = ShuffleLog.open(directory, self._key(name, generation))
-                if shuffle is not None:
+                if shuffle is None:
+                    ShuffleLog.remove(directory)
+                else:
                     shuffle.advance(self.record.epoch)
                     self.shuffles[name, generation] = shuffle
                     self._report_damage(shuffle)

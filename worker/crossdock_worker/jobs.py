@@ -99,14 +99,15 @@ class Jobs:
         """Fence a job and remove its files; returns the bytes freed. Idempotent."""
         self.fence(uid, epoch)
         job = self._jobs.pop(uid, None)
-        freed = 0
-        if job is not None:
+        if job is None:
+            return 0
+        with job.files_lock:  # what is being made is there by then, or never comes
             with job.lock:
                 freed = job.disk_bytes
                 for shuffle in job.shuffles.values():
                     shuffle.close()
                 job.shuffles.clear()
-        shutil.rmtree(self._dir / uid, ignore_errors=True)
+            shutil.rmtree(job.directory, ignore_errors=True)
         return freed
 
     def __iter__(self) -> Iterator[Job]:

@@ -11,7 +11,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from crossdock.errors import (
     AttemptConflict,
-    CrossdockError,
     DataCorrupt,
     JobFenced,
     Overloaded,
@@ -63,11 +62,12 @@ class Snapshot:
 class ShuffleLog:
     """Frames of one generation of a shuffle. Safe to use from many threads."""
 
-    def __init__(self, directory: Path, key: ShuffleKey, partitions: int) -> None:
+    def __init__(self, directory: Path, key: ShuffleKey) -> None:
         """Create the log (`create`) or replay it (`open`); do not call directly."""
         self.directory = directory
         self.key = key
-        self.partitions = partitions
+        self.partitions = 0
+        """P; 0 until a frame is visible, since one that is refused must not decide it."""
         self._lock = threading.Lock()
         self._writers = 0
         self._closed: type[JobFenced | ShuffleReleased] | None = None
@@ -85,21 +85,23 @@ class ShuffleLog:
         self._journal_bytes = os.fstat(self._journal).st_size
 
     @classmethod
-    def create(cls, directory: Path, key: ShuffleKey, partitions: int) -> "ShuffleLog":
+    def create(cls, directory: Path, key: ShuffleKey) -> "ShuffleLog":
         """Make a new, empty log."""
         directory.mkdir(parents=True, exist_ok=True)
-        log = cls(directory, key, partitions)
-        try:
-            with log._lock:
-                log._append(Kind.SHUFFLE, _PARTITIONS.pack(partitions))
-        except CrossdockError:
-            log.close()
-            raise
-        return log
+        return cls(directory, key)
+
+    @staticmethod
+    def remove(directory: Path) -> None:
+        """Delete a log's files, and the directories that are empty then."""
+        for name in ("payload.log", "index.log", "journal"):  # without a journal there is no log
+            (directory / name).unlink(missing_ok=True)
+        for empty in (directory, directory.parent):
+            with suppress(OSError):  # a seal may be there, or another generation
+                empty.rmdir()
 
     @classmethod
     def open(cls, directory: Path, key: ShuffleKey) -> "ShuffleLog | None":
-        """Replay a log after a restart; None when its creation was never acked.
+        """Replay a log after a restart; None when no frame of it was ever visible.
 
         Damage does not raise: the log remembers it and raises it to whoever asks for frames.
         """
@@ -113,10 +115,10 @@ class ShuffleLog:
                 records.append(record)  # noqa: PERF402 -- keeps what came before the damage
         except DataCorrupt as error:
             damage = error
-        if not records and damage is None:
+        if len(records) <= 1 and damage is None:
             return None
-        partitions = _PARTITIONS.unpack(records[0].body)[0] if records else 1
-        log = cls(directory, key, partitions)
+        log = cls(directory, key)
+        log.partitions = _PARTITIONS.unpack(records[0].body)[0] if records else 1
         log._damage = damage
         log._restore(records[1:])
         return log
@@ -178,7 +180,7 @@ class ShuffleLog:
             raise StaleEpoch(
                 f"job {self.key.job} is at epoch {self._epoch}, the frame is from {header.epoch}"
             )
-        if header.partitions != self.partitions:
+        if self.partitions not in {0, header.partitions}:
             raise ShuffleMismatch(
                 f"shuffle {self.key.name!r} has {self.partitions} partitions, the frame says "
                 f"{header.partitions}"
@@ -235,7 +237,11 @@ class ShuffleLog:
         with self._lock:
             if self._find(header):  # again: much may have happened since the frame's head came
                 return False
-            self._append(Kind.FRAME, row.tobytes())
+            record = journal.encode(Kind.FRAME, row.tobytes())
+            if not self.partitions:
+                record = journal.encode(Kind.SHUFFLE, _PARTITIONS.pack(header.partitions)) + record
+            self._append(record)
+            self.partitions = header.partitions
             self._remember(row)
         return True
 
@@ -254,16 +260,15 @@ class ShuffleLog:
             if self._attempts.is_committed((map_id, attempt)):
                 raise AttemptConflict(f"map {map_id} attempt {attempt} is committed already")
             if not self._attempts.is_aborted((map_id, attempt)):
-                self._append(Kind.ABORT, _ABORT.pack(map_id, attempt))
+                self._append(journal.encode(Kind.ABORT, _ABORT.pack(map_id, attempt)))
                 self._forget(map_id, attempt)
             for row in mine:
                 self.payload.give_back(int(row["payload_at"]), int(row["payload_bytes"]))
                 self.index.give_back(int(row["index_at"]), _index_bytes(int(row["pieces"])))
             return len(mine)
 
-    def _append(self, kind: Kind, body: bytes) -> None:
-        """Write one journal record, or leave the journal as it was and raise."""
-        data = journal.encode(kind, body)
+    def _append(self, data: bytes) -> None:
+        """Write journal records, or leave the journal as it was and raise."""
         try:
             written = os.write(self._journal, data)
         except OSError as error:
@@ -336,6 +341,11 @@ class ShuffleLog:
         """Raise what a restart found damaged, if anything."""
         if self._damage is not None:
             raise self._damage
+
+    @property
+    def begun(self) -> bool:
+        """Whether a frame of it was ever visible."""
+        return self.partitions > 0
 
     @property
     def disk_bytes(self) -> int:

@@ -1,5 +1,7 @@
 """Frames, attempts, releases and seals."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from aiohttp import web
@@ -41,7 +43,8 @@ async def _take_frame(request: web.Request) -> web.Response:
     if frame_bytes is None:
         raise ProtocolError("a frame needs a Content-Length")
 
-    def place(header: FrameHeader) -> ShuffleLog:
+    @contextmanager
+    def place(header: FrameHeader) -> Iterator[ShuffleLog]:
         if header.generation != generation:
             raise ProtocolError(
                 f"the frame is of generation {header.generation}, the URL of {generation}"
@@ -49,10 +52,10 @@ async def _take_frame(request: web.Request) -> web.Response:
         worker.settings.limits.check_partitions(header.partitions)
         worker.jobs.get(job.uid)  # it may have been fenced since the request began
         job.check_epoch(header.epoch)
-        log = job.shuffle_for_writing(name, generation, header.partitions)
-        if not log.find(header):  # a frame whose ack was lost is in: its writer must learn so
-            job.check_quota(frame_bytes, worker.settings.limits.job_quota_bytes)
-        return log
+        with job.writing(name, generation) as log:
+            if not log.find(header):  # a frame whose ack was lost is in: its writer must learn so
+                job.check_quota(frame_bytes, worker.settings.limits.job_quota_bytes)
+            yield log
 
     with worker.admission.frame(frame_bytes):
         sink = FrameSink(frame_bytes, place)
@@ -68,7 +71,8 @@ async def _take_frame(request: web.Request) -> web.Response:
             worker.metrics.frames.labels("refused").inc()
             return fill_error(web.Response(), error)
         finally:
-            sink.close()
+            if not receiver.ended:
+                await in_pool(worker, sink.close)
     worker.metrics.frames.labels("stored" if stored else "duplicate").inc()
     worker.metrics.ingested_bytes.inc(frame_bytes if stored else 0)
     answer = {
