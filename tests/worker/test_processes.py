@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 import crossdock
+from crossdock.wire import tables
 from harness import COMMAND, QUICK, StartWorker, WorkerProcess, connect_all, eventually, send
 from raw import Line, Peer, Target
 
@@ -255,3 +256,25 @@ def test_a_cluster_of_two_uses_both(two_workers: list[WorkerProcess]) -> None:
             for partition in range(16):
                 writer.write(partition, b"x")
         assert len(shuffle.view().places()) == 2
+
+
+def test_a_slow_disk_under_a_seal_holds_up_nobody_else(start_worker: StartWorker) -> None:
+    """The seal's new file is a pipe here, which takes nothing before somebody reads it."""
+    worker = start_worker()
+    target = Target(Peer(worker.url, ""), "sealing")
+    assert target.register().status == 201
+    assert target.push(target.frame()).status == 200
+    directory = worker.data_dir / "jobs/sealing/shuffles/words/0"
+    pipe = directory / ".seal.new"
+    os.mkfifo(pipe)
+    body = tables.encode(tables.attempts([(0, 0)]))
+    with target.peer.line() as sealing, target.peer.line(timeout=5) as other:
+        sealing.send(sealing.head("PUT", f"{target.path}/seal", length=len(body)) + body)
+        for _ in range(20):
+            assert other.ask("GET", "/healthz").status == 200
+            assert other.ask("GET", target.job_path).status == 200
+            assert other.ask("PUT", f"{target.path}/frames", target.frame()).status == 200
+        with pipe.open("rb") as reader:
+            assert reader.read() == body
+        assert sealing.reply().status == 201
+    (directory / "seal").unlink()

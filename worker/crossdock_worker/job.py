@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from crossdock.wire import tables
 from crossdock.wire.tables import Table
 from crossdock_worker.files import subdirs, write_atomically, write_json
 from crossdock_worker.shuffle_log import ShuffleLog
+from crossdock_worker.trash import Trash
 
 log = structlog.get_logger()
 
@@ -46,6 +47,7 @@ class Job:
     uid: str
     directory: Path
     record: JobRecord
+    trash: Trash
     renewed: float = field(default_factory=time.monotonic)
     """When its owner was last heard, on the monotonic clock."""
     released: dict[str, int] = field(default_factory=dict)
@@ -90,8 +92,7 @@ class Job:
     def _join(self, name: str, generation: int) -> ShuffleLog | None:
         """Count a writer of a shuffle that is here."""
         with self.lock:
-            if self.fenced:
-                raise JobFenced(f"job {self.uid} was ended")
+            self._check_live()
             self._check_released(name, generation)
             found = self.shuffles.get((name, generation))
             if found is not None:
@@ -113,7 +114,7 @@ class Job:
                     return made
             made.close()
             ShuffleLog.remove(directory)
-        raise JobFenced(f"job {self.uid} was ended")
+            raise JobFenced(f"job {self.uid} was ended")
 
     def _leave(self, name: str, generation: int, shuffle: ShuffleLog) -> None:
         key = (name, generation)
@@ -154,20 +155,30 @@ class Job:
 
     def release(self, name: str, generation: int) -> None:
         """Drop a shuffle's generations up to and with this one, for good."""
-        with self.lock:
-            self.released[name] = max(self.released.get(name, 0), generation + 1)
-            write_json(self.directory / "released.json", self.released)
-            for key in [k for k in self.shuffles if k[0] == name and k[1] <= generation]:
-                self.shuffles.pop(key).close()
-            for directory in subdirs(self.directory / "shuffles" / name):  # seals without frames
-                if int(directory.name) <= generation:
-                    shutil.rmtree(directory, ignore_errors=True)
+        with self.files_lock:
+            self._check_live()
+            released = {**self.released, name: max(self.released.get(name, 0), generation + 1)}
+            # On disk first: a restart brings nothing back of which a reader heard that it is gone.
+            write_json(self.directory / "released.json", released)
+            with self.lock:
+                self.released = released
+                for key in [k for k in self.shuffles if k[0] == name and k[1] <= generation]:
+                    self.shuffles.pop(key).close()
+            places = [
+                self.trash.take(directory)  # those that have but a seal too
+                for directory in subdirs(self.directory / "shuffles" / name)
+                if int(directory.name) <= generation
+            ]
+            with suppress(OSError):  # later generations may be there
+                (self.directory / "shuffles" / name).rmdir()
+        for place in places:
+            self.trash.delete(place)
 
     def seal(self, name: str, generation: int, winners: Table) -> tuple[Table, bool]:
         """Store a seal unless there is one; return the one that holds, and whether it is new."""
-        with self.lock:
-            self._check_released(name, generation)
-            existing = self.read_seal(name, generation)
+        with self.files_lock:
+            self._check_live()
+            existing = self._read_seal(name, generation)
             if existing is not None:
                 return existing, False
             path = self._seal_file(name, generation)
@@ -177,12 +188,19 @@ class Job:
 
     def read_seal(self, name: str, generation: int) -> Table | None:
         """Return the seal of a shuffle, if it is stored here."""
-        with self.lock:
-            self._check_released(name, generation)
-            path = self._seal_file(name, generation)
-            if not path.exists():
-                return None
-            return tables.decode(tables.ATTEMPT, path.read_bytes(), what=str(path))
+        with self.files_lock:
+            return self._read_seal(name, generation)
+
+    def _read_seal(self, name: str, generation: int) -> Table | None:
+        self._check_released(name, generation)
+        path = self._seal_file(name, generation)
+        if not path.exists():
+            return None
+        return tables.decode(tables.ATTEMPT, path.read_bytes(), what=str(path))
+
+    def _check_live(self) -> None:
+        if self.fenced:
+            raise JobFenced(f"job {self.uid} was ended")
 
     def _seal_file(self, name: str, generation: int) -> Path:
         return self._shuffle_dir(name, generation) / "seal"

@@ -17,6 +17,7 @@ from crossdock.errors import JobFenced, JobUnknown
 from crossdock.records import JobRecord
 from crossdock_worker.files import subdirs, write_json
 from crossdock_worker.job import Job
+from crossdock_worker.trash import Trash
 
 log = structlog.get_logger()
 
@@ -30,6 +31,7 @@ class Jobs:
         self._tombstones = data_dir / "tombstones"
         self._dir.mkdir(parents=True, exist_ok=True)
         self._tombstones.mkdir(exist_ok=True)
+        self._trash = Trash(data_dir / "trash")
         self._jobs: dict[str, Job] = {}
         self._fenced = {p.stem for p in self._tombstones.glob("*.json")}
         for directory in subdirs(self._dir):
@@ -41,7 +43,7 @@ class Jobs:
             shutil.rmtree(directory, ignore_errors=True)
             return
         record = JobRecord.from_json(json.loads(path.read_text()))
-        job = Job(directory.name, directory, record)
+        job = Job(directory.name, directory, record, self._trash)
         job.load()
         self._jobs[job.uid] = job
 
@@ -55,7 +57,7 @@ class Jobs:
         if job is None:
             directory = self._dir / uid
             directory.mkdir(exist_ok=True)
-            job = Job(uid, directory, record)
+            job = Job(uid, directory, record, self._trash)
             write_json(directory / "job.json", record.to_json())
             self._jobs[uid] = job
             return job, True
@@ -107,7 +109,8 @@ class Jobs:
                 for shuffle in job.shuffles.values():
                     shuffle.close()
                 job.shuffles.clear()
-            shutil.rmtree(job.directory, ignore_errors=True)
+            place = self._trash.take(job.directory)
+        self._trash.delete(place)
         return freed
 
     def __iter__(self) -> Iterator[Job]:

@@ -112,16 +112,17 @@ async def release_shuffle(request: web.Request) -> web.Response:
 
 async def put_seal(request: web.Request) -> web.Response:
     """Store the choice of winners unless there is one; answers the one that holds."""
+    worker = request.app[WORKER]
     job, name, generation = commanded(request)
     winners = await read_table(request, tables.ATTEMPT)
     if (winners["map"][1:] <= winners["map"][:-1]).any():
         raise ProtocolError("a seal names one attempt per map, sorted by map")
-    seal, new = job.seal(name, generation, winners)
+    seal, new = await in_pool(worker, partial(job.seal, name, generation, winners))
     return binary(tables.encode(seal), status=201 if new else 200)
 
 
 async def get_seal(request: web.Request) -> web.Response:
     """Answer the choice of winners, or 204 when none was made here."""
     job, name, generation = target(request)
-    seal = job.read_seal(name, generation)
+    seal = await in_pool(request.app[WORKER], partial(job.read_seal, name, generation))
     return web.Response(status=204) if seal is None else binary(tables.encode(seal))
