@@ -11,6 +11,7 @@ from crossdock.errors import CrossdockError, FrameError, PeerGone, Unavailable
 from crossdock.wire import crc
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
 from crossdock_worker import pump
+from crossdock_worker.patience import Patience
 from crossdock_worker.rows import Reservation
 from crossdock_worker.shuffle_log import ShuffleLog
 
@@ -100,10 +101,10 @@ class FrameSink:
 class FrameReceiver:
     """Moves one request's body into a `FrameSink`, by the quickest way the connection allows."""
 
-    def __init__(self, sink: FrameSink, *, pool: Executor, stall_seconds: float) -> None:
+    def __init__(self, sink: FrameSink, *, pool: Executor, patience: Patience) -> None:
         self._sink = sink
         self._pool = pool
-        self._stall_seconds = stall_seconds
+        self._patience = patience
         self._problem: CrossdockError | None = None
         self._stored = False
         self.ended = False
@@ -162,7 +163,7 @@ class FrameReceiver:
                     self._feed,
                     self._finish,
                     pool=self._pool,
-                    stall_seconds=self._stall_seconds,
+                    patience=self._patience,
                 )
         except PeerGone:
             transport.abort()
@@ -175,12 +176,12 @@ class FrameReceiver:
         waiting = bytearray()
         while True:
             try:
-                async with asyncio.timeout(self._stall_seconds):
-                    data = await request.content.readany()
-            except TimeoutError:
-                raise PeerGone(f"peer sent no byte for {self._stall_seconds} s") from None
+                with self._patience.waiting():
+                    async with asyncio.timeout(self._patience.seconds):
+                        data = await request.content.readany()
             except (ConnectionError, web.RequestPayloadError) as error:
                 raise PeerGone(f"connection failed: {error}") from error
+            self._patience.moved(len(data))
             waiting += data
             ended = not data and request.content.at_eof()
             if len(waiting) >= _FEED_BYTES or ended:

@@ -16,6 +16,7 @@ from threading import local
 from typing import Final
 
 from crossdock.errors import PeerGone
+from crossdock_worker.patience import Patience
 from crossdock_worker.settings import MIB
 
 CHUNK_BYTES: Final = MIB
@@ -53,7 +54,7 @@ async def receive(
     finish: Callable[[], None],
     *,
     pool: Executor,
-    stall_seconds: float,
+    patience: Patience,
 ) -> None:
     """Pass the next `total` bytes of the socket to `feed`, in a thread, then call `finish`."""
     done = 0
@@ -65,17 +66,20 @@ async def receive(
             try:
                 n = sock.recv_into(buffer[: min(CHUNK_BYTES, total - done)])
             except BlockingIOError:
-                if not _ready(sock, select.POLLIN):
+                with patience.waiting():
+                    ready = _ready(sock, select.POLLIN)
+                if not ready:
                     return False
                 continue
             if not n:
                 raise PeerGone(f"peer closed the connection after {done} of {total} bytes")
+            patience.moved(n)
             feed(buffer[:n])
             done += n
         finish()
         return True
 
-    await _alternate(work, sock, pool, stall_seconds, reading=True)
+    await _alternate(work, sock, pool, patience.stall_seconds, reading=True, patience=patience)
 
 
 async def send(
@@ -114,7 +118,10 @@ async def _alternate(
     stall_seconds: float,
     *,
     reading: bool,
+    patience: Patience | None = None,
 ) -> None:
+    if patience is None:
+        patience = Patience(stall_seconds, 0)
     loop = asyncio.get_running_loop()
     watch = loop.add_reader if reading else loop.add_writer
     unwatch = loop.remove_reader if reading else loop.remove_writer
@@ -135,10 +142,9 @@ async def _alternate(
         ready = loop.create_future()
         watch(sock.fileno(), _set, ready)
         try:
-            async with asyncio.timeout(stall_seconds):
-                await ready
-        except TimeoutError:
-            raise PeerGone(f"peer moved no byte for {stall_seconds} s") from None
+            with patience.waiting():
+                async with asyncio.timeout(patience.seconds):
+                    await ready
         finally:
             unwatch(sock.fileno())
 

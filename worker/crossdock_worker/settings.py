@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from crossdock.errors import ConfigError, ProtocolError
+from crossdock_worker.patience import Patience
 
 MIB: Final = 2**20
 
@@ -31,6 +32,8 @@ class Limits:
     """Threads that move bytes between sockets and disk."""
     stall_seconds: float = 30.0
     """A peer that neither sends nor takes a byte for this long is cut off."""
+    min_bytes_per_second: int = 64 * 1024
+    """A body makes the worker wait for `stall_seconds` + its bytes / this rate, all in all."""
     disk_capacity_bytes: int = 0
     """Bytes that count as a full disk; 0: the size of the data directory's file system."""
     disk_high: float = 0.90
@@ -49,7 +52,7 @@ class Limits:
             )
         for name in ("max_frame_bytes", "max_inflight_bytes", "max_read_bytes",
                      "max_partitions", "max_connections", "read_batch_bytes", "threads",
-                     "stall_seconds"):  # fmt: skip
+                     "stall_seconds", "min_bytes_per_second"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ConfigError(f"--{name.replace('_', '-')} must be more than 0")
         if self.max_inflight_bytes < self.max_frame_bytes:
@@ -57,6 +60,10 @@ class Limits:
                 f"--max-inflight-bytes {self.max_inflight_bytes} is less than one frame of "
                 f"--max-frame-bytes {self.max_frame_bytes}: no such frame could ever be taken"
             )
+
+    def patience(self) -> Patience:
+        """Return what a peer may make us wait for one body."""
+        return Patience(self.stall_seconds, self.min_bytes_per_second)
 
     def check_partitions(self, partitions: int) -> None:
         """Refuse a shuffle whose statistics would take too much memory."""

@@ -59,9 +59,7 @@ async def _take_frame(request: web.Request) -> web.Response:
 
     with worker.admission.frame(frame_bytes):
         sink = FrameSink(frame_bytes, place)
-        receiver = FrameReceiver(
-            sink, pool=worker.pool, stall_seconds=worker.settings.limits.stall_seconds
-        )
+        receiver = FrameReceiver(sink, pool=worker.pool, patience=worker.settings.limits.patience())
         try:
             await receiver.receive(request, waiting)
             stored = receiver.result()
