@@ -29,7 +29,7 @@ class Killed(BaseException):
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[Jobs]:
     """A worker's jobs: "one", with a frame and a seal in generations 0 to 2 of "words"."""
-    found = Jobs(tmp_path)
+    found = Jobs(tmp_path, max_shuffles=100)
     job, _ = found.register("one", JobRecord.from_json({"owner": "cluster"}))
     for generation in range(3):
         put_frame(job, generation)
@@ -54,7 +54,7 @@ def files(directory: Path) -> list[str]:
 
 def restarted(directory: Path) -> Jobs:
     """Return what a new process finds, and close its files."""
-    found = Jobs(directory)
+    found = Jobs(directory, max_shuffles=100)
     found.close()
     return found
 

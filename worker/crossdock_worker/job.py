@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from crossdock.errors import (
+    CrossdockError,
     DataCorrupt,
     JobFenced,
     QuotaExceeded,
@@ -29,7 +30,7 @@ from crossdock.records import JobRecord
 from crossdock.views import ShuffleKey
 from crossdock.wire import tables
 from crossdock.wire.tables import Table
-from crossdock_worker.files import subdirs, write_atomically, write_json
+from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.trash import Trash
 
@@ -48,6 +49,8 @@ class Job:
     directory: Path
     record: JobRecord
     trash: Trash
+    check_room: Callable[[], None]
+    """Raises `Overloaded` when the worker takes no further shuffle."""
     renewed: float = field(default_factory=time.monotonic)
     """When its owner was last heard, on the monotonic clock."""
     released: dict[str, int] = field(default_factory=dict)
@@ -73,6 +76,14 @@ class Job:
         if found is None or not found.begun:
             raise ShuffleUnknown(f"no frame of shuffle {name!r} generation {generation} is here")
         return found
+
+    def expect_frame(self, name: str, generation: int) -> None:
+        """Refuse a frame before its bytes come when its shuffle is gone or finds no room."""
+        with self.lock:
+            self._check_released(name, generation)
+            known = (name, generation) in self.shuffles
+        if not known:
+            self.check_room()
 
     @contextmanager
     def writing(self, name: str, generation: int) -> Iterator[ShuffleLog]:
@@ -105,7 +116,12 @@ class Job:
             found = self._join(name, generation)
             if found is not None:  # another thread was quicker
                 return found
-            made = ShuffleLog.create(directory, self._key(name, generation))
+            self.check_room()
+            try:
+                made = ShuffleLog.create(directory, self._key(name, generation))
+            except CrossdockError:
+                ShuffleLog.remove(directory)
+                raise
             with self.lock:
                 if not self.fenced:
                     made.advance(self.record.epoch)
@@ -182,7 +198,7 @@ class Job:
             if existing is not None:
                 return existing, False
             path = self._seal_file(name, generation)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(path.parent)
             write_atomically(path, tables.encode(winners))
             return winners, True
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import structlog
 
-from crossdock.errors import JobFenced, JobUnknown
+from crossdock.errors import JobFenced, JobUnknown, Overloaded
 from crossdock.records import JobRecord
-from crossdock_worker.files import subdirs, write_json
+from crossdock_worker.files import make_directory, subdirs, write_json
 from crossdock_worker.job import Job
 from crossdock_worker.trash import Trash
 
@@ -25,8 +25,9 @@ log = structlog.get_logger()
 class Jobs:
     """All jobs of a worker."""
 
-    def __init__(self, data_dir: Path) -> None:
-        """Replay what an earlier process left in `data_dir`."""
+    def __init__(self, data_dir: Path, *, max_shuffles: int) -> None:
+        """Replay what an earlier process left in `data_dir`, even if it is over the limit."""
+        self.max_shuffles = max_shuffles
         self._dir = data_dir / "jobs"
         self._tombstones = data_dir / "tombstones"
         self._dir.mkdir(parents=True, exist_ok=True)
@@ -43,7 +44,7 @@ class Jobs:
             shutil.rmtree(directory, ignore_errors=True)
             return
         record = JobRecord.from_json(json.loads(path.read_text()))
-        job = Job(directory.name, directory, record, self._trash)
+        job = Job(directory.name, directory, record, self._trash, self._check_room)
         job.load()
         self._jobs[job.uid] = job
 
@@ -56,8 +57,8 @@ class Jobs:
         job = self._jobs.get(uid)
         if job is None:
             directory = self._dir / uid
-            directory.mkdir(exist_ok=True)
-            job = Job(uid, directory, record, self._trash)
+            make_directory(directory)
+            job = Job(uid, directory, record, self._trash, self._check_room)
             write_json(directory / "job.json", record.to_json())
             self._jobs[uid] = job
             return job, True
@@ -116,6 +117,21 @@ class Jobs:
     def __iter__(self) -> Iterator[Job]:
         """Iterate over live jobs."""
         return iter([job for job in list(self._jobs.values()) if job.uid not in self._fenced])
+
+    @property
+    def shuffle_count(self) -> int:
+        """Shuffles held, each with its files open."""
+        return sum(len(job.shuffles) for job in list(self._jobs.values()))
+
+    def _check_room(self) -> None:
+        # Not exact when several come at once: as many more as there are threads.
+        held = self.shuffle_count
+        if held >= self.max_shuffles:
+            raise Overloaded(
+                f"this worker holds {held} shuffles, the limit is {self.max_shuffles}",
+                retry_after_seconds=5,
+                hint="release shuffles that are consumed, add workers, or raise --max-shuffles",
+            )
 
     @property
     def disk_bytes(self) -> int:

@@ -11,7 +11,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -35,7 +35,7 @@ from crossdock.wire.frame import COLUMN_BYTES, Columns, FrameHeader
 from crossdock.wire.tables import Table
 from crossdock_worker import journal
 from crossdock_worker.attempts import Attempts
-from crossdock_worker.files import RangeFile, disk_error
+from crossdock_worker.files import RangeFile, disk_error, make_directory, open_file
 from crossdock_worker.journal import Kind
 from crossdock_worker.rows import ROW, Reservation, is_row_of, row_of
 
@@ -77,24 +77,27 @@ class ShuffleLog:
         self._at: dict[FrameId, int] = {}
         self._attempts = Attempts()
         self._damage: DataCorrupt | None = None
-        self.payload = RangeFile(directory / "payload.log")
-        self.index = RangeFile(directory / "index.log")
-        self._journal = os.open(
-            directory / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-        )
+        with ExitStack() as opened:  # if one file cannot be opened, the others are closed
+            self.payload = RangeFile(directory / "payload.log")
+            opened.callback(self.payload.close)
+            self.index = RangeFile(directory / "index.log")
+            opened.callback(self.index.close)
+            self._journal = open_file(directory / "journal", os.O_WRONLY | os.O_APPEND)
+            opened.pop_all()
         self._journal_bytes = os.fstat(self._journal).st_size
 
     @classmethod
     def create(cls, directory: Path, key: ShuffleKey) -> "ShuffleLog":
         """Make a new, empty log."""
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         return cls(directory, key)
 
     @staticmethod
     def remove(directory: Path) -> None:
         """Delete a log's files, and the directories that are empty then."""
         for name in ("payload.log", "index.log", "journal"):  # without a journal there is no log
-            (directory / name).unlink(missing_ok=True)
+            with suppress(OSError):  # then the next start deletes it
+                (directory / name).unlink(missing_ok=True)
         for empty in (directory, directory.parent):
             with suppress(OSError):  # a seal may be there, or another generation
                 empty.rmdir()

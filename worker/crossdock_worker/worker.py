@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import resource
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,8 +33,9 @@ class Worker:
         self._lock_fd = self._claim_directory()
         self.identity = Identity.claim(settings.data_dir)
         self.auth = Authenticator(settings.key_file)
-        self.jobs = Jobs(settings.data_dir)
         limits = settings.limits
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.jobs = Jobs(settings.data_dir, max_shuffles=limits.shuffle_room(descriptors))
         self.admission = Admission(
             limits, settings.data_dir, own_bytes=lambda: self.jobs.disk_bytes
         )
@@ -100,6 +102,8 @@ class Worker:
         yield "disk_used_ratio", "Share of the disk capacity in use.", self.admission.disk_used
         jobs = list(self.jobs)
         yield "jobs", "Jobs known.", len(jobs)
+        yield "shuffles", "Shuffles held.", self.jobs.shuffle_count
+        yield "shuffles_limit", "Shuffles held at most.", self.jobs.max_shuffles
         yield "disk_bytes", "Bytes of shuffles on this disk.", sum(j.disk_bytes for j in jobs)
 
     async def run_background(self) -> None:

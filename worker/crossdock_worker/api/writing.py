@@ -57,6 +57,7 @@ async def _take_frame(request: web.Request) -> web.Response:
                 job.check_quota(frame_bytes, worker.settings.limits.job_quota_bytes)
             yield log
 
+    job.expect_frame(name, generation)
     with worker.admission.frame(frame_bytes):
         sink = FrameSink(frame_bytes, place)
         receiver = FrameReceiver(sink, pool=worker.pool, patience=worker.settings.limits.patience())
