@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 
 from aiohttp import web
 
@@ -166,13 +167,13 @@ class FrameReceiver:
                     patience=self._patience,
                 )
         except PeerGone:
+            await self._in_thread(self._sink.close)  # when the peer sees the end, nothing is left
             transport.abort()
             raise
         transport.resume_reading()
 
     async def _stream(self, request: web.Request) -> None:
         """Read through aiohttp: TLS, and clients that do not wait for 100 Continue."""
-        loop = asyncio.get_running_loop()
         waiting = bytearray()
         while True:
             try:
@@ -185,8 +186,18 @@ class FrameReceiver:
             waiting += data
             ended = not data and request.content.at_eof()
             if len(waiting) >= _FEED_BYTES or ended:
-                await loop.run_in_executor(self._pool, self._feed, memoryview(waiting))
+                await self._in_thread(partial(self._feed, memoryview(waiting)))
                 waiting = bytearray()
             if ended:
-                await loop.run_in_executor(self._pool, self._finish)
+                await self._in_thread(self._finish)
                 return
+
+    async def close(self) -> None:
+        """Give back what a body that broke off held."""
+        if not self.ended:
+            await self._in_thread(self._sink.close)
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        """Run `work` in the pool, to its end also when this is cancelled: it writes to the log."""
+        loop = asyncio.get_running_loop()
+        await pump.to_the_end(loop.run_in_executor(self._pool, work))

@@ -12,12 +12,15 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
+from functools import partial
 from threading import local
-from typing import Final
+from typing import Final, TypeVar
 
 from crossdock.errors import PeerGone
 from crossdock_worker.patience import Patience
 from crossdock_worker.settings import MIB
+
+T = TypeVar("T")
 
 CHUNK_BYTES: Final = MIB
 _LINGER_MS: Final = 10
@@ -128,13 +131,8 @@ async def _alternate(
     while True:
         job = loop.run_in_executor(pool, work)
         try:
-            finished = await asyncio.shield(job)
-        except asyncio.CancelledError:
-            # The thread still uses the socket and the buffers: end it before they go.
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            await asyncio.wait([job])
-            raise
+            # When cancelled, the thread still uses the socket and the buffers: end it first.
+            finished = await to_the_end(job, hurry=partial(_hang_up, sock))
         except OSError as error:
             raise PeerGone(f"connection failed: {error}") from error
         if finished:
@@ -147,6 +145,35 @@ async def _alternate(
                     await ready
         finally:
             unwatch(sock.fileno())
+
+
+def _hang_up(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+async def to_the_end(job: "asyncio.Future[T]", *, hurry: Callable[[], None] | None = None) -> T:
+    """Return what a thread's work returns; when cancelled meanwhile, wait for its end all the same.
+
+    What the thread uses must outlive it, however often this task is cancelled. Its own errors
+    then do not count.
+
+    Args:
+        job: what `run_in_executor` returned.
+        hurry: called when cancelled, to make the thread end soon.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not job.done():
+        try:
+            await asyncio.wait([job])
+        except asyncio.CancelledError as error:
+            cancelled = error
+            if hurry is not None:
+                hurry()
+    if cancelled is not None:
+        job.exception()  # nobody else asks for it
+        raise cancelled
+    return job.result()
 
 
 def _set(future: "asyncio.Future[None]") -> None:

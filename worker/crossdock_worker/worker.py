@@ -7,6 +7,7 @@ import resource
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from crossdock.errors import ConfigError
 from crossdock.records import WorkerInfo
@@ -21,6 +22,8 @@ from crossdock_worker.places import PlacesCache
 from crossdock_worker.settings import Settings
 
 _VIEW_THREADS = 2
+_LAST_SECONDS = 10.0
+"""How long a frame that was cut off at the end may take to give its ranges back."""
 
 
 class Worker:
@@ -43,6 +46,7 @@ class Worker:
         self.places = PlacesCache(limits.places_cache_bytes)
         self.pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="bytes")
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
+        self._transfers: set[asyncio.Task[object]] = set()
         self.metrics = Metrics()
         self.metrics.registry.register(Gauges(self._gauges))
         self.url = settings.advertise
@@ -110,9 +114,22 @@ class Worker:
         """Keep in touch with the peers, until cancelled."""
         await self.membership.run(self.identity.id)
 
+    @contextmanager
+    def transfer(self) -> Iterator[None]:
+        """Note that this task needs the pool until the end of the block, also when cancelled."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._transfers.add(task)
+        try:
+            yield
+        finally:
+            self._transfers.discard(task)
+
     async def close(self) -> None:
         """Let the threads end and close the files."""
         loop = asyncio.get_running_loop()
+        if self._transfers:  # they were cancelled, and give back what they hold
+            await asyncio.wait(self._transfers, timeout=_LAST_SECONDS)
         self.view_pool.shutdown(wait=False, cancel_futures=True)
         await loop.run_in_executor(None, self.pool.shutdown)
         self.jobs.close()

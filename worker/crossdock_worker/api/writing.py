@@ -58,7 +58,7 @@ async def _take_frame(request: web.Request) -> web.Response:
             yield log
 
     job.expect_frame(name, generation)
-    with worker.admission.frame(frame_bytes):
+    with worker.admission.frame(frame_bytes), worker.transfer():
         sink = FrameSink(frame_bytes, place)
         receiver = FrameReceiver(sink, pool=worker.pool, patience=worker.settings.limits.patience())
         try:
@@ -70,8 +70,7 @@ async def _take_frame(request: web.Request) -> web.Response:
             worker.metrics.frames.labels("refused").inc()
             return fill_error(web.Response(), error)
         finally:
-            if not receiver.ended:
-                await in_pool(worker, sink.close)
+            await receiver.close()
     worker.metrics.frames.labels("stored" if stored else "duplicate").inc()
     worker.metrics.ingested_bytes.inc(frame_bytes if stored else 0)
     answer = {
