@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossdock.errors import JobFenced, ShuffleReleased
+from crossdock.errors import JobFenced, ShuffleReleased, StaleEpoch
 from crossdock.records import JobRecord
 from crossdock.wire import tables
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
@@ -38,13 +38,28 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
     found.close()
 
 
-def put_frame(job: Job, generation: int) -> None:
-    data = make_frame([(1, b"abc", 1)], partitions=8, generation=generation)
+def put_frame(job: Job, generation: int, *, epoch: int = 0) -> None:
+    data = make_frame([(1, b"abc", 1)], partitions=8, generation=generation, epoch=epoch)
     header = FrameHeader.decode(data)
     columns = Columns.decode(header, data[HEADER_BYTES : HEADER_BYTES + header.columns_bytes])
     with job.writing("words", generation) as log, log.reserve(header) as reservation:
         log.payload.write(reservation.payload_at, b"abc")
         assert log.commit(header, columns, reservation)
+
+
+def test_a_shuffle_has_its_jobs_epoch_from_the_beginning(tmp_path: Path) -> None:
+    """The check of a frame's head alone could be too early."""
+    jobs = Jobs(tmp_path, max_shuffles=100)
+    job, _ = jobs.register("one", JobRecord.from_json({"owner": "cluster", "epoch": 5}))
+    late = FrameHeader.decode(make_frame([], partitions=8, map_id=1, epoch=4)[:HEADER_BYTES])
+    with job.writing("words", 0) as made, pytest.raises(StaleEpoch):
+        made.find(late)
+    put_frame(job, 0, epoch=5)
+    jobs.close()
+    again = Jobs(tmp_path, max_shuffles=100)
+    with pytest.raises(StaleEpoch):
+        again.get("one").shuffle("words", 0).find(late)
+    again.close()
 
 
 def files(directory: Path) -> list[str]:

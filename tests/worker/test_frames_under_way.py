@@ -163,8 +163,25 @@ def test_a_first_frame_that_breaks_off_leaves_no_shuffle(
 ) -> None:
     with half_sent(fresh, fresh.frame([(1, bytes(MIB), 1)]), expect=expect):
         assert fresh.peer.ask("GET", fresh.job_path).json()["shuffles"] == []
+        listed = fresh.peer.ask("POST", f"{fresh.path}/frames/list")
+        assert (listed.status, listed.code) == (404, "shuffle_unknown")
     eventually(lambda: fresh.disk_bytes() == 0)
     check_no_trace(worker, fresh)
+
+
+@both_ways
+@pytest.mark.parametrize(("end", "status", "code"), ENDS[:4], ids=[e[0].__name__ for e in ENDS[:4]])
+def test_a_first_frame_whose_job_changed_leaves_no_shuffle(
+    fresh: Target, end: Callable[[Target], None], status: int, code: str, *, expect: bool
+) -> None:
+    data = fresh.frame([(1, bytes(MIB), 1)])
+    with half_sent(fresh, data, expect=expect) as line:
+        end(fresh)
+        line.send(data[len(data) // 2 :])
+        reply = line.reply()
+        assert (reply.status, reply.code) == (status, code)
+    if end in {take_over, release}:
+        assert fresh.peer.ask("GET", fresh.job_path).json()["disk_bytes"] == 0
 
 
 @both_ways
