@@ -21,6 +21,9 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
         str,
         typer.Option(help="URLs of the other workers, by commas, or dns+http://NAME:PORT."),
     ] = "",
+    peers_interval_seconds: Annotated[
+        float, typer.Option(help="How often peers are asked, and DNS names resolved.")
+    ] = 2.0,
     advertise: Annotated[str, typer.Option(help="URL at which others reach this worker.")] = "",
     key_file: Annotated[
         Path | None, typer.Option(help="Signing keys, one a line: the first signs.")
@@ -65,6 +68,7 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
         port=port,
         advertise=advertise.rstrip("/"),
         peers=tuple(p.strip() for p in peers.split(",") if p.strip()),
+        peers_interval_seconds=peers_interval_seconds,
         key_file=key_file,
         insecure=insecure_no_auth,
         tls_cert=tls_cert,

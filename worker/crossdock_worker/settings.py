@@ -131,6 +131,8 @@ class Settings:
                 "a worker needs either --key-file FILE or --insecure-no-auth",
                 hint="make a key with: crossdock key > shuffle.key && chmod 600 shuffle.key",
             )
+        if self.peers_interval_seconds <= 0:
+            raise ConfigError("--peers-interval-seconds must be more than 0")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("--tls-cert and --tls-key go together")
 
