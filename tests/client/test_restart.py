@@ -185,6 +185,8 @@ def test_damage_in_the_middle_is_reported(start_worker: StartWorker, name: str) 
         with pytest.raises(BlocksLost) as caught:
             shuffle.view({0: 0, 3: 0})
         assert where in str(caught.value)
+        assert caught.value.attempts == [(0, 0), (3, 0)]
+        assert all(where in m.reason for m in caught.value.missing)
         assert path.read_bytes()[: len(damaged)] == damaged, "damage is evidence: it stays"
         assert read(other.view({0: 0})) == expected(other, {0: 0})
         write(other, 1)

@@ -84,6 +84,16 @@ def test_junk_behind_the_records_is_reported(path: Path, junk: bytes) -> None:
     assert f"offset {ENDS[-1]}" in message
 
 
+def test_a_damaged_head_without_a_body_is_reported(path: Path) -> None:
+    """A torn append is a beginning of a sound record: a head that is whole has its checksum."""
+    head = bytearray(RECORDS[1][:12])
+    assert replayed(path, b"".join(RECORDS) + head) == BODIES
+    head[6] ^= 1
+    found, message = records_before_damage(path, b"".join(RECORDS) + head)
+    assert found == BODIES
+    assert f"offset {ENDS[-1]}" in message
+
+
 def test_a_hole_of_zeros_in_the_middle_is_reported(path: Path) -> None:
     found, message = records_before_damage(path, RECORDS[0] + bytes(4096) + RECORDS[1])
     assert found == BODIES[:1]

@@ -68,7 +68,7 @@ def replay(path: Path) -> Iterator[Record]:
                 return
             raise DataCorrupt(
                 f"{path} is damaged at offset {offset}",
-                hint="its frames before that are intact; run again the maps behind it",
+                hint="nothing of the shuffle is served here: read another copy, or run its maps again",
             )
         _, kind, length, _ = _HEAD.unpack_from(data, offset)
         body = data[offset + _HEAD.size : offset + _HEAD.size + length]
