@@ -1,6 +1,7 @@
 """The journal: a torn tail is cut, damage anywhere else is reported, nothing is skipped."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -82,6 +83,14 @@ def test_junk_behind_the_records_is_reported(path: Path, junk: bytes) -> None:
     found, message = records_before_damage(path, b"".join(RECORDS) + junk)
     assert found == BODIES
     assert f"offset {ENDS[-1]}" in message
+
+
+def test_a_sound_record_of_a_kind_that_is_not_known_is_reported(path: Path) -> None:
+    """Another version may have written it: what it says is not guessed at."""
+    unknown = journal.encode(cast("Kind", 9), b"news")
+    found, message = records_before_damage(path, RECORDS[0] + unknown + RECORDS[1])
+    assert found == BODIES[:1]
+    assert f"offset {ENDS[0]}" in message
 
 
 def test_a_damaged_head_without_a_body_is_reported(path: Path) -> None:
