@@ -104,8 +104,9 @@ def test_a_full_disk_pushes_back(
 
     with range_file(tmp_path) as file:
         monkeypatch.setattr(os, "pwrite", full)
-        with pytest.raises(Overloaded, match=r"disk full while writing .*ranges"):
+        with pytest.raises(Overloaded, match=r"disk full while writing .*ranges") as caught:
             file.write(0, b"x")
+        assert caught.value.retry_after_seconds == 5
 
 
 def test_another_disk_error_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
