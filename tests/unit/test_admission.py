@@ -44,6 +44,23 @@ def test_answers_wait_for_room_and_get_it(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_room_that_fits_several_wakes_them_all(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        room = room_for(100, tmp_path)
+        together = asyncio.Barrier(3)
+
+        async def answer() -> None:
+            async with room.answer(30):
+                await together.wait()
+
+        async with room.answer(100):
+            waiting = [asyncio.create_task(answer()) for _ in range(3)]
+            await asyncio.wait(waiting, timeout=0.05)
+        await asyncio.wait_for(asyncio.gather(*waiting), 5)
+
+    asyncio.run(scenario())
+
+
 def test_an_answer_larger_than_all_room_takes_all_of_it(tmp_path: Path) -> None:
     async def scenario() -> None:
         room = room_for(100, tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossdock.errors import JobFenced, ShuffleReleased, StaleEpoch
+from crossdock.errors import JobFenced, QuotaExceeded, ShuffleReleased, StaleEpoch
 from crossdock.records import JobRecord
 from crossdock.wire import tables
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
@@ -60,6 +60,13 @@ def test_a_shuffle_has_its_jobs_epoch_from_the_beginning(tmp_path: Path) -> None
     with pytest.raises(StaleEpoch):
         again.get("one").shuffle("words", 0).find(late)
     again.close()
+
+
+def test_a_quota_may_be_filled_exactly(jobs: Jobs) -> None:
+    job = jobs.get("one")
+    job.check_quota(100, job.disk_bytes + 100)
+    with pytest.raises(QuotaExceeded):
+        job.check_quota(101, job.disk_bytes + 100)
 
 
 def files(directory: Path) -> list[str]:
