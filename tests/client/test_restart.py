@@ -185,6 +185,8 @@ def test_damage_in_the_middle_is_reported(start_worker: StartWorker, name: str) 
         with pytest.raises(BlocksLost) as caught:
             shuffle.view({0: 0, 3: 0})
         assert where in str(caught.value)
+        assert caught.value.attempts == [(0, 0), (3, 0)]
+        assert all(where in m.reason for m in caught.value.missing)
         assert path.read_bytes()[: len(damaged)] == damaged, "damage is evidence: it stays"
         assert read(other.view({0: 0})) == expected(other, {0: 0})
         write(other, 1)
@@ -297,7 +299,7 @@ def put(log: ShuffleLog, map_id: int, payload: bytes) -> None:
 def test_a_push_cut_off_by_a_crash_harms_nothing_and_costs_no_space(tmp_path: Path) -> None:
     """An empty frame that was acked behind a push that never came leaves the log sound."""
     key = ShuffleKey("job", "words")
-    log = ShuffleLog.create(tmp_path, key, 1)
+    log = ShuffleLog.create(tmp_path, key)
     put(log, 0, b"zero")
     header, _, _ = frame_of(1, bytes(5000))
     with log.reserve(header):
@@ -316,7 +318,7 @@ def test_a_push_cut_off_by_a_crash_harms_nothing_and_costs_no_space(tmp_path: Pa
 
 def test_an_empty_frame_behind_a_lost_push_is_no_damage(tmp_path: Path) -> None:
     key = ShuffleKey("job", "words")
-    log = ShuffleLog.create(tmp_path, key, 1)
+    log = ShuffleLog.create(tmp_path, key)
     header, _, _ = frame_of(1, bytes(5000))
     with log.reserve(header):
         put(log, 2, b"")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossdock.errors import CrossdockError, Overloaded
-from crossdock_worker.files import RangeFile
+from crossdock.errors import CrossdockError, Overloaded, Unavailable
+from crossdock_worker.files import RangeFile, make_directory, write_atomically
 
 
 @contextmanager
@@ -104,8 +104,9 @@ def test_a_full_disk_pushes_back(
 
     with range_file(tmp_path) as file:
         monkeypatch.setattr(os, "pwrite", full)
-        with pytest.raises(Overloaded, match=r"disk full while writing .*ranges"):
+        with pytest.raises(Overloaded, match=r"disk full while writing .*ranges") as caught:
             file.write(0, b"x")
+        assert caught.value.retry_after_seconds == 5
 
 
 def test_another_disk_error_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,3 +125,38 @@ def test_short_writes_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, data[:3], at))
         file.write(file.reserve(10), b"0123456789")
         assert file.mapped()[:10].tobytes() == b"0123456789"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "says"),
+    [
+        (errno.ENOSPC, Overloaded, "disk full"),
+        (errno.EMFILE, Overloaded, "ulimit -n"),
+        (errno.ENFILE, Overloaded, "ulimit -n"),
+        (errno.EROFS, Unavailable, "read-only"),
+        (errno.EIO, CrossdockError, "cannot write"),
+    ],
+)
+def test_what_cannot_be_made_is_an_error_of_ours(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    kind: type[CrossdockError],
+    says: str,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    path = tmp_path / "thing"
+    for make in (
+        lambda: RangeFile(path),
+        lambda: make_directory(path),
+        lambda: write_atomically(path, b""),
+    ):
+        with pytest.raises(kind, match=f"{says}.*") as caught:
+            make()
+        assert type(caught.value) is kind
+        assert str(path) in str(caught.value)

@@ -1,6 +1,7 @@
 """The journal: a torn tail is cut, damage anywhere else is reported, nothing is skipped."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -80,6 +81,24 @@ def test_every_flipped_bit_is_reported(path: Path) -> None:
 @pytest.mark.parametrize("junk", [b"XDJ2", b"garbage!" * 9, b"\0" * 12 + b"x", b"X" + b"\0" * 30])
 def test_junk_behind_the_records_is_reported(path: Path, junk: bytes) -> None:
     found, message = records_before_damage(path, b"".join(RECORDS) + junk)
+    assert found == BODIES
+    assert f"offset {ENDS[-1]}" in message
+
+
+def test_a_sound_record_of_a_kind_that_is_not_known_is_reported(path: Path) -> None:
+    """Another version may have written it: what it says is not guessed at."""
+    unknown = journal.encode(cast("Kind", 9), b"news")
+    found, message = records_before_damage(path, RECORDS[0] + unknown + RECORDS[1])
+    assert found == BODIES[:1]
+    assert f"offset {ENDS[0]}" in message
+
+
+def test_a_damaged_head_without_a_body_is_reported(path: Path) -> None:
+    """A torn append is a beginning of a sound record: a head that is whole has its checksum."""
+    head = bytearray(RECORDS[1][:12])
+    assert replayed(path, b"".join(RECORDS) + head) == BODIES
+    head[6] ^= 1
+    found, message = records_before_damage(path, b"".join(RECORDS) + head)
     assert found == BODIES
     assert f"offset {ENDS[-1]}" in message
 

@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 import pytest
@@ -15,6 +15,8 @@ from harness import QUICK, StartWorker, WorkerProcess, eventually
 from raw import Line, Peer, Target
 
 MIB = 2**20
+_SLOWEST = 1_000_000
+"""Bytes a second below which `impatient` cuts peers off."""
 _PATIENT = replace(QUICK, deadline_seconds=60)
 
 
@@ -304,7 +306,8 @@ def half_a_frame(target: Target, data: bytes, *, expect: bool) -> Iterator[Line]
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[WorkerProcess]:
     """A worker that cuts peers off after a second, with two threads."""
-    with WorkerProcess(options={"stall_seconds": 1, "threads": 2}) as process:
+    options = {"stall_seconds": 1, "threads": 2, "min_bytes_per_second": _SLOWEST}
+    with WorkerProcess(options=options) as process:
         yield process.start()
 
 
@@ -446,6 +449,63 @@ def test_a_slow_reader_does_not_hold_up_others(start_worker: StartWorker) -> Non
         eventually(lambda: none not in worker.request("GET", "/metrics").body)
         quick = pool.submit(target.peer.ask, "GET", f"{path}/blocks?partitions=1")
         assert quick.result(5).status == 200
+
+
+# -- peers that are slow on the whole ------------------------------------------------------
+
+
+def drip(line: Line, data: bytes, *, step: int, pause_seconds: float) -> None:
+    """Send data little by little until it is out or the other side has had enough."""
+    pace = threading.Event()
+    with suppress(OSError):
+        for at in range(0, len(data), step):
+            line.send(data[at : at + step])
+            pace.wait(pause_seconds)
+
+
+@both_ways
+@pytest.mark.parametrize("pause_seconds", [0.002, 0.3], ids=["often", "seldom"])
+def test_a_frame_that_drips_is_cut_off(
+    impatient: WorkerProcess, pause_seconds: float, *, expect: bool
+) -> None:
+    """It never stalls for a second, but would be in flight for an hour and more."""
+    target = shuffle_of(impatient, f"drip-{expect}-{pause_seconds}")
+    data = target.frame([(1, bytes(4 * MIB), 1)])
+    with half_a_frame(target, data, expect=expect) as line, ThreadPoolExecutor(1) as pool:
+        rest = data[len(data) // 2 :]
+        dripping = pool.submit(drip, line, rest, step=1, pause_seconds=pause_seconds)
+        eventually(lambda: inflight(impatient) > 0)
+        eventually(lambda: inflight(impatient) == 0, seconds=20, what="the drip's end")
+        line.close()
+        dripping.result(20)
+    assert not len(target.frames())
+
+
+def test_another_body_that_drips_is_cut_off(impatient: WorkerProcess) -> None:
+    target = shuffle_of(impatient, "drip-list")
+    with target.peer.line() as line, ThreadPoolExecutor(1) as pool:
+        line.send(line.head("POST", f"{target.path}/frames/list", length=12 * 80_000))
+        dripping = pool.submit(drip, line, bytes(12 * 80_000), step=1, pause_seconds=0.2)
+        eventually(lambda: inflight(impatient) > 0)
+        eventually(lambda: inflight(impatient) == 0, seconds=20, what="the drip's end")
+        line.close()
+        dripping.result(20)
+
+
+@both_ways
+def test_a_slow_frame_above_the_lowest_rate_is_taken(
+    impatient: WorkerProcess, *, expect: bool
+) -> None:
+    """It takes three times `stall_seconds`, at four times the lowest rate."""
+    target = shuffle_of(impatient, f"slow-{expect}")
+    data = target.frame([(1, bytes(3 * 4 * _SLOWEST), 1)])
+    with target.peer.line() as line:
+        headers = {"Expect": "100-continue"} if expect else {}
+        line.send(line.head("PUT", f"{target.path}/frames", length=len(data), headers=headers))
+        if expect:
+            assert line.reply().status == 100
+        drip(line, data, step=_SLOWEST // 2, pause_seconds=0.125)
+        assert line.reply().status == 200
 
 
 def test_requests_are_answered_after_every_storm(impatient: WorkerProcess) -> None:

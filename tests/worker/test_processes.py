@@ -1,6 +1,7 @@
 """`--processes N`: one supervisor, a worker per process, and nothing left behind."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 import crossdock
+from crossdock.wire import tables
 from harness import COMMAND, QUICK, StartWorker, WorkerProcess, connect_all, eventually, send
 from raw import Line, Peer, Target
 
@@ -255,3 +257,67 @@ def test_a_cluster_of_two_uses_both(two_workers: list[WorkerProcess]) -> None:
             for partition in range(16):
                 writer.write(partition, b"x")
         assert len(shuffle.view().places()) == 2
+
+
+def test_a_slow_disk_under_a_seal_holds_up_nobody_else(start_worker: StartWorker) -> None:
+    """The seal's new file is a pipe here, which takes nothing before somebody reads it."""
+    worker = start_worker()
+    target = Target(Peer(worker.url, ""), "sealing")
+    assert target.register().status == 201
+    assert target.push(target.frame()).status == 200
+    directory = worker.data_dir / "jobs/sealing/shuffles/words/0"
+    pipe = directory / ".seal.new"
+    os.mkfifo(pipe)
+    body = tables.encode(tables.attempts([(0, 0)]))
+    with target.peer.line() as sealing, target.peer.line(timeout=5) as other:
+        sealing.send(sealing.head("PUT", f"{target.path}/seal", length=len(body)) + body)
+        for _ in range(20):
+            assert other.ask("GET", "/healthz").status == 200
+            assert other.ask("GET", target.job_path).status == 200
+            assert other.ask("PUT", f"{target.path}/frames", target.frame()).status == 200
+        with pipe.open("rb") as reader:
+            assert reader.read() == body
+        assert sealing.reply().status == 201
+    (directory / "seal").unlink()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"listen": "127.0.0.1:65535"},
+        {"listen": "127.0.0.1:20000", "advertise": "http://worker:65535"},
+    ],
+)
+def test_processes_need_ports_that_there_are(tmp_path: Path, options: dict[str, str]) -> None:
+    line = [part for name, value in options.items() for part in (f"--{name}", value)]
+    ended = subprocess.run(
+        [
+            *(COMMAND, "worker", "--data-dir", tmp_path / "data", "--insecure-no-auth"),
+            *("--processes", "2", *line),
+        ],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert "65536" in ended.stderr
+    assert f"--{list(options)[-1] if len(options) > 1 else 'processes'}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_peers_are_asked_as_often_as_told(start_worker: StartWorker) -> None:
+    asked = start_worker()
+    start_worker(peers=asked.url, peers_interval_seconds=0.02)
+    pattern = re.compile(r'http_requests_total{route="GET /v1/workers",status="200"} (\d+)')
+
+    def times() -> int:
+        found = pattern.search(asked.request("GET", "/metrics").body.decode())
+        return int(found[1]) if found else 0
+
+    eventually(lambda: times() >= 20, seconds=10)
+
+
+def test_an_interval_of_nothing_is_refused(tmp_path: Path) -> None:
+    process = WorkerProcess(directory=tmp_path, options={"peers_interval_seconds": 0})
+    with process, pytest.raises(AssertionError, match="ended with 2"):
+        process.start()
+    assert "--peers-interval-seconds" in process.log_text()

@@ -21,6 +21,9 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
         str,
         typer.Option(help="URLs of the other workers, by commas, or dns+http://NAME:PORT."),
     ] = "",
+    peers_interval_seconds: Annotated[
+        float, typer.Option(help="How often peers are asked, and DNS names resolved.")
+    ] = 2.0,
     advertise: Annotated[str, typer.Option(help="URL at which others reach this worker.")] = "",
     key_file: Annotated[
         Path | None, typer.Option(help="Signing keys, one a line: the first signs.")
@@ -40,9 +43,11 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
     read_batch_bytes: Annotated[int, typer.Option()] = _DEFAULT.read_batch_bytes,
     places_cache_bytes: Annotated[int, typer.Option()] = _DEFAULT.places_cache_bytes,
     max_partitions: Annotated[int, typer.Option()] = _DEFAULT.max_partitions,
+    max_shuffles: Annotated[int, typer.Option()] = _DEFAULT.max_shuffles,
     max_connections: Annotated[int, typer.Option()] = _DEFAULT.max_connections,
     threads: Annotated[int, typer.Option()] = _DEFAULT.threads,
     stall_seconds: Annotated[float, typer.Option()] = _DEFAULT.stall_seconds,
+    min_bytes_per_second: Annotated[int, typer.Option()] = _DEFAULT.min_bytes_per_second,
     disk_capacity_bytes: Annotated[int, typer.Option()] = _DEFAULT.disk_capacity_bytes,
     disk_high: Annotated[float, typer.Option()] = _DEFAULT.disk_high,
     disk_low: Annotated[float, typer.Option()] = _DEFAULT.disk_low,
@@ -63,6 +68,7 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
         port=port,
         advertise=advertise.rstrip("/"),
         peers=tuple(p.strip() for p in peers.split(",") if p.strip()),
+        peers_interval_seconds=peers_interval_seconds,
         key_file=key_file,
         insecure=insecure_no_auth,
         tls_cert=tls_cert,
@@ -76,9 +82,11 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
             read_batch_bytes=read_batch_bytes,
             places_cache_bytes=places_cache_bytes,
             max_partitions=max_partitions,
+            max_shuffles=max_shuffles,
             max_connections=max_connections,
             threads=threads,
             stall_seconds=stall_seconds,
+            min_bytes_per_second=min_bytes_per_second,
             disk_capacity_bytes=disk_capacity_bytes,
             disk_high=disk_high,
             disk_low=disk_low,

@@ -1,25 +1,61 @@
 """Append-only files that are also mapped: reserve a range, write it, read it through the map."""
 
 import errno
+import json
 import mmap
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from crossdock.errors import CrossdockError, Overloaded
+from crossdock.errors import CrossdockError, Overloaded, Unavailable
 
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_DESCRIPTOR: Final = {errno.EMFILE, errno.ENFILE}
 _MAP_STEP_BYTES: Final = 16 * 2**20
 
 
 def disk_error(error: OSError, what: str) -> CrossdockError:
-    """Return push-back for a full disk, else an error that names the file."""
+    """Return push-back for what another worker may do better, else an error that names the file."""
     if error.errno in _FULL:
         return Overloaded(f"disk full while writing {what}", retry_after_seconds=5)
+    if error.errno in _NO_DESCRIPTOR:
+        return Overloaded(
+            f"no file descriptor is left for {what}",
+            retry_after_seconds=5,
+            hint="raise the worker's limit of open files (ulimit -n), or lower --max-shuffles",
+        )
+    if error.errno == errno.EROFS:
+        return Unavailable(
+            f"cannot write {what}: its file system is read-only",
+            hint="push to another worker; look for disk errors in the kernel's log",
+        )
     return CrossdockError(f"cannot write {what}: {error}")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file that is made or written into our errors."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, str(path)) from error
+
+
+def open_file(path: Path, flags: int) -> int:
+    """Open a file, made if need be, and return its descriptor; raises as `disk_error` says."""
+    with writing(path):
+        return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it; raises as `disk_error` says."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 class RangeFile:
@@ -33,7 +69,7 @@ class RangeFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.fd = open_file(path, os.O_RDWR)
         self.end = 0
         self._free: list[tuple[int, int]] = []
         self._map: mmap.mmap | None = None
@@ -90,9 +126,10 @@ class RangeFile:
         """
         if self.end > len(self._view):
             size = max(_MAP_STEP_BYTES, 1 << (self.end - 1).bit_length())
-            if os.fstat(self.fd).st_size < size:
-                os.ftruncate(self.fd, size)
-            self._map = mmap.mmap(self.fd, size, prot=mmap.PROT_READ)
+            with writing(self.path):
+                if os.fstat(self.fd).st_size < size:
+                    os.ftruncate(self.fd, size)
+                self._map = mmap.mmap(self.fd, size, prot=mmap.PROT_READ)
             self._view = np.frombuffer(self._map, np.uint8)
         return self._view
 
@@ -101,3 +138,21 @@ class RangeFile:
         os.close(self.fd)
         self._map = None
         self._view = np.empty(0, np.uint8)
+
+
+def subdirs(path: Path) -> list[Path]:
+    """Return the directories in a directory, sorted; none if there is no such."""
+    return sorted(p for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write a small file whole or not at all."""
+    write_atomically(path, json.dumps(data, indent=1).encode())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a small file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.new")
+    with writing(path):
+        temporary.write_bytes(data)
+        temporary.replace(path)

@@ -3,21 +3,24 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 
 from aiohttp import web
 
-from crossdock.errors import CrossdockError, FrameError, PeerGone
+from crossdock.errors import CrossdockError, FrameError, PeerGone, Unavailable
 from crossdock.wire import crc
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
 from crossdock_worker import pump
-from crossdock_worker.shuffle_log import Reservation, ShuffleLog
+from crossdock_worker.patience import Patience
+from crossdock_worker.rows import Reservation
+from crossdock_worker.shuffle_log import ShuffleLog
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FEED_BYTES = 256 * 1024
 
-Place = Callable[[FrameHeader], ShuffleLog]
-"""Finds the log for a frame, or raises why it is not taken."""
+Place = Callable[[FrameHeader], AbstractContextManager[ShuffleLog]]
+"""Finds or makes the log for a frame, and holds it; or raises why the frame is not taken."""
 
 
 class FrameSink:
@@ -64,7 +67,7 @@ class FrameSink:
                 return
         self._columns = Columns.decode(self._header, bytes(self._head[HEADER_BYTES:]))
         self._head.clear()
-        self._log = self._place(self._header)
+        self._log = self._held.enter_context(self._place(self._header))
         if not self._log.find(self._header):
             self._reservation = self._held.enter_context(self._log.reserve(self._header))
 
@@ -86,21 +89,23 @@ class FrameSink:
         if self._crc != header.payload_crc:
             raise FrameError("the frame's payload fails its checksum")
         if self._reservation is None:
-            return False
+            if self._log.find(header):  # again: an ack is a promise of now
+                return False
+            raise Unavailable("the frame went away while it came again")
         return self._log.commit(header, self._columns, self._reservation)
 
     def close(self) -> None:
-        """Give back what was reserved and not committed. Idempotent."""
+        """Give back what was reserved and not committed. Idempotent; not for the event loop."""
         self._held.close()
 
 
 class FrameReceiver:
     """Moves one request's body into a `FrameSink`, by the quickest way the connection allows."""
 
-    def __init__(self, sink: FrameSink, *, pool: Executor, stall_seconds: float) -> None:
+    def __init__(self, sink: FrameSink, *, pool: Executor, patience: Patience) -> None:
         self._sink = sink
         self._pool = pool
-        self._stall_seconds = stall_seconds
+        self._patience = patience
         self._problem: CrossdockError | None = None
         self._stored = False
         self.ended = False
@@ -114,6 +119,7 @@ class FrameReceiver:
                 self._sink.feed(data)
             except CrossdockError as error:
                 self._problem = error
+                self._sink.close()
 
     def _finish(self) -> None:
         """Make the frame visible; runs in the thread that had the last bytes."""
@@ -122,6 +128,7 @@ class FrameReceiver:
                 self._stored = self._sink.finish()
             except CrossdockError as error:
                 self._problem = error
+        self._sink.close()
 
     def result(self) -> bool:
         """Return whether the frame is new, or raise what was wrong with it."""
@@ -157,30 +164,40 @@ class FrameReceiver:
                     self._feed,
                     self._finish,
                     pool=self._pool,
-                    stall_seconds=self._stall_seconds,
+                    patience=self._patience,
                 )
         except PeerGone:
+            await self._in_thread(self._sink.close)  # when the peer sees the end, nothing is left
             transport.abort()
             raise
         transport.resume_reading()
 
     async def _stream(self, request: web.Request) -> None:
         """Read through aiohttp: TLS, and clients that do not wait for 100 Continue."""
-        loop = asyncio.get_running_loop()
         waiting = bytearray()
         while True:
             try:
-                async with asyncio.timeout(self._stall_seconds):
-                    data = await request.content.readany()
-            except TimeoutError:
-                raise PeerGone(f"peer sent no byte for {self._stall_seconds} s") from None
+                with self._patience.waiting():
+                    async with asyncio.timeout(self._patience.seconds):
+                        data = await request.content.readany()
             except (ConnectionError, web.RequestPayloadError) as error:
                 raise PeerGone(f"connection failed: {error}") from error
+            self._patience.moved(len(data))
             waiting += data
             ended = not data and request.content.at_eof()
             if len(waiting) >= _FEED_BYTES or ended:
-                await loop.run_in_executor(self._pool, self._feed, memoryview(waiting))
+                await self._in_thread(partial(self._feed, memoryview(waiting)))
                 waiting = bytearray()
             if ended:
-                await loop.run_in_executor(self._pool, self._finish)
+                await self._in_thread(self._finish)
                 return
+
+    async def close(self) -> None:
+        """Give back what a body that broke off held."""
+        if not self.ended:
+            await self._in_thread(self._sink.close)
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        """Run `work` in the pool, to its end also when this is cancelled: it writes to the log."""
+        loop = asyncio.get_running_loop()
+        await pump.to_the_end(loop.run_in_executor(self._pool, work))

@@ -35,7 +35,7 @@ class Kind(IntEnum):
     SHUFFLE = 1
     """First record: partitions u32."""
     FRAME = 2
-    """One row of `shuffle_log.ROW`: this frame is visible."""
+    """One row of `rows.ROW`: this frame is visible."""
     ABORT = 3
     """map u32, attempt u64: the attempt is given up, its frames are gone."""
 
@@ -68,7 +68,7 @@ def replay(path: Path) -> Iterator[Record]:
                 return
             raise DataCorrupt(
                 f"{path} is damaged at offset {offset}",
-                hint="its frames before that are intact; run again the maps behind it",
+                hint="nothing of its shuffle is served: read another copy, or run its maps again",
             )
         _, kind, length, _ = _HEAD.unpack_from(data, offset)
         body = data[offset + _HEAD.size : offset + _HEAD.size + length]
@@ -107,6 +107,6 @@ def _is_torn_tail(data: bytes, offset: int) -> bool:
     if not rest.strip(b"\0"):
         return True
     if len(rest) < _HEAD.size:
-        return MAGIC.startswith(rest[:4]) or rest.startswith(MAGIC)
+        return MAGIC.startswith(rest[:4])
     size = _announced_size(data, offset)
     return size is not None and len(rest) < size

@@ -12,11 +12,15 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
+from functools import partial
 from threading import local
-from typing import Final
+from typing import Final, TypeVar
 
 from crossdock.errors import PeerGone
+from crossdock_worker.patience import Patience
 from crossdock_worker.settings import MIB
+
+T = TypeVar("T")
 
 CHUNK_BYTES: Final = MIB
 _LINGER_MS: Final = 10
@@ -53,7 +57,7 @@ async def receive(
     finish: Callable[[], None],
     *,
     pool: Executor,
-    stall_seconds: float,
+    patience: Patience,
 ) -> None:
     """Pass the next `total` bytes of the socket to `feed`, in a thread, then call `finish`."""
     done = 0
@@ -65,17 +69,20 @@ async def receive(
             try:
                 n = sock.recv_into(buffer[: min(CHUNK_BYTES, total - done)])
             except BlockingIOError:
-                if not _ready(sock, select.POLLIN):
+                with patience.waiting():
+                    ready = _ready(sock, select.POLLIN)
+                if not ready:
                     return False
                 continue
             if not n:
                 raise PeerGone(f"peer closed the connection after {done} of {total} bytes")
+            patience.moved(n)
             feed(buffer[:n])
             done += n
         finish()
         return True
 
-    await _alternate(work, sock, pool, stall_seconds, reading=True)
+    await _alternate(work, sock, pool, patience, reading=True)
 
 
 async def send(
@@ -83,12 +90,13 @@ async def send(
     step: Callable[[socket.socket], bool],
     *,
     pool: Executor,
-    stall_seconds: float,
+    patience: Patience,
     on_wait: Callable[[], Awaitable[None]],
 ) -> None:
     """Call `step` in a thread until it returns True; it raises BlockingIOError when not ready.
 
-    `on_wait` is called each time the event loop begins to wait for the socket.
+    `step` tells `patience` what it moved. `on_wait` is called each time the event loop begins to
+    wait for the socket.
     """
     poll = select.poll()
     poll.register(sock, select.POLLOUT)
@@ -99,10 +107,12 @@ async def send(
                 if step(sock):
                     return True
             except BlockingIOError:
-                if not poll.poll(_LINGER_MS):
+                with patience.waiting():
+                    ready = poll.poll(_LINGER_MS)
+                if not ready:
                     return False
 
-    await _alternate(work, sock, pool, stall_seconds, reading=False, on_wait=on_wait)
+    await _alternate(work, sock, pool, patience, reading=False, on_wait=on_wait)
 
 
 def _ready(sock: socket.socket, event: int) -> bool:
@@ -115,7 +125,7 @@ async def _alternate(
     work: Callable[[], bool],
     sock: socket.socket,
     pool: Executor,
-    stall_seconds: float,
+    patience: Patience,
     *,
     reading: bool,
     on_wait: Callable[[], Awaitable[None]] | None = None,
@@ -126,13 +136,8 @@ async def _alternate(
     while True:
         job = loop.run_in_executor(pool, work)
         try:
-            finished = await asyncio.shield(job)
-        except asyncio.CancelledError:
-            # The thread still uses the socket and the buffers: end it before they go.
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            await asyncio.wait([job])
-            raise
+            # When cancelled, the thread still uses the socket and the buffers: end it first.
+            finished = await to_the_end(job, hurry=partial(_hang_up, sock))
         except OSError as error:
             raise PeerGone(f"connection failed: {error}") from error
         if finished:
@@ -142,12 +147,40 @@ async def _alternate(
         ready = loop.create_future()
         watch(sock.fileno(), _set, ready)
         try:
-            async with asyncio.timeout(stall_seconds):
-                await ready
-        except TimeoutError:
-            raise PeerGone(f"peer moved no byte for {stall_seconds} s") from None
+            with patience.waiting():
+                async with asyncio.timeout(patience.seconds):
+                    await ready
         finally:
             unwatch(sock.fileno())
+
+
+def _hang_up(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+async def to_the_end(job: "asyncio.Future[T]", *, hurry: Callable[[], None] | None = None) -> T:
+    """Return what a thread's work returns; when cancelled meanwhile, wait for its end all the same.
+
+    What the thread uses must outlive it, however often this task is cancelled. Its own errors
+    then do not count.
+
+    Args:
+        job: what `run_in_executor` returned.
+        hurry: called when cancelled, to make the thread end soon.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not job.done():
+        try:
+            await asyncio.wait([job])
+        except asyncio.CancelledError as error:
+            cancelled = error
+            if hurry is not None:
+                hurry()
+    if cancelled is not None:
+        job.exception()  # nobody else asks for it
+        raise cancelled
+    return job.result()
 
 
 def _set(future: "asyncio.Future[None]") -> None:

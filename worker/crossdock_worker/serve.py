@@ -28,6 +28,7 @@ from crossdock.wire.crc import I64, BytesLike
 from crossdock_worker import pump
 from crossdock_worker.front import front_of
 from crossdock_worker.gather import gather
+from crossdock_worker.patience import Patience
 from crossdock_worker.selection import Selection
 
 SENDFILE_RUN_BYTES: Final = 64 * 1024
@@ -48,10 +49,11 @@ class FileRuns:
         self._offset = 0
         self._left = 0
 
-    def send(self, sock: socket.socket) -> None:
-        """Send all that is left; raises BlockingIOError when the socket is full."""
+    def send(self, sock: socket.socket, moved: Callable[[int], None]) -> None:
+        """Send what is left, and tell `moved`; raises BlockingIOError when the socket is full."""
         sendfile, out, file = os.sendfile, sock.fileno(), self._fd
         offset, left = self._offset, self._left
+        total = 0
         try:
             while True:
                 while left:
@@ -60,11 +62,13 @@ class FileRuns:
                         raise OSError(5, "the log is shorter than its index says")
                     offset += sent
                     left -= sent
+                    total += sent
                 offset, left = next(self._runs, (0, 0))
                 if not left:
                     return
         finally:
             self._offset, self._left = offset, left
+            moved(total)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -139,8 +143,9 @@ class SentResponse(web.StreamResponse):
 class _Outgoing:
     """One answer, planned when its first byte is to go."""
 
-    def __init__(self, plan: Callable[[], Answer], *, keep_alive: bool) -> None:
+    def __init__(self, plan: Callable[[], Answer], *, keep_alive: bool, patience: Patience) -> None:
         self._plan = plan
+        self._patience = patience
         self._keep_alive = keep_alive
         self._memory: deque[memoryview] = deque()
         self.answer: Answer | None = None
@@ -158,10 +163,11 @@ class _Outgoing:
         while self._memory:
             self._sent(sock.sendmsg(self._memory, (), more))
         if self.answer.runs is not None:
-            self.answer.runs.send(sock)
+            self.answer.runs.send(sock, self._patience.moved)
         return True
 
     def _sent(self, count: int) -> None:
+        self._patience.moved(count)
         while self._memory and count >= len(self._memory[0]):
             count -= len(self._memory.popleft())
         if count:
@@ -189,7 +195,7 @@ async def send(
     plan: Callable[[], Answer],
     *,
     pool: Executor,
-    stall_seconds: float,
+    patience: Patience,
     on_wait: Callable[[Answer], Awaitable[None]],
 ) -> web.StreamResponse:
     """Answer a request with what `plan` returns; it is called in a thread of the pool.
@@ -198,15 +204,16 @@ async def send(
         request: to answer.
         plan: makes the answer, or raises why there is none.
         pool: its threads plan and send.
-        stall_seconds: how long the peer may take no byte.
+        patience: how long the peer may take.
         on_wait: called when the peer takes its time, as long as it does.
     """
     front, transport = front_of(request), request.transport
     if front is None or transport is None:
-        return await _send_by_aiohttp(request, plan, pool, stall_seconds)
-    async with asyncio.timeout(stall_seconds):
-        await front.flush()
-    outgoing = _Outgoing(plan, keep_alive=request.keep_alive)
+        return await _send_by_aiohttp(request, plan, pool, patience)
+    with patience.waiting():
+        async with asyncio.timeout(patience.seconds):
+            await front.flush()
+    outgoing = _Outgoing(plan, keep_alive=request.keep_alive, patience=patience)
 
     async def waiting() -> None:
         if outgoing.answer is not None:
@@ -214,7 +221,7 @@ async def send(
 
     try:
         with pump.duplicate(transport) as sock:
-            await pump.send(sock, outgoing, pool=pool, stall_seconds=stall_seconds, on_wait=waiting)
+            await pump.send(sock, outgoing, pool=pool, patience=patience, on_wait=waiting)
     except (CrossdockError, OSError):
         if not outgoing.begun:
             raise
@@ -227,7 +234,7 @@ async def send(
 
 
 async def _send_by_aiohttp(
-    request: web.Request, plan: Callable[[], Answer], pool: Executor, stall_seconds: float
+    request: web.Request, plan: Callable[[], Answer], pool: Executor, patience: Patience
 ) -> web.StreamResponse:
     """Send through aiohttp, where the socket cannot be taken; `plan` must copy."""
     answer = await asyncio.get_running_loop().run_in_executor(pool, plan)
@@ -236,14 +243,18 @@ async def _send_by_aiohttp(
         response.content_type = answer.content_type
         response.content_length = answer.total_bytes
     try:
-        async with asyncio.timeout(stall_seconds):
-            await response.prepare(request)
+        with patience.waiting():
+            async with asyncio.timeout(patience.seconds):
+                await response.prepare(request)
         for part in answer.memory:
             for at in range(0, len(part), _WRITE_BYTES):
-                async with asyncio.timeout(stall_seconds):
-                    await response.write(bytes(part[at : at + _WRITE_BYTES]))
+                chunk = bytes(part[at : at + _WRITE_BYTES])
+                with patience.waiting():
+                    async with asyncio.timeout(patience.seconds):
+                        await response.write(chunk)
+                patience.moved(len(chunk))
         await response.write_eof()
-    except (OSError, TimeoutError):
+    except (OSError, CrossdockError):
         if request.transport is not None:
             request.transport.abort()
     return response

@@ -235,7 +235,7 @@ def _is_no_bad_request(record: logging.LogRecord) -> bool:
 
 def run(settings: Settings) -> None:
     """Run one worker in this process until SIGTERM or SIGINT."""
-    # Three descriptors a shuffle and two a connection: take what the system allows.
+    # Five descriptors a shuffle and three a connection: take what the system allows.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,12 +1,21 @@
 """Every setting of a worker, once: its meaning, unit and default. Defaults fit a 2 GiB pod."""
 
+import resource
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from crossdock.errors import ConfigError, ProtocolError
+from crossdock_worker.patience import Patience
 
 MIB: Final = 2**20
+_OWN_DESCRIPTORS: Final = 64
+"""Open files of a worker for itself: logs, sockets, libraries; generous."""
+_PER_CONNECTION: Final = 3
+"""A socket, its duplicate in a thread, a log's file that is sent from."""
+_PER_SHUFFLE: Final = 5
+"""Three logs; and `mmap` keeps a duplicate of the descriptor of each of the two that are read."""
+_MANY_DESCRIPTORS: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +34,17 @@ class Limits:
     """Registered places kept in memory; readers register evicted ones again."""
     max_partitions: int = 1_000_000
     """Partitions of a shuffle; statistics take some 60 bytes of memory for each."""
+    max_shuffles: int = 0
+    """Shuffles held at once, with five descriptors each; beyond it 503. 0: what RLIMIT_NOFILE
+    leaves beside the connections."""
     max_connections: int = 1024
     """Open client connections; further ones get 503 at once."""
     threads: int = 8
     """Threads that move bytes between sockets and disk."""
     stall_seconds: float = 30.0
     """A peer that neither sends nor takes a byte for this long is cut off."""
+    min_bytes_per_second: int = 64 * 1024
+    """A body makes the worker wait for `stall_seconds` + its bytes / this rate, all in all."""
     disk_capacity_bytes: int = 0
     """Bytes that count as a full disk; 0: the size of the data directory's file system."""
     disk_high: float = 0.90
@@ -49,14 +63,30 @@ class Limits:
             )
         for name in ("max_frame_bytes", "max_inflight_bytes", "max_read_bytes",
                      "max_partitions", "max_connections", "read_batch_bytes", "threads",
-                     "stall_seconds"):  # fmt: skip
+                     "stall_seconds", "min_bytes_per_second"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ConfigError(f"--{name.replace('_', '-')} must be more than 0")
+        if self.max_shuffles < 0:
+            raise ConfigError("--max-shuffles must not be below 0")
         if self.max_inflight_bytes < self.max_frame_bytes:
             raise ConfigError(
                 f"--max-inflight-bytes {self.max_inflight_bytes} is less than one frame of "
                 f"--max-frame-bytes {self.max_frame_bytes}: no such frame could ever be taken"
             )
+
+    def shuffle_room(self, descriptors: int) -> int:
+        """Return how many shuffles a process that may open so many files can hold."""
+        if self.max_shuffles:
+            return self.max_shuffles
+        if descriptors == resource.RLIM_INFINITY:
+            descriptors = _MANY_DESCRIPTORS
+        spare = descriptors - _OWN_DESCRIPTORS - self.max_connections * _PER_CONNECTION
+        # Few processes have all their connections at once: shuffles get half at the least.
+        return max(1, spare // _PER_SHUFFLE, descriptors // (2 * _PER_SHUFFLE))
+
+    def patience(self) -> Patience:
+        """Return what a peer may make us wait for one body."""
+        return Patience(self.stall_seconds, self.min_bytes_per_second)
 
     def check_partitions(self, partitions: int) -> None:
         """Refuse a shuffle whose statistics would take too much memory."""
@@ -101,6 +131,8 @@ class Settings:
                 "a worker needs either --key-file FILE or --insecure-no-auth",
                 hint="make a key with: crossdock key > shuffle.key && chmod 600 shuffle.key",
             )
+        if self.peers_interval_seconds <= 0:
+            raise ConfigError("--peers-interval-seconds must be more than 0")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("--tls-cert and --tls-key go together")
 

@@ -11,7 +11,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -21,11 +21,12 @@ import numpy.typing as npt
 
 from crossdock.errors import (
     AttemptConflict,
-    CrossdockError,
     DataCorrupt,
+    JobFenced,
     Overloaded,
     ShuffleMismatch,
     ShuffleReleased,
+    StaleEpoch,
 )
 from crossdock.views import ShuffleKey
 from crossdock.wire import crc, tables
@@ -34,11 +35,10 @@ from crossdock.wire.frame import COLUMN_BYTES, Columns, FrameHeader
 from crossdock.wire.tables import Table
 from crossdock_worker import journal
 from crossdock_worker.attempts import Attempts
-from crossdock_worker.files import RangeFile, disk_error
+from crossdock_worker.files import RangeFile, disk_error, make_directory, open_file
 from crossdock_worker.journal import Kind
+from crossdock_worker.rows import ROW, Reservation, is_row_of, row_of
 
-ROW: Final = np.dtype([*tables.FRAME.descr, ("payload_at", "<u8"), ("index_at", "<u8")])
-"""A frame and where its bytes are, 80 bytes."""
 INDEX_BYTES_PER_PIECE: Final = COLUMN_BYTES + 4
 
 _PARTITIONS: Final = struct.Struct("<I")
@@ -47,20 +47,6 @@ _FIRST_ROWS: Final = 64
 
 Pieces = TypeVar("Pieces", int, npt.NDArray[np.int64])
 FrameId = tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """Ranges of the logs that one frame is being written to."""
-
-    payload_at: int
-    payload_bytes: int
-    index_at: int
-    index_bytes: int
-
-    @property
-    def total_bytes(self) -> int:
-        return self.payload_bytes + self.index_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,42 +62,49 @@ class Snapshot:
 class ShuffleLog:
     """Frames of one generation of a shuffle. Safe to use from many threads."""
 
-    def __init__(self, directory: Path, key: ShuffleKey, partitions: int) -> None:
+    def __init__(self, directory: Path, key: ShuffleKey) -> None:
         """Create the log (`create`) or replay it (`open`); do not call directly."""
         self.directory = directory
         self.key = key
-        self.partitions = partitions
+        self.partitions = 0
+        """P; 0 until a frame is visible, since one that is refused must not decide it."""
         self._lock = threading.Lock()
         self._writers = 0
-        self._closed = False
+        self._closed: type[JobFenced | ShuffleReleased] | None = None
+        self._epoch = 0
         self._rows = np.zeros(_FIRST_ROWS, ROW)
         self._count = 0
         self._at: dict[FrameId, int] = {}
         self._attempts = Attempts()
         self._damage: DataCorrupt | None = None
-        self.payload = RangeFile(directory / "payload.log")
-        self.index = RangeFile(directory / "index.log")
-        self._journal = os.open(
-            directory / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-        )
+        with ExitStack() as opened:  # if one file cannot be opened, the others are closed
+            self.payload = RangeFile(directory / "payload.log")
+            opened.callback(self.payload.close)
+            self.index = RangeFile(directory / "index.log")
+            opened.callback(self.index.close)
+            self._journal = open_file(directory / "journal", os.O_WRONLY | os.O_APPEND)
+            opened.pop_all()
         self._journal_bytes = os.fstat(self._journal).st_size
 
     @classmethod
-    def create(cls, directory: Path, key: ShuffleKey, partitions: int) -> "ShuffleLog":
+    def create(cls, directory: Path, key: ShuffleKey) -> "ShuffleLog":
         """Make a new, empty log."""
-        directory.mkdir(parents=True, exist_ok=True)
-        log = cls(directory, key, partitions)
-        try:
-            with log._lock:
-                log._append(Kind.SHUFFLE, _PARTITIONS.pack(partitions))
-        except CrossdockError:
-            log.close()
-            raise
-        return log
+        make_directory(directory)
+        return cls(directory, key)
+
+    @staticmethod
+    def remove(directory: Path) -> None:
+        """Delete a log's files, and the directories that are empty then."""
+        for name in ("payload.log", "index.log", "journal"):  # without a journal there is no log
+            with suppress(OSError):  # then the next start deletes it
+                (directory / name).unlink(missing_ok=True)
+        for empty in (directory, directory.parent):
+            with suppress(OSError):  # a seal may be there, or another generation
+                empty.rmdir()
 
     @classmethod
     def open(cls, directory: Path, key: ShuffleKey) -> "ShuffleLog | None":
-        """Replay a log after a restart; None when its creation was never acked.
+        """Replay a log after a restart; None when no frame of it was ever visible.
 
         Damage does not raise: the log remembers it and raises it to whoever asks for frames.
         """
@@ -125,10 +118,10 @@ class ShuffleLog:
                 records.append(record)  # noqa: PERF402 -- keeps what came before the damage
         except DataCorrupt as error:
             damage = error
-        if not records and damage is None:
+        if len(records) <= 1 and damage is None:
             return None
-        partitions = _PARTITIONS.unpack(records[0].body)[0] if records else 1
-        log = cls(directory, key, partitions)
+        log = cls(directory, key)
+        log.partitions = _PARTITIONS.unpack(records[0].body)[0] if records else 1
         log._damage = damage
         log._restore(records[1:])
         return log
@@ -180,12 +173,17 @@ class ShuffleLog:
     # -- writing ---------------------------------------------------------------------------
 
     def find(self, header: FrameHeader) -> bool:
-        """Whether this very frame is here already; raises `AttemptConflict` for its double."""
+        """Whether this very frame is here already; raises why it cannot come any more."""
         with self._lock:
             return self._find(header)
 
     def _find(self, header: FrameHeader) -> bool:
-        if header.partitions != self.partitions:
+        self._raise_closed()
+        if header.epoch < self._epoch:
+            raise StaleEpoch(
+                f"job {self.key.job} is at epoch {self._epoch}, the frame is from {header.epoch}"
+            )
+        if self.partitions not in {0, header.partitions}:
             raise ShuffleMismatch(
                 f"shuffle {self.key.name!r} has {self.partitions} partitions, the frame says "
                 f"{header.partitions}"
@@ -195,13 +193,7 @@ class ShuffleLog:
             self._attempts.check(header)
             return False
         row = self._rows[at]
-        same = (
-            row["writer"].tobytes() == header.writer
-            and int(row["payload_crc"]) == header.payload_crc
-            and int(row["columns_crc"]) == header.columns_crc
-            and int(row["count"]) == header.count
-        )
-        if not same:
+        if not is_row_of(row, header):
             raise AttemptConflict(
                 f"map {header.map_id} attempt {header.attempt} frame {header.seq} is here "
                 "already, from another writer or with other contents"
@@ -244,19 +236,15 @@ class ShuffleLog:
         """Make a frame visible whose payload is written; False if it already was."""
         ends = columns.ends.astype("<u4").tobytes()
         self.index.write(reservation.index_at, columns.encoded + ends)
-        row = np.zeros(1, ROW)[0]
-        row["map"], row["attempt"], row["seq"] = header.map_id, header.attempt, header.seq
-        row["count"], row["pieces"] = header.count, header.pieces
-        row["payload_bytes"] = header.payload_bytes
-        row["rows"] = int(columns.rows.sum(dtype=np.uint64))
-        row["columns_crc"], row["payload_crc"] = header.columns_crc, header.payload_crc
-        row["writer"] = np.void(header.writer)
-        row["payload_at"], row["index_at"] = reservation.payload_at, reservation.index_at
+        row = row_of(header, columns, reservation)
         with self._lock:
-            self._raise_closed()
-            if self._find(header):
+            if self._find(header):  # again: much may have happened since the frame's head came
                 return False
-            self._append(Kind.FRAME, row.tobytes())
+            record = journal.encode(Kind.FRAME, row.tobytes())
+            if not self.partitions:
+                record = journal.encode(Kind.SHUFFLE, _PARTITIONS.pack(header.partitions)) + record
+            self._append(record)
+            self.partitions = header.partitions
             self._remember(row)
         return True
 
@@ -275,16 +263,15 @@ class ShuffleLog:
             if self._attempts.is_committed((map_id, attempt)):
                 raise AttemptConflict(f"map {map_id} attempt {attempt} is committed already")
             if not self._attempts.is_aborted((map_id, attempt)):
-                self._append(Kind.ABORT, _ABORT.pack(map_id, attempt))
+                self._append(journal.encode(Kind.ABORT, _ABORT.pack(map_id, attempt)))
                 self._forget(map_id, attempt)
             for row in mine:
                 self.payload.give_back(int(row["payload_at"]), int(row["payload_bytes"]))
                 self.index.give_back(int(row["index_at"]), _index_bytes(int(row["pieces"])))
             return len(mine)
 
-    def _append(self, kind: Kind, body: bytes) -> None:
-        """Write one journal record, or leave the journal as it was and raise."""
-        data = journal.encode(kind, body)
+    def _append(self, data: bytes) -> None:
+        """Write journal records, or leave the journal as it was and raise."""
         try:
             written = os.write(self._journal, data)
         except OSError as error:
@@ -359,6 +346,11 @@ class ShuffleLog:
             raise self._damage
 
     @property
+    def begun(self) -> bool:
+        """Whether a frame of it was ever visible."""
+        return self.partitions > 0
+
+    @property
     def disk_bytes(self) -> int:
         """Bytes on disk, journal included."""
         return self.payload.used_bytes + self.index.used_bytes + self._journal_bytes
@@ -369,10 +361,15 @@ class ShuffleLog:
         with self._lock:
             return self._count, int(self._rows[: self._count]["pieces"].sum(dtype=np.int64))
 
-    def close(self) -> None:
+    def advance(self, epoch: int) -> None:
+        """Let no frame of a lower epoch become visible any more."""
+        with self._lock:
+            self._epoch = epoch
+
+    def close(self, because: type[JobFenced | ShuffleReleased] = ShuffleReleased) -> None:
         """Take nothing more, and close the files when the last writer has left."""
         with self._lock:
-            self._closed = True
+            self._closed = self._closed or because
             self._close_when_idle()
 
     def _close_when_idle(self) -> None:
@@ -384,6 +381,8 @@ class ShuffleLog:
             self._journal = -1
 
     def _raise_closed(self) -> None:
+        if self._closed is JobFenced:
+            raise JobFenced(f"job {self.key.job} was ended")
         if self._closed:
             raise ShuffleReleased(f"shuffle {self.key.name!r} was released")
 

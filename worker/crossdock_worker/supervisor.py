@@ -24,12 +24,19 @@ _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 _HEALTHY_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
+_LAST_PORT = 65535
 
 
 def split(settings: Settings, processes: int) -> list[Settings]:
     """Return the settings of each process: consecutive ports, own directories, all peers."""
     if settings.port == 0:
         raise ConfigError("--processes needs a port: workers take consecutive ones from it")
+    if settings.port + processes - 1 > _LAST_PORT:
+        raise ConfigError(
+            f"--processes {processes} needs the ports {settings.port} to "
+            f"{settings.port + processes - 1}, and the last one is {_LAST_PORT}",
+            hint="give a lower port with --listen, or fewer --processes",
+        )
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host
     urls = [f"{settings.scheme}://{host}:{settings.port + i}" for i in range(processes)]
     return [
@@ -50,6 +57,8 @@ def _advertise(url: str, index: int) -> str:
     base, colon, port = url.rpartition(":")
     if not colon or not port.isdigit():
         raise ConfigError(f"--advertise {url} has no port: with --processes it needs the first one")
+    if int(port) + index > _LAST_PORT:
+        raise ConfigError(f"--advertise {url}: a process would have port {int(port) + index}")
     return f"{base}:{int(port) + index}"
 
 

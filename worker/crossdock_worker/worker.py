@@ -3,22 +3,27 @@
 import asyncio
 import fcntl
 import os
+import resource
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from crossdock.errors import ConfigError
 from crossdock.records import WorkerInfo
 from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
 from crossdock_worker.front import ConnectionCount
-from crossdock_worker.jobs import Identity, Jobs
+from crossdock_worker.identity import Identity
+from crossdock_worker.jobs import Jobs
 from crossdock_worker.membership import Membership
 from crossdock_worker.metrics import Gauge, Gauges, Metrics
 from crossdock_worker.places import PlacesCache
 from crossdock_worker.settings import Settings
 
 _VIEW_THREADS = 2
+_LAST_SECONDS = 10.0
+"""How long a frame that was cut off at the end may take to give its ranges back."""
 
 
 class Worker:
@@ -31,8 +36,9 @@ class Worker:
         self._lock_fd = self._claim_directory()
         self.identity = Identity.claim(settings.data_dir)
         self.auth = Authenticator(settings.key_file)
-        self.jobs = Jobs(settings.data_dir)
         limits = settings.limits
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.jobs = Jobs(settings.data_dir, max_shuffles=limits.shuffle_room(descriptors))
         self.admission = Admission(
             limits, settings.data_dir, own_bytes=lambda: self.jobs.disk_bytes
         )
@@ -40,6 +46,7 @@ class Worker:
         self.places = PlacesCache(limits.places_cache_bytes)
         self.pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="bytes")
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
+        self._transfers: set[asyncio.Task[object]] = set()
         self.metrics = Metrics()
         self.metrics.registry.register(Gauges(self._gauges))
         self.url = settings.advertise
@@ -99,15 +106,30 @@ class Worker:
         yield "disk_used_ratio", "Share of the disk capacity in use.", self.admission.disk_used
         jobs = list(self.jobs)
         yield "jobs", "Jobs known.", len(jobs)
+        yield "shuffles", "Shuffles held.", self.jobs.shuffle_count
+        yield "shuffles_limit", "Shuffles held at most.", self.jobs.max_shuffles
         yield "disk_bytes", "Bytes of shuffles on this disk.", sum(j.disk_bytes for j in jobs)
 
     async def run_background(self) -> None:
         """Keep in touch with the peers, until cancelled."""
         await self.membership.run(self.identity.id)
 
+    @contextmanager
+    def transfer(self) -> Iterator[None]:
+        """Note that this task needs the pool until the end of the block, also when cancelled."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._transfers.add(task)
+        try:
+            yield
+        finally:
+            self._transfers.discard(task)
+
     async def close(self) -> None:
         """Let the threads end and close the files."""
         loop = asyncio.get_running_loop()
+        if self._transfers:  # they were cancelled, and give back what they hold
+            await asyncio.wait(self._transfers, timeout=_LAST_SECONDS)
         self.view_pool.shutdown(wait=False, cancel_futures=True)
         await loop.run_in_executor(None, self.pool.shutdown)
         self.jobs.close()

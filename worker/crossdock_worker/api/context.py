@@ -20,7 +20,7 @@ from crossdock.wire import names, tables
 from crossdock.wire.names import U32_MAX, check_name
 from crossdock.wire.tables import Table
 from crossdock_worker import serve
-from crossdock_worker.jobs import Job
+from crossdock_worker.job import Job
 from crossdock_worker.serve import Answer
 from crossdock_worker.worker import Worker
 
@@ -85,7 +85,7 @@ def _parse_int(name: str, text: str, top: int) -> int:
 async def read_body(request: web.Request) -> bytes:
     """Return the body of a call that is no frame, within the bounds of time and memory."""
     worker = request.app[WORKER]
-    limits = worker.settings.limits
+    patience = worker.settings.limits.patience()
     size = request.content_length
     if size is None and request.can_read_body:
         raise ProtocolError("a body needs a Content-Length")
@@ -95,10 +95,10 @@ async def read_body(request: web.Request) -> bytes:
     with worker.admission.body(size or 0):
         while not request.content.at_eof():
             try:
-                async with asyncio.timeout(limits.stall_seconds):
-                    parts.append(await request.content.readany())
-            except TimeoutError:
-                raise PeerGone(f"peer sent no byte for {limits.stall_seconds} s") from None
+                with patience.waiting():
+                    async with asyncio.timeout(patience.seconds):
+                        parts.append(await request.content.readany())
+                patience.moved(len(parts[-1]))
             except (ConnectionError, web.RequestPayloadError) as error:
                 raise PeerGone(f"connection failed: {error}") from error
         return b"".join(parts)
@@ -136,6 +136,6 @@ async def send(
             request,
             plan,
             pool=worker.pool,
-            stall_seconds=worker.settings.limits.stall_seconds,
+            patience=worker.settings.limits.patience(),
             on_wait=on_wait,
         )

@@ -10,7 +10,7 @@ from crossdock.records import JobRecord
 from crossdock.wire.names import U64_MAX, check_name
 from crossdock.wire.tokens import Claims, Right
 from crossdock_worker.api.context import CLAIMS, WORKER, in_pool, job_uid, query_int, read_json
-from crossdock_worker.jobs import Job
+from crossdock_worker.job import Job
 from crossdock_worker.worker import Worker
 
 

@@ -1,5 +1,7 @@
 """Frames, attempts, releases and seals."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 
@@ -43,7 +45,8 @@ async def _take_frame(request: web.Request) -> web.Response:
     if frame_bytes is None:
         raise ProtocolError("a frame needs a Content-Length")
 
-    def place(header: FrameHeader) -> ShuffleLog:
+    @contextmanager
+    def place(header: FrameHeader) -> Iterator[ShuffleLog]:
         if header.generation != generation:
             raise ProtocolError(
                 f"the frame is of generation {header.generation}, the URL of {generation}"
@@ -51,16 +54,15 @@ async def _take_frame(request: web.Request) -> web.Response:
         worker.settings.limits.check_partitions(header.partitions)
         worker.jobs.get(job.uid)  # it may have been fenced since the request began
         job.check_epoch(header.epoch)
-        log = job.shuffle_for_writing(name, generation, header.partitions)
-        if not log.find(header):  # a frame whose ack was lost is in: its writer must learn so
-            job.check_quota(frame_bytes, worker.settings.limits.job_quota_bytes)
-        return log
+        with job.writing(name, generation) as log:
+            if not log.find(header):  # a frame whose ack was lost is in: its writer must learn so
+                job.check_quota(frame_bytes, worker.settings.limits.job_quota_bytes)
+            yield log
 
-    with worker.admission.frame(frame_bytes):
+    job.expect_frame(name, generation)
+    with worker.admission.frame(frame_bytes), worker.transfer():
         sink = FrameSink(frame_bytes, place)
-        receiver = FrameReceiver(
-            sink, pool=worker.pool, stall_seconds=worker.settings.limits.stall_seconds
-        )
+        receiver = FrameReceiver(sink, pool=worker.pool, patience=worker.settings.limits.patience())
         try:
             await receiver.receive(request, waiting)
             stored = receiver.result()
@@ -70,7 +72,7 @@ async def _take_frame(request: web.Request) -> web.Response:
             worker.metrics.frames.labels("refused").inc()
             return fill_error(web.Response(), error)
         finally:
-            sink.close()
+            await receiver.close()
     worker.metrics.frames.labels("stored" if stored else "duplicate").inc()
     worker.metrics.ingested_bytes.inc(frame_bytes if stored else 0)
     answer = {
@@ -130,4 +132,4 @@ async def get_seal(request: web.Request) -> web.StreamResponse:
         seal = job.read_seal(name, generation)
         return Answer([], HTTPStatus.NO_CONTENT) if seal is None else Answer([tables.encode(seal)])
 
-    return await send(request, plan, room=job.seal_bytes(name, generation) or 0)
+    return await send(request, plan, room=job.seal_bytes(name, generation))

@@ -1,0 +1,187 @@
+"""A job's files: they go out of sight at once, for good, without a lock that others wait for."""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossdock.errors import JobFenced, QuotaExceeded, ShuffleReleased, StaleEpoch
+from crossdock.records import JobRecord
+from crossdock.wire import tables
+from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
+from crossdock_worker.job import Job
+from crossdock_worker.jobs import Jobs
+from crossdock_worker.trash import Trash
+from raw import make_frame
+
+SEAL = tables.attempts([(0, 5)])
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing after it runs."""
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    """A worker's jobs: "one", with a frame and a seal in generations 0 to 2 of "words"."""
+    found = Jobs(tmp_path, max_shuffles=100)
+    job, _ = found.register("one", JobRecord.from_json({"owner": "cluster"}))
+    for generation in range(3):
+        put_frame(job, generation)
+        job.seal("words", generation, SEAL)
+    yield found
+    found.close()
+
+
+def put_frame(job: Job, generation: int, *, epoch: int = 0) -> None:
+    data = make_frame([(1, b"abc", 1)], partitions=8, generation=generation, epoch=epoch)
+    header = FrameHeader.decode(data)
+    columns = Columns.decode(header, data[HEADER_BYTES : HEADER_BYTES + header.columns_bytes])
+    with job.writing("words", generation) as log, log.reserve(header) as reservation:
+        log.payload.write(reservation.payload_at, b"abc")
+        assert log.commit(header, columns, reservation)
+
+
+def test_a_shuffle_has_its_jobs_epoch_from_the_beginning(tmp_path: Path) -> None:
+    """The check of a frame's head alone could be too early."""
+    jobs = Jobs(tmp_path, max_shuffles=100)
+    job, _ = jobs.register("one", JobRecord.from_json({"owner": "cluster", "epoch": 5}))
+    late = FrameHeader.decode(make_frame([], partitions=8, map_id=1, epoch=4)[:HEADER_BYTES])
+    with job.writing("words", 0) as made, pytest.raises(StaleEpoch):
+        made.find(late)
+    put_frame(job, 0, epoch=5)
+    jobs.close()
+    again = Jobs(tmp_path, max_shuffles=100)
+    with pytest.raises(StaleEpoch):
+        again.get("one").shuffle("words", 0).find(late)
+    again.close()
+
+
+def test_a_quota_may_be_filled_exactly(jobs: Jobs) -> None:
+    job = jobs.get("one")
+    job.check_quota(100, job.disk_bytes + 100)
+    with pytest.raises(QuotaExceeded):
+        job.check_quota(101, job.disk_bytes + 100)
+
+
+def files(directory: Path) -> list[str]:
+    found = (directory / "jobs").glob("*/shuffles/*/*")
+    return sorted(str(p.relative_to(directory / "jobs")) for p in found)
+
+
+def restarted(directory: Path) -> Jobs:
+    """Return what a new process finds, and close its files."""
+    found = Jobs(directory, max_shuffles=100)
+    found.close()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that deletes, and what is left then."""
+
+    act: Callable[[Jobs], object]
+    left: list[str]
+
+
+RELEASE = Step(lambda jobs: jobs.get("one").release("words", 1), ["one/shuffles/words/2"])
+DELETE = Step(lambda jobs: jobs.delete("one", 2**64 - 1), [])
+both = pytest.mark.parametrize("step", [RELEASE, DELETE], ids=["release", "delete"])
+
+
+@both
+def test_nobody_waits_for_a_deletion(
+    jobs: Jobs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: Step,
+) -> None:
+    job = jobs.get("one")
+    begun, goes_on = threading.Event(), threading.Event()
+    rmtree = shutil.rmtree
+
+    def slow(path: Path, *, ignore_errors: bool) -> None:
+        begun.set()
+        assert goes_on.wait(20)
+        rmtree(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", slow)
+    with ThreadPoolExecutor(1) as pool:
+        acting = pool.submit(step.act, jobs)
+        try:
+            assert begun.wait(20)
+            assert files(tmp_path) == step.left
+            for lock in (job.lock, job.files_lock):
+                assert lock.acquire(timeout=5)
+                lock.release()
+            assert not acting.done()
+        finally:
+            goes_on.set()
+        acting.result(20)
+    assert list((tmp_path / "trash").iterdir()) == []
+
+
+@both
+@pytest.mark.parametrize("where", ["take", "delete"])
+def test_kill_9_inside_a_deletion_leaves_nothing_after_a_restart(
+    jobs: Jobs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    step: Step,
+) -> None:
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trash, where, killed)
+        with pytest.raises(Killed):
+            step.act(jobs)
+    again = restarted(tmp_path)
+    assert files(tmp_path) == step.left
+    assert list((tmp_path / "trash").iterdir()) == []
+    with pytest.raises((ShuffleReleased, JobFenced)):
+        again.get("one").shuffle("words", 1)
+
+
+def test_a_release_that_cannot_be_written_down_did_not_happen(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr("crossdock_worker.job.write_json", killed)
+    with pytest.raises(Killed):
+        jobs.get("one").release("words", 1)
+    assert jobs.get("one").shuffle("words", 1).counts == (1, 1)
+    assert restarted(tmp_path).get("one").shuffle("words", 0).counts == (1, 1)
+
+
+def test_of_many_seals_at_once_one_holds(jobs: Jobs) -> None:
+    job = jobs.get("one")
+    with ThreadPoolExecutor(8) as pool:
+        wishes = [tables.attempts([(0, n)]) for n in range(16)]
+        found = list(pool.map(lambda wish: job.seal("other", 0, wish), wishes))
+    assert sum(new for _, new in found) == 1
+    assert len({tables.encode(seal) for seal, _ in found}) == 1
+    stored = job.read_seal("other", 0)
+    assert stored is not None
+    assert np.array_equal(stored, found[0][0])
+
+
+def test_nothing_is_made_for_a_fenced_job(jobs: Jobs, tmp_path: Path) -> None:
+    job = jobs.get("one")
+    jobs.delete("one", 2**64 - 1)
+    for late in (
+        lambda: put_frame(job, 7),
+        lambda: job.seal("words", 7, SEAL),
+        lambda: job.release("words", 7),
+    ):
+        with pytest.raises(JobFenced):
+            late()
+    assert not (tmp_path / "jobs" / "one").exists()

@@ -1,0 +1,297 @@
+"""One job on a worker: its record, shuffles, releases and seals.
+
+{data_dir}/jobs/{uid}/job.json                 the record as registered
+{data_dir}/jobs/{uid}/released.json            {shuffle: first generation that is not released}
+{data_dir}/jobs/{uid}/shuffles/{name}/{generation}/   a ShuffleLog, and its seal
+"""
+
+import json
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from crossdock.errors import (
+    CrossdockError,
+    DataCorrupt,
+    JobFenced,
+    QuotaExceeded,
+    ShuffleReleased,
+    ShuffleUnknown,
+    StaleEpoch,
+)
+from crossdock.records import JobRecord
+from crossdock.views import ShuffleKey
+from crossdock.wire import tables
+from crossdock.wire.tables import Table
+from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json
+from crossdock_worker.shuffle_log import ShuffleLog
+from crossdock_worker.trash import Trash
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Job:
+    """One job on this worker.
+
+    `lock` guards what memory holds, and is held for moments: the event loop takes it. `files_lock`
+    is held, only by threads, while files come into being or go; it is taken before `lock`.
+    """
+
+    uid: str
+    directory: Path
+    record: JobRecord
+    trash: Trash
+    check_room: Callable[[], None]
+    """Raises `Overloaded` when the worker takes no further shuffle."""
+    renewed: float = field(default_factory=time.monotonic)
+    """When its owner was last heard, on the monotonic clock."""
+    released: dict[str, int] = field(default_factory=dict)
+    shuffles: dict[tuple[str, int], ShuffleLog] = field(default_factory=dict)
+    fenced: bool = False
+    writers: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """How many frames are being written to each shuffle."""
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    files_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def check_epoch(self, epoch: int) -> None:
+        """Raise `StaleEpoch` for a lower epoch than the job's."""
+        if epoch < self.record.epoch:
+            raise StaleEpoch(
+                f"job {self.uid} is at epoch {self.record.epoch}, this call is from {epoch}"
+            )
+
+    def shuffle(self, name: str, generation: int) -> ShuffleLog:
+        """Return a shuffle that has frames here, or raise what readers should know."""
+        with self.lock:
+            self._check_released(name, generation)
+            found = self.shuffles.get((name, generation))
+        if found is None or not found.begun:
+            raise ShuffleUnknown(f"no frame of shuffle {name!r} generation {generation} is here")
+        return found
+
+    def expect_frame(self, name: str, generation: int) -> None:
+        """Refuse a frame before its bytes come when its shuffle is gone or finds no room."""
+        with self.lock:
+            self._check_released(name, generation)
+            known = (name, generation) in self.shuffles
+        if not known:
+            self.check_room()
+
+    @contextmanager
+    def writing(self, name: str, generation: int) -> Iterator[ShuffleLog]:
+        """Yield the shuffle that a frame belongs to, made if need be.
+
+        One that was made, and has no visible frame when its last writer leaves, goes again.
+        """
+        found = self._join(name, generation)
+        if found is None:
+            found = self._make(name, generation)
+        try:
+            found.raise_damage()
+            yield found
+        finally:
+            self._leave(name, generation, found)
+
+    def _join(self, name: str, generation: int) -> ShuffleLog | None:
+        """Count a writer of a shuffle that is here."""
+        with self.lock:
+            self._check_live()
+            self._check_released(name, generation)
+            found = self.shuffles.get((name, generation))
+            if found is not None:
+                self.writers[name, generation] += 1
+            return found
+
+    def _make(self, name: str, generation: int) -> ShuffleLog:
+        directory = self._shuffle_dir(name, generation)
+        with self.files_lock:
+            found = self._join(name, generation)
+            if found is not None:  # another thread was quicker
+                return found
+            self.check_room()
+            try:
+                made = ShuffleLog.create(directory, self._key(name, generation))
+            except CrossdockError:
+                ShuffleLog.remove(directory)
+                raise
+            with self.lock:
+                if not self.fenced:
+                    made.advance(self.record.epoch)
+                    self.shuffles[name, generation] = made
+                    self.writers[name, generation] += 1
+                    return made
+            made.close()
+            ShuffleLog.remove(directory)
+            raise JobFenced(f"job {self.uid} was ended")
+
+    def _leave(self, name: str, generation: int, shuffle: ShuffleLog) -> None:
+        key = (name, generation)
+        with self.lock:
+            self.writers[key] -= 1
+            if not self.writers[key]:
+                del self.writers[key]
+            if self._is_needed(key, shuffle):
+                return
+        with self.files_lock:
+            with self.lock:
+                if self._is_needed(key, shuffle):
+                    return
+                del self.shuffles[key]
+                shuffle.close()
+            ShuffleLog.remove(shuffle.directory)
+
+    def _is_needed(self, key: tuple[str, int], shuffle: ShuffleLog) -> bool:
+        """Whether a shuffle has frames or writers, or was removed with all its files already."""
+        return shuffle.begun or key in self.writers or self.shuffles.get(key) is not shuffle
+
+    def stop_writes(self) -> None:
+        """Let no frame under way become visible any more: the job is fenced."""
+        with self.lock:
+            self.fenced = True
+            for shuffle in self.shuffles.values():
+                shuffle.close(JobFenced)
+
+    def _check_released(self, name: str, generation: int) -> None:
+        if generation < self.released.get(name, 0):
+            raise ShuffleReleased(f"shuffle {name!r} generation {generation} was released")
+
+    def _key(self, name: str, generation: int) -> ShuffleKey:
+        return ShuffleKey(self.uid, name, generation)
+
+    def _shuffle_dir(self, name: str, generation: int) -> Path:
+        return self.directory / "shuffles" / name / str(generation)
+
+    def release(self, name: str, generation: int) -> None:
+        """Drop a shuffle's generations up to and with this one, for good."""
+        with self.files_lock:
+            self._check_live()
+            released = {**self.released, name: max(self.released.get(name, 0), generation + 1)}
+            # On disk first: a restart brings nothing back of which a reader heard that it is gone.
+            write_json(self.directory / "released.json", released)
+            with self.lock:
+                self.released = released
+                for key in [k for k in self.shuffles if k[0] == name and k[1] <= generation]:
+                    self.shuffles.pop(key).close()
+            places = [
+                self.trash.take(directory)  # those that have but a seal too
+                for directory in subdirs(self.directory / "shuffles" / name)
+                if int(directory.name) <= generation
+            ]
+            with suppress(OSError):  # later generations may be there
+                (self.directory / "shuffles" / name).rmdir()
+        for place in places:
+            self.trash.delete(place)
+
+    def seal(self, name: str, generation: int, winners: Table) -> tuple[Table, bool]:
+        """Store a seal unless there is one; return the one that holds, and whether it is new."""
+        with self.files_lock:
+            self._check_live()
+            existing = self._read_seal(name, generation)
+            if existing is not None:
+                return existing, False
+            path = self._seal_file(name, generation)
+            make_directory(path.parent)
+            write_atomically(path, tables.encode(winners))
+            return winners, True
+
+    def seal_bytes(self, name: str, generation: int) -> int:
+        """Return about how much room a shuffle's seal takes; 0 when none is stored here."""
+        with suppress(FileNotFoundError):
+            return self._seal_file(name, generation).stat().st_size
+        return 0
+
+    def read_seal(self, name: str, generation: int) -> Table | None:
+        """Return the seal of a shuffle, if it is stored here."""
+        with self.files_lock:
+            return self._read_seal(name, generation)
+
+    def _read_seal(self, name: str, generation: int) -> Table | None:
+        self._check_released(name, generation)
+        path = self._seal_file(name, generation)
+        if not path.exists():
+            return None
+        return tables.decode(tables.ATTEMPT, path.read_bytes(), what=str(path))
+
+    def _check_live(self) -> None:
+        if self.fenced:
+            raise JobFenced(f"job {self.uid} was ended")
+
+    def _seal_file(self, name: str, generation: int) -> Path:
+        return self._shuffle_dir(name, generation) / "seal"
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of all its shuffles on this disk."""
+        with self.lock:
+            return sum(s.disk_bytes for s in self.shuffles.values())
+
+    def check_quota(self, more: int, default_quota_bytes: int) -> None:
+        """Raise `QuotaExceeded` when `more` bytes would be over the quota."""
+        quota = self.record.quota_bytes or default_quota_bytes
+        if quota and self.disk_bytes + more > quota:
+            raise QuotaExceeded(
+                f"job {self.uid} has {self.disk_bytes} bytes here and its quota is {quota}"
+            )
+
+    def describe(self) -> dict[str, object]:
+        """Return what `GET /v1/jobs/{uid}` answers."""
+        with self.lock:
+            shuffles = []
+            for (name, generation), shuffle in sorted(self.shuffles.items()):
+                if not shuffle.begun:
+                    continue
+                frames, pieces = shuffle.counts
+                shuffles.append(
+                    {
+                        "name": name,
+                        "generation": generation,
+                        "partitions": shuffle.partitions,
+                        "frames": frames,
+                        "pieces": pieces,
+                        "disk_bytes": shuffle.disk_bytes,
+                    }
+                )
+            return {
+                "uid": self.uid,
+                "record": self.record.to_json(),
+                "silent_seconds": round(time.monotonic() - self.renewed, 3),
+                "disk_bytes": self.disk_bytes,
+                "released": self.released,
+                "shuffles": shuffles,
+            }
+
+    def load(self) -> None:
+        """Replay all shuffles of the job after a restart."""
+        path = self.directory / "released.json"
+        if path.exists():
+            self.released = {str(k): int(v) for k, v in json.loads(path.read_text()).items()}
+        for name_dir in subdirs(self.directory / "shuffles"):
+            for directory in subdirs(name_dir):
+                name, generation = name_dir.name, int(directory.name)
+                if generation < self.released.get(name, 0):
+                    shutil.rmtree(directory, ignore_errors=True)
+                    continue
+                shuffle = ShuffleLog.open(directory, self._key(name, generation))
+                if shuffle is None:
+                    ShuffleLog.remove(directory)
+                else:
+                    shuffle.advance(self.record.epoch)
+                    self.shuffles[name, generation] = shuffle
+                    self._report_damage(shuffle)
+
+    def _report_damage(self, shuffle: ShuffleLog) -> None:
+        try:
+            shuffle.raise_damage()
+        except DataCorrupt as error:
+            log.error(  # noqa: TRY400 -- where it was found says nothing
+                "shuffle is damaged", job=self.uid, shuffle=shuffle.key.name,
+                generation=shuffle.key.generation, problem=str(error),
+            )  # fmt: skip

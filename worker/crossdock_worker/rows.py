@@ -1,0 +1,49 @@
+"""What a worker remembers of a frame: one row, in memory and in the journal."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from crossdock.wire import tables
+from crossdock.wire.frame import Columns, FrameHeader
+
+ROW: Final = np.dtype([*tables.FRAME.descr, ("payload_at", "<u8"), ("index_at", "<u8")])
+"""A frame and where its bytes are, 80 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Ranges of the logs that one frame is being written to."""
+
+    payload_at: int
+    payload_bytes: int
+    index_at: int
+    index_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.payload_bytes + self.index_bytes
+
+
+def row_of(header: FrameHeader, columns: Columns, reservation: Reservation) -> np.void:
+    """Return the row of a frame that is written where the reservation says."""
+    row: np.void = np.zeros(1, ROW)[0]
+    row["map"], row["attempt"], row["seq"] = header.map_id, header.attempt, header.seq
+    row["count"], row["pieces"] = header.count, header.pieces
+    row["payload_bytes"] = header.payload_bytes
+    row["rows"] = int(columns.rows.sum(dtype=np.uint64))
+    row["columns_crc"], row["payload_crc"] = header.columns_crc, header.payload_crc
+    row["writer"] = np.void(header.writer)
+    row["payload_at"], row["index_at"] = reservation.payload_at, reservation.index_at
+    return row
+
+
+def is_row_of(row: np.void, header: FrameHeader) -> bool:
+    """Whether a frame of the same name is this very one: same writer, contents and count."""
+    return (
+        row["writer"].tobytes() == header.writer
+        and int(row["payload_crc"]) == header.payload_crc
+        and int(row["columns_crc"]) == header.columns_crc
+        and int(row["count"]) == header.count
+    )
