@@ -18,6 +18,7 @@ from crossdock.errors import (
     AttemptConflict,
     AttemptsMissing,
     BlocksLost,
+    Closed,
     ConfigError,
     Conflict,
     CrossdockError,
@@ -48,7 +49,7 @@ from crossdock.writer import Writer
 
 __all__ = [
     "AccessError", "AttemptConflict", "AttemptsMissing", "Block", "BlockBatch", "BlocksLost",
-    "Cluster", "ConfigError", "Conflict", "CrossdockError", "DataCorrupt", "Forbidden",
+    "Closed", "Cluster", "ConfigError", "Conflict", "CrossdockError", "DataCorrupt", "Forbidden",
     "FrameError", "FrameTooLarge", "Gone", "Job", "JobFenced", "JobUnknown", "Missing",
     "Options", "Overloaded", "ProtocolError", "QuotaExceeded", "Shuffle", "ShuffleIncomplete",
     "ShuffleMismatch", "ShuffleReleased", "ShuffleUnknown", "StaleEpoch", "Unauthenticated",

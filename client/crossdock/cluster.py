@@ -5,11 +5,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
+from crossdock.cancel import Cancel
 from crossdock.errors import CrossdockError, ProtocolError, Unavailable
 from crossdock.http import Pool, Timeouts
 from crossdock.job import Job
@@ -21,6 +22,7 @@ from crossdock.options import (
     token_source,
 )
 from crossdock.records import JobRecord, Owner, WorkerInfo
+from crossdock.threads import Threads, result_of
 from crossdock.wire import names
 
 T = TypeVar("T")
@@ -63,9 +65,9 @@ class Cluster:
         self._members: Members | None = None
         self._asked = float("-inf")
         self._silent_since: dict[str, float] = {}
-        self._calls = ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="crossdock-call")
-        self.pushers = ThreadPoolExecutor(options.push_threads, thread_name_prefix="crossdock-push")
-        self.fetchers = ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="crossdock-fetch")
+        self._calls = Threads(_CALL_THREADS, thread_name_prefix="crossdock-call")
+        self.pushers = Threads(options.push_threads, thread_name_prefix="crossdock-push")
+        self.fetchers = Threads(_CALL_THREADS, thread_name_prefix="crossdock-fetch")
         self.load = PushLoad()
 
     def job(
@@ -100,25 +102,29 @@ class Cluster:
             self._jobs.append(job)
         return job
 
-    def members(self, *, fresh: bool = False) -> Members:
+    def members(self, *, fresh: bool = False, cancel: Cancel | None = None) -> Members:
         """Return the workers there are, asked for at most every two seconds unless `fresh`.
 
         Raises:
             Unavailable: none answers.
+            Closed: the cluster was closed, or `cancel` set.
         """
+        cancel = cancel or self.pool.cancel
+        cancel.check()
         with self._lock:
             members = self._members
             known = members is not None and time.monotonic() - self._asked < _FRESH_SECONDS
             if members is not None and known and not fresh:
                 return members
-        members = self._ask_all()
+        members = self._ask_all(cancel)
         with self._lock:
             self._members = members
             self._asked = time.monotonic()
         return members
 
-    def _ask_all(self) -> Members:
-        answers = self._each(self._endpoints, self._ask)
+    def _ask_all(self, cancel: Cancel) -> Members:
+        ask = partial(self._ask, cancel)
+        answers = self._each(self._endpoints, ask)
         reachable: dict[str, WorkerInfo] = {}
         silent = set()
         gone: set[str] = set()
@@ -139,11 +145,12 @@ class Cluster:
                         gone.add(peer.id)
         strangers = [p for p in listed.values() if p.id not in reachable and p.id not in gone]
         strangers = [p for p in strangers if p.url not in silent]
-        for url, answer in self._each([p.url for p in strangers], self._ask).items():
+        for url, answer in self._each([p.url for p in strangers], ask).items():
             if isinstance(answer, tuple):
                 reachable[answer[0].id] = replace(answer[0], url=url)
             else:
                 silent.add(url)
+        cancel.check()  # or those that were not asked to the end would count as silent
         silent -= {p.url for p in listed.values() if p.id in gone}
         if not reachable:
             raise problem or Unavailable("no worker answers")
@@ -157,8 +164,8 @@ class Cluster:
             bound = self.options.loss_after_seconds
             return frozenset(u for u, t in self._silent_since.items() if now - t < bound)
 
-    def _ask(self, url: str) -> tuple[WorkerInfo, list[WorkerInfo]]:
-        with self.pool.call("GET", url, "/v1/workers") as response:
+    def _ask(self, cancel: Cancel, url: str) -> tuple[WorkerInfo, list[WorkerInfo]]:
+        with self.pool.call("GET", url, "/v1/workers", cancel=cancel) as response:
             data = json.loads(response.read())
         try:
             own = WorkerInfo.from_json(data["self"])
@@ -175,8 +182,8 @@ class Cluster:
             except CrossdockError as error:
                 return error
 
-        wanted = list(dict.fromkeys(urls))
-        return dict(zip(wanted, self._calls.map(guarded, wanted), strict=True))
+        futures = {url: self._calls.submit(guarded, url) for url in dict.fromkeys(urls)}
+        return {url: result_of(future) for url, future in futures.items()}
 
     def each_worker(
         self, members: Members, call: Callable[[str], T]
@@ -207,14 +214,17 @@ class Cluster:
         raise Unavailable(f"worker {worker} does not answer")
 
     def close(self) -> None:
-        """Stop renewing leases, and close all connections and threads. Idempotent."""
+        """Stop renewing leases, and close all connections and threads. Idempotent.
+
+        What other threads have under way ends with `Closed`, pushes included: commit first.
+        """
+        self.pool.close()
         with self._lock:
             jobs, self._jobs = self._jobs, []
         for job in jobs:
             job.close()
-        for executor in (self.pushers, self.fetchers, self._calls):
-            executor.shutdown(wait=True, cancel_futures=True)
-        self.pool.close()
+        for threads in (self.pushers, self.fetchers, self._calls):
+            threads.close()
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
     CrossdockError
     ├── ConfigError             a setting or argument is wrong; nothing was sent
+    ├── Closed                  closed or given up by this process while the call went on, or before
     ├── ProtocolError           bytes that are not what docs/protocol.md says
     │   ├── FrameError          a frame is malformed or damaged
     │   └── FrameTooLarge       a frame is over the worker's limit
@@ -63,6 +64,12 @@ class ConfigError(CrossdockError):
 
     code = "config"
     status = 400
+
+
+class Closed(CrossdockError):
+    """The cluster was closed, or the attempt given up, while the call went on, or before it."""
+
+    code = "closed"
 
 
 class ProtocolError(CrossdockError):

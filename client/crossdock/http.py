@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import h11
 
+from crossdock.cancel import Cancel
 from crossdock.errors import ConfigError, ProtocolError, Unavailable, from_response
 from crossdock.wire.crc import BytesLike
 
@@ -112,27 +113,43 @@ class Connection:
         tls: ssl.SSLContext | None,
         timeouts: Timeouts,
         release: Callable[["Connection"], None],
+        cancel: Cancel,
     ) -> None:
+        """Connect. `cancel` ends that, and what goes on until the connection is released."""
         parts = urlsplit(url)
         self.url = url
         self._host = parts.netloc
         self._release = release
         self._timeouts = timeouts
+        self._cancel = cancel
         port = parts.port or (443 if parts.scheme == "https" else 80)
+        host = parts.hostname or ""
         try:
-            self._socket = socket.create_connection(
-                (parts.hostname or "", port), timeouts.connect_seconds
-            )
+            self._socket = _connected(host, port, timeouts.connect_seconds, cancel)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
-                self._socket = tls.wrap_socket(self._socket, server_hostname=parts.hostname)
+                self._encrypt(tls, host)
         except ssl.SSLCertVerificationError as error:
             raise ConfigError(
                 f"{url}: {error.verify_message}", hint="pass ca_file= or set CROSSDOCK_CA_FILE"
             ) from error
         except OSError as error:
+            cancel.check()
             raise Unavailable(f"cannot connect to {url}: {error}") from error
         self._plain = tls is None
+
+    def _encrypt(self, tls: ssl.SSLContext, host: str) -> None:
+        encrypted = tls.wrap_socket(
+            self._socket, server_hostname=host, do_handshake_on_connect=False
+        )
+        self._socket = encrypted
+        self._cancel.watch(encrypted)
+        try:
+            encrypted.do_handshake()
+        except OSError:
+            self.close()
+            raise
+        self._cancel.unwatch(encrypted)
 
     def request(
         self,
@@ -142,8 +159,12 @@ class Connection:
         headers: Sequence[tuple[str, str]],
         body: Sequence[BytesLike] = (),
         wait_for_continue: bool = False,
+        cancel: Cancel,
     ) -> Response:
-        """Send a request; return when the head of its answer is here."""
+        """Send a request; return when the head of its answer is here.
+
+        `cancel` ends it, and the reading of its body, until the connection is released.
+        """
         protocol = h11.Connection(h11.CLIENT)
         length = sum(map(len, body))
         lines = [("Host", self._host), *headers]
@@ -153,6 +174,8 @@ class Connection:
         if wait:
             lines.append(("Expect", "100-continue"))
         head = protocol.send(h11.Request(method=method, target=target, headers=lines))
+        self._cancel = cancel
+        cancel.watch(self._socket)
         try:
             self._socket.settimeout(self._timeouts.stall_seconds)
             if wait:
@@ -171,6 +194,7 @@ class Connection:
             return self._answer(protocol)
         except (OSError, h11.RemoteProtocolError) as error:
             self.close()
+            cancel.check()
             raise Unavailable(f"{method} {self.url}{target}: {error!r}") from error
 
     def _send_body(self, body: Sequence[BytesLike]) -> None:
@@ -219,9 +243,11 @@ class Connection:
             n = self._socket.recv_into(target)
         except OSError as error:
             self.close()
+            self._cancel.check()
             raise Unavailable(f"{self.url}: {error!r}") from error
         if not n:
             self.close()
+            self._cancel.check()
             raise Unavailable(f"{self.url} closed the connection inside an answer")
         return n
 
@@ -239,14 +265,41 @@ class Connection:
 
     def release(self, *, keep: bool) -> None:
         """Give the connection back to its pool, or close it."""
-        if keep and self._socket.fileno() >= 0:
+        if keep and self._socket.fileno() >= 0 and not self._cancel.event.is_set():
+            self._cancel.unwatch(self._socket)
             self._release(self)
         else:
             self.close()
 
     def close(self) -> None:
         """Close the socket. Idempotent."""
+        self._cancel.unwatch(self._socket)
         self._socket.close()
+
+
+def _connected(host: str, port: int, seconds: float, cancel: Cancel) -> socket.socket:
+    """Return a socket connected to the first address of the host that answers.
+
+    As `socket.create_connection`, but `cancel` ends it.
+    """
+    problem = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM
+    ):
+        cancel.check()
+        found = socket.socket(family, kind, protocol)
+        found.settimeout(seconds)
+        cancel.watch(found)
+        try:
+            found.connect(address)
+        except OSError as error:
+            problem = error
+        else:
+            return found
+        finally:
+            cancel.unwatch(found)
+        found.close()
+    raise problem
 
 
 class Pool:
@@ -259,12 +312,13 @@ class Pool:
         tls: ssl.SSLContext | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
+        self.cancel = Cancel("the cluster is closed")
+        """Ends all calls; the parent of what ends some of them."""
         self._token = token
         self._tls = tls
         self._timeouts = timeouts or Timeouts()
         self._lock = threading.Lock()
         self._idle: dict[str, list[Connection]] = {}
-        self._closed = False
 
     def request(
         self,
@@ -274,60 +328,89 @@ class Pool:
         *,
         body: Sequence[BytesLike] = (),
         wait_for_continue: bool = False,
+        cancel: Cancel | None = None,
     ) -> Response:
-        """Send a request to the worker at `url`; raises `Unavailable` when it does not answer.
+        """Send a request to the worker at `url`. Use the answer as a context manager.
 
-        Use the answer as a context manager.
+        Args:
+            method: of HTTP.
+            url: of the worker.
+            target: path and query.
+            body: parts that are sent one after the other.
+            wait_for_continue: whether the worker may refuse before the body is sent.
+            cancel: ends the request and the reading of its answer; default the pool's own.
+
+        Raises:
+            Unavailable: the worker does not answer.
+            Closed: `cancel` was set.
         """
+        cancel = cancel or self.cancel
+        cancel.check()
         token = self._token()
         headers = [("Authorization", f"Bearer {token}")] if token else []
-        connection, reused = self._take(url)
-        try:
+
+        def send(connection: Connection) -> Response:
             return connection.request(
-                method, target, headers=headers, body=body, wait_for_continue=wait_for_continue
+                method,
+                target,
+                headers=headers,
+                body=body,
+                wait_for_continue=wait_for_continue,
+                cancel=cancel,
             )
+
+        connection, reused = self._take(url, cancel)
+        try:
+            return send(connection)
         except Unavailable:
             if not reused:
                 raise
         # The worker closed the idle connection at the same moment; every call is idempotent.
-        connection = self._connect(url)
-        return connection.request(
-            method, target, headers=headers, body=body, wait_for_continue=wait_for_continue
-        )
+        return send(self._connect(url, cancel))
 
-    def call(self, method: str, url: str, target: str, *, body: BytesLike = b"") -> Response:
+    def call(
+        self,
+        method: str,
+        url: str,
+        target: str,
+        *,
+        body: BytesLike = b"",
+        cancel: Cancel | None = None,
+    ) -> Response:
         """Send a small request and check its answer; the body is still to be read."""
-        return self.request(method, url, target, body=[body] if body else []).check()
+        return self.request(method, url, target, body=[body] if body else [], cancel=cancel).check()
 
-    def _take(self, url: str) -> tuple[Connection, bool]:
+    def _take(self, url: str, cancel: Cancel) -> tuple[Connection, bool]:
         while True:
             with self._lock:
                 idle = self._idle.get(url)
                 connection = idle.pop() if idle else None
             if connection is None:
-                return self._connect(url), False
+                return self._connect(url, cancel), False
             if not connection.stale:
                 return connection, True
             connection.close()
 
-    def _connect(self, url: str) -> Connection:
+    def _connect(self, url: str, cancel: Cancel) -> Connection:
         tls = self._tls if url.startswith("https:") else None
         if url.startswith("https:") and tls is None:
             tls = ssl.create_default_context()
-        return Connection(url, tls=tls, timeouts=self._timeouts, release=self._put_back)
+        return Connection(
+            url, tls=tls, timeouts=self._timeouts, release=self._put_back, cancel=cancel
+        )
 
     def _put_back(self, connection: Connection) -> None:
         with self._lock:
             idle = self._idle.setdefault(connection.url, [])
-            if not self._closed and len(idle) < _IDLE_PER_WORKER:
+            if not self.cancel.event.is_set() and len(idle) < _IDLE_PER_WORKER:
                 idle.append(connection)
                 return
         connection.close()
 
     def close(self) -> None:
-        """Close all idle connections; those in use are closed when they come back."""
+        """End the calls under way with `Closed`, and close all connections. Idempotent."""
+        self.cancel.set()
         with self._lock:
-            self._closed = True
             idle = [c for connections in self._idle.values() for c in connections]
             self._idle.clear()
         for connection in idle:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from crossdock.errors import CrossdockError, JobFenced, JobUnknown, StaleEpoch, Unavailable
+from crossdock.cancel import Cancel
+from crossdock.errors import Closed, CrossdockError, JobFenced, JobUnknown, StaleEpoch, Unavailable
 from crossdock.records import JobRecord
 from crossdock.retry import patiently
 from crossdock.shuffle import Shuffle
@@ -68,10 +69,11 @@ class Job:
             self, ShuffleKey(self.uid, name, generation), partitions=partitions, maps=maps
         )
 
-    def introduce(self, url: str) -> None:
+    def introduce(self, url: str, *, cancel: Cancel | None = None) -> None:
         """Tell a worker of the job that does not know it: it came later, or was away."""
         body = json.dumps(self.record.to_json()).encode()
-        with self.cluster.pool.call("PUT", url, self.path, body=body) as response:
+        pool = self.cluster.pool
+        with pool.call("PUT", url, self.path, body=body, cancel=cancel) as response:
             response.read()
 
     def end(self) -> None:
@@ -138,8 +140,8 @@ class Job:
         while not self._closed.wait(interval):
             try:
                 self._register()
-            except (JobFenced, StaleEpoch):
-                return  # ended, or taken over: the next call of the caller says so
+            except (Closed, JobFenced, StaleEpoch):
+                return  # closed; or ended, or taken over: the next call of the caller says so
             except CrossdockError as error:
                 # It may pass: the next round tries again, and the lease has room for two.
                 log.warning("job %s: its lease was not renewed: %s", self.uid, error)

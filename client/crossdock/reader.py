@@ -24,6 +24,7 @@ from crossdock.errors import (
     Unavailable,
 )
 from crossdock.retry import Patience, patiently
+from crossdock.threads import result_of
 from crossdock.wire import blocks, crc
 from crossdock.wire.blocks import BatchHeader, Cursor, PieceColumns
 
@@ -86,7 +87,7 @@ class _Stream:
         if self._ahead is None:
             return
         ahead, self._ahead = self._ahead, None
-        pieces, self.ended = ahead.result()
+        pieces, self.ended = result_of(ahead)
         self._tries = 0
         if len(pieces):
             self.pending.append(pieces)

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 import tenacity
 
+from crossdock.cancel import Cancel
 from crossdock.errors import CrossdockError, Unavailable
 
 T = TypeVar("T")
@@ -43,14 +44,31 @@ class Patience:
         time.sleep(wait_seconds(self._failures, problem))
 
 
-def patiently(work: Callable[[], T], *, deadline_seconds: float) -> T:
-    """Return what `work` returns; repeat it while it raises `Unavailable`, until the deadline."""
+def patiently(work: Callable[[], T], *, deadline_seconds: float, cancel: Cancel | None = None) -> T:
+    """Return what `work` returns; repeat it while it raises `Unavailable`, until the deadline.
+
+    Raises:
+        Closed: `cancel` was set; at once, also out of a wait.
+    """
+
+    def check_and_work() -> T:
+        if cancel is not None:
+            cancel.check()
+        return work()
+
+    def sleep(seconds: float) -> None:
+        if cancel is None:
+            time.sleep(seconds)
+        else:
+            cancel.event.wait(seconds)
+
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(Unavailable),
         wait=lambda state: wait_seconds(
             state.attempt_number, state.outcome.exception() if state.outcome else None
         ),
         stop=tenacity.stop_after_delay(deadline_seconds),
+        sleep=sleep,
         reraise=True,
     )
-    return retrying(work)
+    return retrying(check_and_work)
