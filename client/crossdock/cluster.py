@@ -1,6 +1,5 @@
 """The way in: which workers there are, and calls to all of them."""
 
-import json
 import os
 import threading
 import time
@@ -12,7 +11,7 @@ from typing import Self, TypeVar
 
 from crossdock.cancel import Cancel
 from crossdock.errors import CrossdockError, ProtocolError, Unavailable
-from crossdock.http import Pool, Timeouts
+from crossdock.http import Timeouts
 from crossdock.job import Job
 from crossdock.options import (
     Options,
@@ -21,6 +20,7 @@ from crossdock.options import (
     tls_context,
     token_source,
 )
+from crossdock.pool import Pool
 from crossdock.records import JobRecord, Owner, WorkerInfo
 from crossdock.threads import Threads, result_of
 from crossdock.wire import names
@@ -166,12 +166,11 @@ class Cluster:
 
     def _ask(self, cancel: Cancel, url: str) -> tuple[WorkerInfo, list[WorkerInfo]]:
         with self.pool.call("GET", url, "/v1/workers", cancel=cancel) as response:
-            data = json.loads(response.read())
-        try:
-            own = WorkerInfo.from_json(data["self"])
-            return own, [WorkerInfo.from_json(w) for w in data["workers"]]
-        except (KeyError, TypeError) as error:
-            raise ProtocolError(f"{url} is no worker: {error}") from error
+            data = response.read_json()
+        workers = data.get("workers") if isinstance(data, dict) else None
+        if not isinstance(data, dict) or not isinstance(workers, list):
+            raise ProtocolError(f"{url} is no worker: it does not list any")
+        return WorkerInfo.from_json(data.get("self")), [WorkerInfo.from_json(w) for w in workers]
 
     def _each(self, urls: Iterable[str], call: Callable[[str], T]) -> dict[str, T | CrossdockError]:
         """Call every URL at once; return what each returned or raised."""

@@ -315,7 +315,7 @@ def from_response(status: int, headers: Mapping[str, str], body: bytes) -> Cross
     try:
         data = json.loads(body)
         code, message = str(data["code"]), str(data["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         text = body[:200].decode("utf-8", "replace")
         if status in {429, 502, 503, 504}:
             return Unavailable(f"HTTP {status}: {text}")
@@ -323,12 +323,17 @@ def from_response(status: int, headers: Mapping[str, str], body: bytes) -> Cross
     kind = _classes(CrossdockError).get(code, Unavailable if status == 503 else CrossdockError)
     hint = str(data.get("hint", ""))
     if issubclass(kind, AttemptsMissing):
-        missing = [Missing(int(m), int(a), str(why)) for m, a, why in data.get("missing", [])]
+        try:
+            missing = [Missing(int(m), int(a), str(why)) for m, a, why in data.get("missing", [])]
+        except (ValueError, TypeError, OverflowError):
+            return ProtocolError(f"HTTP {status}: {code} without its list of attempts: {message}")
         return kind(missing, message=message, hint=hint)
     error = kind(message, hint=hint)
     if isinstance(error, Unavailable):
-        try:
-            error.retry_after_seconds = float(headers.get("retry-after", "1"))
-        except ValueError:
-            error.retry_after_seconds = 1.0
+        error.retry_after_seconds = _retry_after_seconds(headers.get("retry-after", ""))
     return error
+
+
+def _retry_after_seconds(text: str) -> float:
+    """Return how long a worker asks to wait; a second, if it does not say so in numbers."""
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1.0

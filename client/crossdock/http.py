@@ -4,9 +4,9 @@ Bodies are sent from, and received into, the caller's memory. A frame waits for 
 a worker that pushes back does so before the bytes travel.
 """
 
+import json
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,7 +22,8 @@ from crossdock.wire.crc import BytesLike
 _READ_BYTES: Final = 64 * 1024
 _CONTINUE_WAIT_SECONDS: Final = 5.0
 _MAX_ERROR_BYTES: Final = 16 * 2**20
-_IDLE_PER_WORKER: Final = 8
+_MAX_BODY_BYTES: Final = 2**30
+"""Of an answer that is read at once; batches are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Response:
         length = self.headers.get("content-length")
         if self.status in {204, 304}:
             length = "0"
-        if length is None or not length.isdigit():
+        if length is None or not (length.isascii() and length.isdigit()):
             connection.close()
             raise ProtocolError(f"{connection.url} answered without a Content-Length")
         self.length = int(length)
@@ -77,9 +78,19 @@ class Response:
 
     def read(self) -> bytes:
         """Return the rest of the body."""
+        if self._left > _MAX_BODY_BYTES:
+            raise ProtocolError(f"{self._connection.url} answers with {self._left} bytes")
         body = bytearray(self._left)
         self.read_into(memoryview(body))
         return bytes(body)
+
+    def read_json(self) -> object:
+        """Return the rest of the body, parsed; raises `ProtocolError` if it is no JSON."""
+        body = self.read()
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(f"{self._connection.url} answered no JSON: {error}") from error
 
     def check(self) -> Self:
         """Raise the worker's error unless the status is 2xx."""
@@ -116,14 +127,11 @@ class Connection:
         cancel: Cancel,
     ) -> None:
         """Connect. `cancel` ends that, and what goes on until the connection is released."""
-        parts = urlsplit(url)
         self.url = url
-        self._host = parts.netloc
+        self._host, host, port = address_of(url)
         self._release = release
         self._timeouts = timeouts
         self._cancel = cancel
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        host = parts.hostname or ""
         try:
             self._socket = _connected(host, port, timeouts.connect_seconds, cancel)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -173,7 +181,14 @@ class Connection:
         wait = wait_for_continue and self._plain and length > 0
         if wait:
             lines.append(("Expect", "100-continue"))
-        head = protocol.send(h11.Request(method=method, target=target, headers=lines))
+        try:
+            head = protocol.send(h11.Request(method=method, target=target, headers=lines))
+        except (h11.LocalProtocolError, UnicodeError):
+            self.close()
+            # Without the cause, which would show the token.
+            raise ConfigError(
+                f"the token, or the URL {self.url!r}, has characters that HTTP cannot carry"
+            ) from None
         self._cancel = cancel
         cancel.watch(self._socket)
         try:
@@ -277,6 +292,19 @@ class Connection:
         self._socket.close()
 
 
+def address_of(url: str) -> tuple[str, str, int]:
+    """Return network location, host and port of a worker's URL, or raise `ProtocolError`."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        host = (parts.hostname or "").encode("idna").decode("ascii")
+    except ValueError as error:
+        raise ProtocolError(f"{url!r} is no URL of a worker: {error}") from error
+    if not url.startswith(("http://", "https://")) or not host or "\0" in host:
+        raise ProtocolError(f"{url!r} is no URL of a worker", hint="http://HOST:PORT")
+    return parts.netloc, host, port
+
+
 def _connected(host: str, port: int, seconds: float, cancel: Cancel) -> socket.socket:
     """Return a socket connected to the first address of the host that answers.
 
@@ -300,118 +328,3 @@ def _connected(host: str, port: int, seconds: float, cancel: Cancel) -> socket.s
             cancel.unwatch(found)
         found.close()
     raise problem
-
-
-class Pool:
-    """Connections to any number of workers, reused. Safe to use from many threads."""
-
-    def __init__(
-        self,
-        *,
-        token: Callable[[], str],
-        tls: ssl.SSLContext | None = None,
-        timeouts: Timeouts | None = None,
-    ) -> None:
-        self.cancel = Cancel("the cluster is closed")
-        """Ends all calls; the parent of what ends some of them."""
-        self._token = token
-        self._tls = tls
-        self._timeouts = timeouts or Timeouts()
-        self._lock = threading.Lock()
-        self._idle: dict[str, list[Connection]] = {}
-
-    def request(
-        self,
-        method: str,
-        url: str,
-        target: str,
-        *,
-        body: Sequence[BytesLike] = (),
-        wait_for_continue: bool = False,
-        cancel: Cancel | None = None,
-    ) -> Response:
-        """Send a request to the worker at `url`. Use the answer as a context manager.
-
-        Args:
-            method: of HTTP.
-            url: of the worker.
-            target: path and query.
-            body: parts that are sent one after the other.
-            wait_for_continue: whether the worker may refuse before the body is sent.
-            cancel: ends the request and the reading of its answer; default the pool's own.
-
-        Raises:
-            Unavailable: the worker does not answer.
-            Closed: `cancel` was set.
-        """
-        cancel = cancel or self.cancel
-        cancel.check()
-        token = self._token()
-        headers = [("Authorization", f"Bearer {token}")] if token else []
-
-        def send(connection: Connection) -> Response:
-            return connection.request(
-                method,
-                target,
-                headers=headers,
-                body=body,
-                wait_for_continue=wait_for_continue,
-                cancel=cancel,
-            )
-
-        connection, reused = self._take(url, cancel)
-        try:
-            return send(connection)
-        except Unavailable:
-            if not reused:
-                raise
-        # The worker closed the idle connection at the same moment; every call is idempotent.
-        return send(self._connect(url, cancel))
-
-    def call(
-        self,
-        method: str,
-        url: str,
-        target: str,
-        *,
-        body: BytesLike = b"",
-        cancel: Cancel | None = None,
-    ) -> Response:
-        """Send a small request and check its answer; the body is still to be read."""
-        return self.request(method, url, target, body=[body] if body else [], cancel=cancel).check()
-
-    def _take(self, url: str, cancel: Cancel) -> tuple[Connection, bool]:
-        while True:
-            with self._lock:
-                idle = self._idle.get(url)
-                connection = idle.pop() if idle else None
-            if connection is None:
-                return self._connect(url, cancel), False
-            if not connection.stale:
-                return connection, True
-            connection.close()
-
-    def _connect(self, url: str, cancel: Cancel) -> Connection:
-        tls = self._tls if url.startswith("https:") else None
-        if url.startswith("https:") and tls is None:
-            tls = ssl.create_default_context()
-        return Connection(
-            url, tls=tls, timeouts=self._timeouts, release=self._put_back, cancel=cancel
-        )
-
-    def _put_back(self, connection: Connection) -> None:
-        with self._lock:
-            idle = self._idle.setdefault(connection.url, [])
-            if not self.cancel.event.is_set() and len(idle) < _IDLE_PER_WORKER:
-                idle.append(connection)
-                return
-        connection.close()
-
-    def close(self) -> None:
-        """End the calls under way with `Closed`, and close all connections. Idempotent."""
-        self.cancel.set()
-        with self._lock:
-            idle = [c for connections in self._idle.values() for c in connections]
-            self._idle.clear()
-        for connection in idle:
-            connection.close()

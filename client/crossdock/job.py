@@ -8,7 +8,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from crossdock.cancel import Cancel
-from crossdock.errors import Closed, CrossdockError, JobFenced, JobUnknown, StaleEpoch, Unavailable
+from crossdock.errors import (
+    Closed,
+    CrossdockError,
+    JobFenced,
+    JobUnknown,
+    ProtocolError,
+    StaleEpoch,
+    Unavailable,
+)
 from crossdock.records import JobRecord
 from crossdock.retry import patiently
 from crossdock.shuffle import Shuffle
@@ -105,7 +113,7 @@ class Job:
     def _records(self) -> list[JobRecord]:
         def call(url: str) -> JobRecord:
             with self.cluster.pool.call("GET", url, self.path) as response:
-                return JobRecord.from_json(json.loads(response.read())["record"])
+                return _record_of(response.read_json())
 
         outcome = self.cluster.each_worker(self.cluster.members(fresh=True), call)
         for error in outcome.values():
@@ -124,7 +132,7 @@ class Job:
 
         def call(url: str) -> JobRecord:
             with self.cluster.pool.call("PUT", url, self.path, body=body) as response:
-                return JobRecord.from_json(json.loads(response.read())["record"])
+                return _record_of(response.read_json())
 
         outcome = self.cluster.each_worker(members, call)
         stored = [r for r in outcome.values() if isinstance(r, JobRecord)]
@@ -162,3 +170,10 @@ class Job:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _record_of(described: object) -> JobRecord:
+    """Return the record in a worker's description of a job."""
+    if not isinstance(described, dict):
+        raise ProtocolError("a job's description is no JSON object")
+    return JobRecord.from_json(described.get("record"))

@@ -1,12 +1,11 @@
 """Getting one frame acked: by the worker it is meant for, or by another."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crossdock.cancel import Cancel
-from crossdock.errors import CrossdockError, DataCorrupt, JobUnknown, Unavailable
+from crossdock.errors import CrossdockError, DataCorrupt, JobUnknown, ProtocolError, Unavailable
 from crossdock.retry import patiently
 from crossdock.wire.crc import BytesLike
 
@@ -94,5 +93,8 @@ class Push:
             cancel=self.cancel,
         ).check()
         with response:
-            answer = json.loads(response.read())
-        return Ack(str(answer["worker"]), url)
+            answer = response.read_json()
+        worker = answer.get("worker") if isinstance(answer, dict) else None
+        if not isinstance(worker, str):
+            raise ProtocolError(f"{url} acked a frame without its worker's id")
+        return Ack(worker, url)

@@ -21,6 +21,7 @@ from crossdock.errors import (
     CrossdockError,
     DataCorrupt,
     Missing,
+    ProtocolError,
     Unavailable,
 )
 from crossdock.retry import Patience, patiently
@@ -116,10 +117,14 @@ class _Stream:
             head = bytearray(blocks.HEADER_BYTES)
             response.read_into(memoryview(head))
             header = BatchHeader.decode(head)
+            _check_length(header, response.length, url)
             index = bytearray(header.pieces * blocks.COLUMN_BYTES)
             response.read_into(memoryview(index))
             if crc.extend(0, index) != header.columns_crc:
                 raise Unavailable(f"{url}: the index of a batch fails its checksum")
+            columns = PieceColumns.decode(header.pieces, index)
+            if int(columns.length.sum(dtype=np.int64)) != header.payload_bytes:
+                raise ProtocolError(f"{url}: the pieces of a batch do not add up to its payload")
             if broken is None:
                 data = np.empty(header.payload_bytes, np.uint8).data
                 broken = _Broken(header.columns_crc, data, 0, 0)
@@ -134,7 +139,6 @@ class _Stream:
             except Unavailable:
                 self.broken = _Broken(header.columns_crc, data, done, checksum)
                 raise
-        columns = PieceColumns.decode(header.pieces, index)
         if checksum != crc.combined(columns.crc, columns.length):
             self._raise_corrupt(columns, data, url)
         pieces = Pieces.of_batch(columns, data)
@@ -151,6 +155,14 @@ class _Stream:
         )
         error.map_id, error.attempt = int(columns.map_id[at]), int(columns.attempt[at])
         raise error
+
+
+def _check_length(header: BatchHeader, nbytes: int, where: str) -> None:
+    """Raise `ProtocolError` unless an answer of `nbytes` is what its header says."""
+    index_bytes = header.pieces * blocks.COLUMN_BYTES
+    said = blocks.HEADER_BYTES + index_bytes + header.payload_bytes - header.skip
+    if header.skip > header.payload_bytes or nbytes != said:
+        raise ProtocolError(f"{where}: a batch of {said} bytes came in an answer of {nbytes}")
 
 
 class Reader:

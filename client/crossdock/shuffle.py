@@ -16,6 +16,7 @@ from crossdock.errors import (
     JobUnknown,
     Missing,
     PlacesUnknown,
+    ProtocolError,
     ShuffleIncomplete,
     Unavailable,
 )
@@ -121,8 +122,10 @@ class Shuffle:
             path = f"{self.path}/frames/list"
             with cluster.pool.call("POST", url, path, body=body) as response:
                 data = response.read()
-                partitions = int(response.headers["crossdock-partitions"])
-            if partitions != self.partitions:
+                partitions = response.headers.get("crossdock-partitions", "")
+            if not (partitions.isascii() and partitions.isdigit()):
+                raise ProtocolError(f"{url} lists frames without the header Crossdock-Partitions")
+            if partitions != str(self.partitions):
                 raise ConfigError(
                     f"shuffle {self.key.name!r} has {partitions} partitions, not {self.partitions}"
                 )
@@ -165,6 +168,10 @@ class Shuffle:
             raise Unavailable(f"worker {worker} no longer holds what it did: {error}") from error
         if answered != worker:
             raise Unavailable(f"another worker answers in the place of {worker}")
+        if len(stats) != self.partitions:
+            raise ProtocolError(
+                f"worker {worker} answers totals of {len(stats)} partitions, not {self.partitions}"
+            )
         return Share(worker, target, keys, stats)
 
     def fetch_block_sizes(self, share: Share, first: int, last: int) -> Table:
@@ -175,7 +182,10 @@ class Shuffle:
 
         def ask() -> Table:
             with cluster.pool.call("GET", url, target) as response:
-                return tables.decode(tables.BLOCK, response.read(), what=target)
+                sizes = tables.decode(tables.BLOCK, response.read(), what=target)
+            if ((sizes["partition"] < first) | (sizes["partition"] >= last)).any():
+                raise ProtocolError(f"worker {share.worker} answers sizes of other partitions")
+            return sizes
 
         try:
             return ask()
