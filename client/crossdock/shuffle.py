@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from crossdock import placement, views
 from crossdock.errors import (
     NOT_HERE,
@@ -90,7 +92,7 @@ class Shuffle:
 
     def _view(self, winners: Table) -> View:
         resolution = self.resolve(winners)
-        shares = self.register(resolution.places())
+        shares = self.register(resolution.places(), resolution.frames)
         view_id = views.view_id(self.key, self.partitions, resolution.frames)
         return View(self, view_id, winners, resolution, shares)
 
@@ -149,9 +151,17 @@ class Shuffle:
                 held[worker] = outcome
         return held, away, damage
 
-    def register(self, places: Mapping[str, Table]) -> list[Share]:
-        """Register an assignment with its workers; raises `Unavailable` if one lost frames."""
-        return [self.register_share(worker, keys) for worker, keys in places.items()]
+    def register(self, places: Mapping[str, Table], frames: Table) -> list[Share]:
+        """Register an assignment of `frames` with its workers.
+
+        Raises:
+            Unavailable: one lost frames.
+            ProtocolError: one answers totals that are not those of its frames.
+        """
+        shares = [self.register_share(worker, keys) for worker, keys in places.items()]
+        for share in shares:
+            _check_totals(share, frames)
+        return shares
 
     def register_share(self, worker: str, keys: Table) -> Share:
         """Register what one worker serves, and learn its statistics."""
@@ -282,3 +292,21 @@ def _explained(missing: Sequence[Missing], damage: Sequence[DataCorrupt]) -> lis
     """Add to each reason which damaged disk may have held what is missing."""
     why = "".join(f"; {error.message}" for error in damage)
     return [replace(m, reason=m.reason + why) for m in missing]
+
+
+def _check_totals(share: Share, frames: Table) -> None:
+    """Raise `ProtocolError` unless a share's statistics are those of its frames."""
+    mine = np.isin(tables.frame_keys(frames).view("V16"), share.keys.view("V16"))
+    for what, field in (("bytes", "payload_bytes"), ("rows", "rows")):
+        expected, got = int(frames[field][mine].sum()), int(share.statistics[what].sum())
+        if expected != got:
+            raise ProtocolError(
+                f"worker {share.worker} lists frames of {expected} {what}, and answers totals of "
+                f"{got} for them"
+            )
+    pieces, blocks = int(frames["pieces"][mine].sum()), int(share.statistics["blocks"].sum())
+    if blocks > pieces or (pieces and not blocks):
+        raise ProtocolError(
+            f"worker {share.worker} lists frames of {pieces} pieces, and answers totals of "
+            f"{blocks} blocks for them"
+        )
