@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from crossdock.cancel import Cancel
-from crossdock.errors import CrossdockError, ProtocolError, Unavailable
+from crossdock.errors import CrossdockError, ProtocolError, Unavailable, WorkersLost
 from crossdock.http import Timeouts
 from crossdock.job import Job
 from crossdock.options import (
@@ -39,11 +39,24 @@ class Members:
     """By worker id; `url` is the one that answered."""
     unreachable: frozenset[str]
     """URLs that do not answer, and are not lost yet."""
+    lost: tuple[str, ...] = ()
+    """What is known of lost workers: a clause each, with how the loss was confirmed."""
 
     def writable(self) -> list[str]:
         """Return ids of workers, those that take frames first."""
         ranks = {"serving": 0, "full": 1, "draining": 2}
         return sorted(self.reachable, key=lambda w: (ranks.get(self.reachable[w].state, 3), w))
+
+
+@dataclass(slots=True)
+class Answers(Generic[T]):
+    """What many workers answered to one question."""
+
+    answers: dict[str, T] = field(default_factory=dict)
+    """By worker id."""
+    away: set[str] = field(default_factory=set)
+    """URLs of those that did not answer, and are not lost yet."""
+    collected: list[CrossdockError] = field(default_factory=list)
 
 
 class Cluster:
@@ -65,6 +78,8 @@ class Cluster:
         self._members: Members | None = None
         self._asked = float("-inf")
         self._silent_since: dict[str, float] = {}
+        self._met: dict[str, str] = {}  # the id that answered last at each URL
+        self._replaced: dict[str, str] = {}  # by URL: what was lost when another id answered
         self._calls = Threads(_CALL_THREADS, thread_name_prefix="crossdock-call")
         self.pushers = Threads(options.push_threads, thread_name_prefix="crossdock-push")
         self.fetchers = Threads(_CALL_THREADS, thread_name_prefix="crossdock-fetch")
@@ -125,6 +140,9 @@ class Cluster:
     def _ask_all(self, cancel: Cancel) -> Members:
         ask = partial(self._ask, cancel)
         answers = self._each(self._endpoints, ask)
+        if not any(isinstance(answer, tuple) for answer in answers.values()):
+            # The endpoints are only a way in: workers that they led to may still be there.
+            answers |= self._each([u for u in self._met if u not in answers], ask)
         reachable: dict[str, WorkerInfo] = {}
         silent = set()
         gone: set[str] = set()
@@ -152,9 +170,36 @@ class Cluster:
                 silent.add(url)
         cancel.check()  # or those that were not asked to the end would count as silent
         silent -= {p.url for p in listed.values() if p.id in gone}
+        return self._judge(reachable, silent, gone, problem)
+
+    def _judge(
+        self,
+        reachable: dict[str, WorkerInfo],
+        silent: set[str],
+        gone: set[str],
+        problem: CrossdockError | None,
+    ) -> Members:
+        """Tell who is away from who is lost; raise when there is nobody else."""
+        away = self._not_lost(silent)
+        lost = [f"worker {g} was declared lost" for g in sorted(gone)]
+        bound = self.options.loss_after_seconds
+        lost += [f"{u} has not answered for {bound:g} s" for u in sorted(silent - away)]
+        if not reachable and silent and not away:
+            raise WorkersLost(f"no worker is left: {', '.join(lost)}")
         if not reachable:
             raise problem or Unavailable("no worker answers")
-        return Members(reachable, self._not_lost(silent))
+        return Members(reachable, away, (*lost, *self._meet(reachable.values())))
+
+    def _meet(self, workers: Iterable[WorkerInfo]) -> list[str]:
+        """Remember who answers where; return what was lost when another one answered before."""
+        with self._lock:
+            for worker in workers:
+                before = self._met.setdefault(worker.url, worker.id)
+                if before != worker.id:
+                    self._met[worker.url] = worker.id
+                    why = f"another worker answers at {worker.url} than {before}"
+                    self._replaced[worker.url] = why
+            return sorted(self._replaced.values())
 
     def _not_lost(self, silent: Iterable[str]) -> frozenset[str]:
         """Leave out what has been silent for so long that it counts as lost."""
@@ -191,18 +236,46 @@ class Cluster:
         by_url = self._each([w.url for w in members.reachable.values()], call)
         return {w.id: by_url[w.url] for w in members.reachable.values()}
 
+    def ask_each(
+        self,
+        members: Members,
+        call: Callable[[str], T],
+        *,
+        ignore: tuple[type[CrossdockError], ...] = (),
+        collect: tuple[type[CrossdockError], ...] = (),
+    ) -> Answers[T]:
+        """Call every reachable worker by its URL, at once, and sort the outcomes.
+
+        Args:
+            members: which workers.
+            call: what asks the worker at a URL.
+            ignore: errors by which a worker says that it has nothing to answer.
+            collect: errors that are told beside the answers.
+
+        Raises:
+            CrossdockError: any other, but `Unavailable`.
+        """
+        found: Answers[T] = Answers(away=set(members.unreachable))
+        for worker, outcome in self.each_worker(members, call).items():
+            if not isinstance(outcome, CrossdockError):
+                found.answers[worker] = outcome
+            elif isinstance(outcome, Unavailable):
+                found.away.add(members.reachable[worker].url)
+            elif isinstance(outcome, collect):
+                found.collected.append(outcome)
+            elif not isinstance(outcome, ignore):
+                raise outcome
+        return found
+
     def on_all(self, call: Callable[[str], None]) -> None:
         """Call every worker there is by its URL, at once.
 
         Raises:
             Unavailable: some worker does not answer; call again.
         """
-        members = self.members(fresh=True)
-        for outcome in self.each_worker(members, call).values():
-            if outcome is not None:
-                raise outcome
-        if members.unreachable:
-            raise Unavailable(f"these do not answer: {', '.join(sorted(members.unreachable))}")
+        away = self.ask_each(self.members(fresh=True), call).away
+        if away:
+            raise Unavailable(f"these do not answer: {', '.join(sorted(away))}")
 
     def url(self, worker: str) -> str:
         """Return a worker's URL, or raise `Unavailable` while it is not reachable."""

@@ -14,6 +14,7 @@
     │   ├── JobFenced           the job was ended
     │   ├── StaleEpoch          somebody with a higher epoch took the job over
     │   ├── ShuffleReleased     this generation of the shuffle was released
+    │   ├── SealLost            every home of the job's seals is lost, and the choice with it
     │   ├── ShuffleUnknown      no frame of this shuffle ever came
     │   └── PlacesUnknown       these places are not registered (the reader registers them again)
     ├── Conflict                two who both say they are the same
@@ -28,6 +29,7 @@
     │   └── CorruptBlock        a piece came damaged; another copy may be sound
     └── Unavailable             not now; nothing is lost
         ├── Overloaded          a worker pushes back
+        ├── WorkersLost         no worker is left that answers, or that is waited for
         └── PeerGone            the other side closed the connection, or moved no byte for too long
 
 `code` is stable and travels in HTTP error bodies; `hint` says what to do.
@@ -156,6 +158,13 @@ class ShuffleUnknown(Gone):
     status = 404
 
 
+class SealLost(Gone):
+    """Every home of the job's seals is lost: what was chosen is not known, and cannot be again."""
+
+    code = "seal_lost"
+    hint = "pass the winners to view(), or register the job anew under another uid and run its maps"
+
+
 class PlacesUnknown(Gone):
     """The worker does not know these places (any more): register them again."""
 
@@ -271,8 +280,17 @@ class CorruptBlock(DataCorrupt):
     """A piece that came damaged from a worker; another copy may be sound."""
 
     code = "corrupt_block"
-    map_id: int = 0
-    attempt: int = 0
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        frames: Mapping[tuple[int, int, int], str] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.frames = dict(frames or {})
+        """What is wrong with each damaged frame (map, attempt, seq)."""
 
 
 class Unavailable(CrossdockError):
@@ -291,6 +309,13 @@ class Overloaded(Unavailable):
     def __init__(self, message: str, *, retry_after_seconds: float = 1.0, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.retry_after_seconds = retry_after_seconds
+
+
+class WorkersLost(Unavailable):
+    """No worker answers, and all have been away for so long that what they held counts as lost.
+
+    Calls that need a worker still wait for one; what asks for data says what is lost.
+    """
 
 
 class PeerGone(Unavailable):

@@ -115,13 +115,8 @@ class Job:
             with self.cluster.pool.call("GET", url, self.path) as response:
                 return _record_of(response.read_json())
 
-        outcome = self.cluster.each_worker(self.cluster.members(fresh=True), call)
-        for error in outcome.values():
-            if isinstance(error, CrossdockError) and not isinstance(
-                error, JobUnknown | Unavailable
-            ):
-                raise error
-        return [r for r in outcome.values() if isinstance(r, JobRecord)]
+        members = self.cluster.members(fresh=True)
+        return list(self.cluster.ask_each(members, call, ignore=(JobUnknown,)).answers.values())
 
     def _register(self) -> JobRecord:
         """Register with every worker that answers. The homes are those of the first time."""
@@ -134,11 +129,7 @@ class Job:
             with self.cluster.pool.call("PUT", url, self.path, body=body) as response:
                 return _record_of(response.read_json())
 
-        outcome = self.cluster.each_worker(members, call)
-        stored = [r for r in outcome.values() if isinstance(r, JobRecord)]
-        for error in outcome.values():
-            if isinstance(error, CrossdockError) and not isinstance(error, Unavailable):
-                raise error
+        stored = list(self.cluster.ask_each(members, call).answers.values())
         if not stored:
             raise Unavailable(f"no worker took the registration of job {self.uid}")
         return stored[0]

@@ -16,10 +16,8 @@ import numpy as np
 from crossdock.blocks import BlockBatch, Pieces, assemble
 from crossdock.errors import (
     NOT_HERE,
-    BlocksLost,
     CorruptBlock,
     CrossdockError,
-    Missing,
     ProtocolError,
     Unavailable,
 )
@@ -147,13 +145,13 @@ class _Stream:
 
     def _raise_corrupt(self, columns: PieceColumns, data: memoryview, where: str) -> None:
         bad = np.flatnonzero(crc.of_pieces(data, columns.length) != columns.crc)
-        at = int(bad[0]) if len(bad) else 0
-        error = CorruptBlock(
-            f"{where}: piece of map {columns.map_id[at]} attempt {columns.attempt[at]} "
-            f"partition {columns.partition[at]} fails its checksum"
-        )
-        error.map_id, error.attempt = int(columns.map_id[at]), int(columns.attempt[at])
-        raise error
+        hurt = columns.take(bad if len(bad) else slice(0, 1))
+        fields = (hurt.map_id, hurt.attempt, hurt.seq, hurt.partition)
+        frames: dict[tuple[int, int, int], str] = {}
+        for m, a, s, p in zip(*(f.tolist() for f in fields), strict=True):  # rare, and few
+            why = f"{where}: piece of map {m} attempt {a} partition {p} fails its checksum"
+            frames.setdefault((m, a, s), why)
+        raise CorruptBlock(next(iter(frames.values())), frames=frames)
 
 
 def _check_length(header: BatchHeader, nbytes: int, where: str) -> None:
@@ -185,6 +183,7 @@ class Reader:
         )
         self._streams = [_Stream(self, share, None) for share in shares]
         self._patience: Patience | None = None
+        self._damaged: dict[str, dict[tuple[int, int, int], str]] = {}
 
     def __iter__(self) -> Iterator[BlockBatch]:
         """Yield whole blocks until the range is read. Whether it was all is the view's to check."""
@@ -255,16 +254,15 @@ class Reader:
         tries = stream.failed()
         if isinstance(problem, Unavailable) and tries < _QUICK_TRIES:
             return
-        avoid = None if isinstance(problem, NOT_HERE) else stream.share.worker
+        worker = stream.share.worker
+        if isinstance(problem, CorruptBlock):
+            self._damaged.setdefault(worker, {}).update(problem.frames)
+        avoid = None if isinstance(problem, NOT_HERE) else worker
         deadline = self.view.shuffle.job.cluster.options.deadline_seconds
         shares = patiently(
-            lambda: self.view.reassign(stream.share, avoid=avoid), deadline_seconds=deadline
+            lambda: self.view.reassign(stream.share, avoid=avoid, damaged=self._damaged),
+            deadline_seconds=deadline,
         )
-        if isinstance(problem, CorruptBlock) and any(
-            s.worker == stream.share.worker for s in shares
-        ):
-            why = f"every copy is damaged: {problem.message}"
-            raise BlocksLost([Missing(problem.map_id, problem.attempt, why)]) from problem
         self._replace(stream, shares)
 
     def _be_patient(self, problem: CrossdockError) -> None:

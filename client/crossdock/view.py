@@ -1,7 +1,7 @@
 """A view: what readers see of a shuffle. Immutable; places may change beneath it."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from crossdock import views
 from crossdock.blocks import Block, BlockBatch
-from crossdock.errors import NOT_HERE, ConfigError, DataCorrupt, Unavailable
+from crossdock.errors import NOT_HERE, BlocksLost, ConfigError, DataCorrupt, Missing, Unavailable
 from crossdock.reader import Reader
 from crossdock.retry import patiently
 from crossdock.sums import Delivered, Promise
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from crossdock.shuffle import Shuffle
 
 U64 = npt.NDArray[np.uint64]
+
+Damaged = Mapping[str, Mapping[tuple[int, int, int], str]]
+"""By worker id, the frames (map, attempt, seq) that came damaged from it, and what was wrong."""
 
 _BLOCKS_AT_ONCE = 1_000_000
 
@@ -233,26 +236,34 @@ class View:
             {"worker": s.worker, "target": s.target, "frames": len(s.keys)} for s in self._shares
         ]
 
-    def reassign(self, share: Share, *, avoid: str | None) -> list[Share]:
+    def reassign(
+        self, share: Share, *, avoid: str | None, damaged: Damaged | None = None
+    ) -> list[Share]:
         """Find other places for a share's frames, or the same again; called by readers.
 
+        Args:
+            share: whose frames.
+            avoid: a worker that serves only what has no copy elsewhere.
+            damaged: what came damaged, and from where: it is not read there again.
+
         Raises:
-            BlocksLost: confirmed loss.
+            BlocksLost: confirmed loss, or every copy of something is damaged.
             Unavailable: not now.
         """
         resolution = self.shuffle.resolve(self._winner_table)
         found = views.view_id(self.shuffle.key, self.partitions, resolution.frames)
         if found != self.id:
             raise DataCorrupt(f"the winners of view {self.id} now have other contents: {found}")
-        needed = np.isin(tables.frame_keys(resolution.frames).view("V16"), share.keys.view("V16"))
-        part = Resolution(
-            resolution.frames[needed],
-            {w: held[needed] for w, held in resolution.holders.items()},
-            (),
-        )
+        damaged = damaged or {}
+        part = resolution.only(share.keys).without(damaged)
+        lost = part.nowhere().tolist()
+        if lost:
+            why = {key: text for bad in damaged.values() for key, text in bad.items()}
+            reasons = {(m, a): why.get((m, a, s), "") for m, a, s in lost}
+            raise BlocksLost(
+                [Missing(m, a, f"every copy is damaged: {r}") for (m, a), r in reasons.items()]
+            )
         places = part.places(avoid=() if avoid is None else (avoid,))
-        if sum(map(len, places.values())) < len(share.keys):
-            places = part.places()
         return self.shuffle.register(places, resolution.frames)
 
     def _check_range(self, kind: str, wanted: range, top: int) -> tuple[int, int]:
