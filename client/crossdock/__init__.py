@@ -18,6 +18,7 @@ from crossdock.errors import (
     AttemptConflict,
     AttemptsMissing,
     BlocksLost,
+    Closed,
     ConfigError,
     Conflict,
     CrossdockError,
@@ -32,6 +33,7 @@ from crossdock.errors import (
     Overloaded,
     ProtocolError,
     QuotaExceeded,
+    SealLost,
     ShuffleIncomplete,
     ShuffleMismatch,
     ShuffleReleased,
@@ -48,9 +50,9 @@ from crossdock.writer import Writer
 
 __all__ = [
     "AccessError", "AttemptConflict", "AttemptsMissing", "Block", "BlockBatch", "BlocksLost",
-    "Cluster", "ConfigError", "Conflict", "CrossdockError", "DataCorrupt", "Forbidden",
-    "FrameError", "FrameTooLarge", "Gone", "Job", "JobFenced", "JobUnknown", "Missing",
-    "Options", "Overloaded", "ProtocolError", "QuotaExceeded", "Shuffle", "ShuffleIncomplete",
-    "ShuffleMismatch", "ShuffleReleased", "ShuffleUnknown", "StaleEpoch", "Unauthenticated",
-    "Unavailable", "View", "Writer", "connect",
+    "Closed", "Cluster", "ConfigError", "Conflict", "CrossdockError", "DataCorrupt",
+    "Forbidden", "FrameError", "FrameTooLarge", "Gone", "Job", "JobFenced", "JobUnknown",
+    "Missing", "Options", "Overloaded", "ProtocolError", "QuotaExceeded", "SealLost", "Shuffle",
+    "ShuffleIncomplete", "ShuffleMismatch", "ShuffleReleased", "ShuffleUnknown", "StaleEpoch",
+    "Unauthenticated", "Unavailable", "View", "Writer", "connect",
 ]  # fmt: skip

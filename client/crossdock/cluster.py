@@ -1,17 +1,17 @@
 """The way in: which workers there are, and calls to all of them."""
 
-import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Generic, Self, TypeVar
 
-from crossdock.errors import CrossdockError, ProtocolError, Unavailable
-from crossdock.http import Pool, Timeouts
+from crossdock.cancel import Cancel
+from crossdock.errors import CrossdockError, ProtocolError, Unavailable, WorkersLost
+from crossdock.http import Timeouts
 from crossdock.job import Job
 from crossdock.options import (
     Options,
@@ -20,7 +20,9 @@ from crossdock.options import (
     tls_context,
     token_source,
 )
+from crossdock.pool import Pool
 from crossdock.records import JobRecord, Owner, WorkerInfo
+from crossdock.threads import Threads, result_of
 from crossdock.wire import names
 
 T = TypeVar("T")
@@ -37,11 +39,24 @@ class Members:
     """By worker id; `url` is the one that answered."""
     unreachable: frozenset[str]
     """URLs that do not answer, and are not lost yet."""
+    lost: tuple[str, ...] = ()
+    """What is known of lost workers: a clause each, with how the loss was confirmed."""
 
     def writable(self) -> list[str]:
         """Return ids of workers, those that take frames first."""
         ranks = {"serving": 0, "full": 1, "draining": 2}
         return sorted(self.reachable, key=lambda w: (ranks.get(self.reachable[w].state, 3), w))
+
+
+@dataclass(slots=True)
+class Answers(Generic[T]):
+    """What many workers answered to one question."""
+
+    answers: dict[str, T] = field(default_factory=dict)
+    """By worker id."""
+    away: set[str] = field(default_factory=set)
+    """URLs of those that did not answer, and are not lost yet."""
+    collected: list[CrossdockError] = field(default_factory=list)
 
 
 class Cluster:
@@ -63,9 +78,11 @@ class Cluster:
         self._members: Members | None = None
         self._asked = float("-inf")
         self._silent_since: dict[str, float] = {}
-        self._calls = ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="crossdock-call")
-        self.pushers = ThreadPoolExecutor(options.push_threads, thread_name_prefix="crossdock-push")
-        self.fetchers = ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="crossdock-fetch")
+        self._met: dict[str, str] = {}  # the id that answered last at each URL
+        self._replaced: dict[str, str] = {}  # by URL: what was lost when another id answered
+        self._calls = Threads(_CALL_THREADS, thread_name_prefix="crossdock-call")
+        self.pushers = Threads(options.push_threads, thread_name_prefix="crossdock-push")
+        self.fetchers = Threads(_CALL_THREADS, thread_name_prefix="crossdock-fetch")
         self.load = PushLoad()
 
     def job(
@@ -100,25 +117,32 @@ class Cluster:
             self._jobs.append(job)
         return job
 
-    def members(self, *, fresh: bool = False) -> Members:
+    def members(self, *, fresh: bool = False, cancel: Cancel | None = None) -> Members:
         """Return the workers there are, asked for at most every two seconds unless `fresh`.
 
         Raises:
             Unavailable: none answers.
+            Closed: the cluster was closed, or `cancel` set.
         """
+        cancel = cancel or self.pool.cancel
+        cancel.check()
         with self._lock:
             members = self._members
             known = members is not None and time.monotonic() - self._asked < _FRESH_SECONDS
             if members is not None and known and not fresh:
                 return members
-        members = self._ask_all()
+        members = self._ask_all(cancel)
         with self._lock:
             self._members = members
             self._asked = time.monotonic()
         return members
 
-    def _ask_all(self) -> Members:
-        answers = self._each(self._endpoints, self._ask)
+    def _ask_all(self, cancel: Cancel) -> Members:
+        ask = partial(self._ask, cancel)
+        answers = self._each(self._endpoints, ask)
+        if not any(isinstance(answer, tuple) for answer in answers.values()):
+            # The endpoints are only a way in: workers that they led to may still be there.
+            answers |= self._each([u for u in self._met if u not in answers], ask)
         reachable: dict[str, WorkerInfo] = {}
         silent = set()
         gone: set[str] = set()
@@ -139,15 +163,43 @@ class Cluster:
                         gone.add(peer.id)
         strangers = [p for p in listed.values() if p.id not in reachable and p.id not in gone]
         strangers = [p for p in strangers if p.url not in silent]
-        for url, answer in self._each([p.url for p in strangers], self._ask).items():
+        for url, answer in self._each([p.url for p in strangers], ask).items():
             if isinstance(answer, tuple):
                 reachable[answer[0].id] = replace(answer[0], url=url)
             else:
                 silent.add(url)
+        cancel.check()  # or those that were not asked to the end would count as silent
         silent -= {p.url for p in listed.values() if p.id in gone}
+        return self._judge(reachable, silent, gone, problem)
+
+    def _judge(
+        self,
+        reachable: dict[str, WorkerInfo],
+        silent: set[str],
+        gone: set[str],
+        problem: CrossdockError | None,
+    ) -> Members:
+        """Tell who is away from who is lost; raise when there is nobody else."""
+        away = self._not_lost(silent)
+        lost = [f"worker {g} was declared lost" for g in sorted(gone)]
+        bound = self.options.loss_after_seconds
+        lost += [f"{u} has not answered for {bound:g} s" for u in sorted(silent - away)]
+        if not reachable and silent and not away:
+            raise WorkersLost(f"no worker is left: {', '.join(lost)}")
         if not reachable:
             raise problem or Unavailable("no worker answers")
-        return Members(reachable, self._not_lost(silent))
+        return Members(reachable, away, (*lost, *self._meet(reachable.values())))
+
+    def _meet(self, workers: Iterable[WorkerInfo]) -> list[str]:
+        """Remember who answers where; return what was lost when another one answered before."""
+        with self._lock:
+            for worker in workers:
+                before = self._met.setdefault(worker.url, worker.id)
+                if before != worker.id:
+                    self._met[worker.url] = worker.id
+                    why = f"another worker answers at {worker.url} than {before}"
+                    self._replaced[worker.url] = why
+            return sorted(self._replaced.values())
 
     def _not_lost(self, silent: Iterable[str]) -> frozenset[str]:
         """Leave out what has been silent for so long that it counts as lost."""
@@ -157,14 +209,13 @@ class Cluster:
             bound = self.options.loss_after_seconds
             return frozenset(u for u, t in self._silent_since.items() if now - t < bound)
 
-    def _ask(self, url: str) -> tuple[WorkerInfo, list[WorkerInfo]]:
-        with self.pool.call("GET", url, "/v1/workers") as response:
-            data = json.loads(response.read())
-        try:
-            own = WorkerInfo.from_json(data["self"])
-            return own, [WorkerInfo.from_json(w) for w in data["workers"]]
-        except (KeyError, TypeError) as error:
-            raise ProtocolError(f"{url} is no worker: {error}") from error
+    def _ask(self, cancel: Cancel, url: str) -> tuple[WorkerInfo, list[WorkerInfo]]:
+        with self.pool.call("GET", url, "/v1/workers", cancel=cancel) as response:
+            data = response.read_json()
+        workers = data.get("workers") if isinstance(data, dict) else None
+        if not isinstance(data, dict) or not isinstance(workers, list):
+            raise ProtocolError(f"{url} is no worker: it does not list any")
+        return WorkerInfo.from_json(data.get("self")), [WorkerInfo.from_json(w) for w in workers]
 
     def _each(self, urls: Iterable[str], call: Callable[[str], T]) -> dict[str, T | CrossdockError]:
         """Call every URL at once; return what each returned or raised."""
@@ -175,8 +226,8 @@ class Cluster:
             except CrossdockError as error:
                 return error
 
-        wanted = list(dict.fromkeys(urls))
-        return dict(zip(wanted, self._calls.map(guarded, wanted), strict=True))
+        futures = {url: self._calls.submit(guarded, url) for url in dict.fromkeys(urls)}
+        return {url: result_of(future) for url, future in futures.items()}
 
     def each_worker(
         self, members: Members, call: Callable[[str], T]
@@ -185,18 +236,46 @@ class Cluster:
         by_url = self._each([w.url for w in members.reachable.values()], call)
         return {w.id: by_url[w.url] for w in members.reachable.values()}
 
+    def ask_each(
+        self,
+        members: Members,
+        call: Callable[[str], T],
+        *,
+        ignore: tuple[type[CrossdockError], ...] = (),
+        collect: tuple[type[CrossdockError], ...] = (),
+    ) -> Answers[T]:
+        """Call every reachable worker by its URL, at once, and sort the outcomes.
+
+        Args:
+            members: which workers.
+            call: what asks the worker at a URL.
+            ignore: errors by which a worker says that it has nothing to answer.
+            collect: errors that are told beside the answers.
+
+        Raises:
+            CrossdockError: any other, but `Unavailable`.
+        """
+        found: Answers[T] = Answers(away=set(members.unreachable))
+        for worker, outcome in self.each_worker(members, call).items():
+            if not isinstance(outcome, CrossdockError):
+                found.answers[worker] = outcome
+            elif isinstance(outcome, Unavailable):
+                found.away.add(members.reachable[worker].url)
+            elif isinstance(outcome, collect):
+                found.collected.append(outcome)
+            elif not isinstance(outcome, ignore):
+                raise outcome
+        return found
+
     def on_all(self, call: Callable[[str], None]) -> None:
         """Call every worker there is by its URL, at once.
 
         Raises:
             Unavailable: some worker does not answer; call again.
         """
-        members = self.members(fresh=True)
-        for outcome in self.each_worker(members, call).values():
-            if outcome is not None:
-                raise outcome
-        if members.unreachable:
-            raise Unavailable(f"these do not answer: {', '.join(sorted(members.unreachable))}")
+        away = self.ask_each(self.members(fresh=True), call).away
+        if away:
+            raise Unavailable(f"these do not answer: {', '.join(sorted(away))}")
 
     def url(self, worker: str) -> str:
         """Return a worker's URL, or raise `Unavailable` while it is not reachable."""
@@ -207,14 +286,17 @@ class Cluster:
         raise Unavailable(f"worker {worker} does not answer")
 
     def close(self) -> None:
-        """Stop renewing leases, and close all connections and threads. Idempotent."""
+        """Stop renewing leases, and close all connections and threads. Idempotent.
+
+        What other threads have under way ends with `Closed`, pushes included: commit first.
+        """
+        self.pool.close()
         with self._lock:
             jobs, self._jobs = self._jobs, []
         for job in jobs:
             job.close()
-        for executor in (self.pushers, self.fetchers, self._calls):
-            executor.shutdown(wait=True, cancel_futures=True)
-        self.pool.close()
+        for threads in (self.pushers, self.fetchers, self._calls):
+            threads.close()
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
     CrossdockError
     ├── ConfigError             a setting or argument is wrong; nothing was sent
+    ├── Closed                  closed or given up by this process while the call went on, or before
     ├── ProtocolError           bytes that are not what docs/protocol.md says
     │   ├── FrameError          a frame is malformed or damaged
     │   └── FrameTooLarge       a frame is over the worker's limit
@@ -13,6 +14,7 @@
     │   ├── JobFenced           the job was ended
     │   ├── StaleEpoch          somebody with a higher epoch took the job over
     │   ├── ShuffleReleased     this generation of the shuffle was released
+    │   ├── SealLost            every home of the job's seals is lost, and the choice with it
     │   ├── ShuffleUnknown      no frame of this shuffle ever came
     │   └── PlacesUnknown       these places are not registered (the reader registers them again)
     ├── Conflict                two who both say they are the same
@@ -27,6 +29,7 @@
     │   └── CorruptBlock        a piece came damaged; another copy may be sound
     └── Unavailable             not now; nothing is lost
         ├── Overloaded          a worker pushes back
+        ├── WorkersLost         no worker is left that answers, or that is waited for
         └── PeerGone            the other side closed the connection, or moved no byte for too long
 
 `code` is stable and travels in HTTP error bodies; `hint` says what to do.
@@ -63,6 +66,12 @@ class ConfigError(CrossdockError):
 
     code = "config"
     status = 400
+
+
+class Closed(CrossdockError):
+    """The cluster was closed, or the attempt given up, while the call went on, or before it."""
+
+    code = "closed"
 
 
 class ProtocolError(CrossdockError):
@@ -147,6 +156,13 @@ class ShuffleUnknown(Gone):
 
     code = "shuffle_unknown"
     status = 404
+
+
+class SealLost(Gone):
+    """Every home of the job's seals is lost: what was chosen is not known, and cannot be again."""
+
+    code = "seal_lost"
+    hint = "pass the winners to view(), or register the job anew under another uid and run its maps"
 
 
 class PlacesUnknown(Gone):
@@ -264,8 +280,17 @@ class CorruptBlock(DataCorrupt):
     """A piece that came damaged from a worker; another copy may be sound."""
 
     code = "corrupt_block"
-    map_id: int = 0
-    attempt: int = 0
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        frames: Mapping[tuple[int, int, int], str] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.frames = dict(frames or {})
+        """What is wrong with each damaged frame (map, attempt, seq)."""
 
 
 class Unavailable(CrossdockError):
@@ -284,6 +309,13 @@ class Overloaded(Unavailable):
     def __init__(self, message: str, *, retry_after_seconds: float = 1.0, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.retry_after_seconds = retry_after_seconds
+
+
+class WorkersLost(Unavailable):
+    """No worker answers, and all have been away for so long that what they held counts as lost.
+
+    Calls that need a worker still wait for one; what asks for data says what is lost.
+    """
 
 
 class PeerGone(Unavailable):
@@ -308,7 +340,7 @@ def from_response(status: int, headers: Mapping[str, str], body: bytes) -> Cross
     try:
         data = json.loads(body)
         code, message = str(data["code"]), str(data["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         text = body[:200].decode("utf-8", "replace")
         if status in {429, 502, 503, 504}:
             return Unavailable(f"HTTP {status}: {text}")
@@ -316,12 +348,17 @@ def from_response(status: int, headers: Mapping[str, str], body: bytes) -> Cross
     kind = _classes(CrossdockError).get(code, Unavailable if status == 503 else CrossdockError)
     hint = str(data.get("hint", ""))
     if issubclass(kind, AttemptsMissing):
-        missing = [Missing(int(m), int(a), str(why)) for m, a, why in data.get("missing", [])]
+        try:
+            missing = [Missing(int(m), int(a), str(why)) for m, a, why in data.get("missing", [])]
+        except (ValueError, TypeError, OverflowError):
+            return ProtocolError(f"HTTP {status}: {code} without its list of attempts: {message}")
         return kind(missing, message=message, hint=hint)
     error = kind(message, hint=hint)
     if isinstance(error, Unavailable):
-        try:
-            error.retry_after_seconds = float(headers.get("retry-after", "1"))
-        except ValueError:
-            error.retry_after_seconds = 1.0
+        error.retry_after_seconds = _retry_after_seconds(headers.get("retry-after", ""))
     return error
+
+
+def _retry_after_seconds(text: str) -> float:
+    """Return how long a worker asks to wait; a second, if it does not say so in numbers."""
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1.0

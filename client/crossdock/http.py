@@ -4,9 +4,9 @@ Bodies are sent from, and received into, the caller's memory. A frame waits for 
 a worker that pushes back does so before the bytes travel.
 """
 
+import json
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,13 +15,15 @@ from urllib.parse import urlsplit
 
 import h11
 
+from crossdock.cancel import Cancel
 from crossdock.errors import ConfigError, ProtocolError, Unavailable, from_response
 from crossdock.wire.crc import BytesLike
 
 _READ_BYTES: Final = 64 * 1024
 _CONTINUE_WAIT_SECONDS: Final = 5.0
 _MAX_ERROR_BYTES: Final = 16 * 2**20
-_IDLE_PER_WORKER: Final = 8
+_MAX_BODY_BYTES: Final = 2**30
+"""Of an answer that is read at once; batches are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Response:
         length = self.headers.get("content-length")
         if self.status in {204, 304}:
             length = "0"
-        if length is None or not length.isdigit():
+        if length is None or not (length.isascii() and length.isdigit()):
             connection.close()
             raise ProtocolError(f"{connection.url} answered without a Content-Length")
         self.length = int(length)
@@ -76,9 +78,19 @@ class Response:
 
     def read(self) -> bytes:
         """Return the rest of the body."""
+        if self._left > _MAX_BODY_BYTES:
+            raise ProtocolError(f"{self._connection.url} answers with {self._left} bytes")
         body = bytearray(self._left)
         self.read_into(memoryview(body))
         return bytes(body)
+
+    def read_json(self) -> object:
+        """Return the rest of the body, parsed; raises `ProtocolError` if it is no JSON."""
+        body = self.read()
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(f"{self._connection.url} answered no JSON: {error}") from error
 
     def check(self) -> Self:
         """Raise the worker's error unless the status is 2xx."""
@@ -112,27 +124,40 @@ class Connection:
         tls: ssl.SSLContext | None,
         timeouts: Timeouts,
         release: Callable[["Connection"], None],
+        cancel: Cancel,
     ) -> None:
-        parts = urlsplit(url)
+        """Connect. `cancel` ends that, and what goes on until the connection is released."""
         self.url = url
-        self._host = parts.netloc
+        self._host, host, port = address_of(url)
         self._release = release
         self._timeouts = timeouts
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._cancel = cancel
         try:
-            self._socket = socket.create_connection(
-                (parts.hostname or "", port), timeouts.connect_seconds
-            )
+            self._socket = _connected(host, port, timeouts.connect_seconds, cancel)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
-                self._socket = tls.wrap_socket(self._socket, server_hostname=parts.hostname)
+                self._encrypt(tls, host)
         except ssl.SSLCertVerificationError as error:
             raise ConfigError(
                 f"{url}: {error.verify_message}", hint="pass ca_file= or set CROSSDOCK_CA_FILE"
             ) from error
         except OSError as error:
+            cancel.check()
             raise Unavailable(f"cannot connect to {url}: {error}") from error
         self._plain = tls is None
+
+    def _encrypt(self, tls: ssl.SSLContext, host: str) -> None:
+        encrypted = tls.wrap_socket(
+            self._socket, server_hostname=host, do_handshake_on_connect=False
+        )
+        self._socket = encrypted
+        self._cancel.watch(encrypted)
+        try:
+            encrypted.do_handshake()
+        except OSError:
+            self.close()
+            raise
+        self._cancel.unwatch(encrypted)
 
     def request(
         self,
@@ -142,8 +167,12 @@ class Connection:
         headers: Sequence[tuple[str, str]],
         body: Sequence[BytesLike] = (),
         wait_for_continue: bool = False,
+        cancel: Cancel,
     ) -> Response:
-        """Send a request; return when the head of its answer is here."""
+        """Send a request; return when the head of its answer is here.
+
+        `cancel` ends it, and the reading of its body, until the connection is released.
+        """
         protocol = h11.Connection(h11.CLIENT)
         length = sum(map(len, body))
         lines = [("Host", self._host), *headers]
@@ -152,7 +181,16 @@ class Connection:
         wait = wait_for_continue and self._plain and length > 0
         if wait:
             lines.append(("Expect", "100-continue"))
-        head = protocol.send(h11.Request(method=method, target=target, headers=lines))
+        try:
+            head = protocol.send(h11.Request(method=method, target=target, headers=lines))
+        except (h11.LocalProtocolError, UnicodeError):
+            self.close()
+            # Without the cause, which would show the token.
+            raise ConfigError(
+                f"the token, or the URL {self.url!r}, has characters that HTTP cannot carry"
+            ) from None
+        self._cancel = cancel
+        cancel.watch(self._socket)
         try:
             self._socket.settimeout(self._timeouts.stall_seconds)
             if wait:
@@ -171,6 +209,7 @@ class Connection:
             return self._answer(protocol)
         except (OSError, h11.RemoteProtocolError) as error:
             self.close()
+            cancel.check()
             raise Unavailable(f"{method} {self.url}{target}: {error!r}") from error
 
     def _send_body(self, body: Sequence[BytesLike]) -> None:
@@ -219,9 +258,11 @@ class Connection:
             n = self._socket.recv_into(target)
         except OSError as error:
             self.close()
+            self._cancel.check()
             raise Unavailable(f"{self.url}: {error!r}") from error
         if not n:
             self.close()
+            self._cancel.check()
             raise Unavailable(f"{self.url} closed the connection inside an answer")
         return n
 
@@ -239,96 +280,51 @@ class Connection:
 
     def release(self, *, keep: bool) -> None:
         """Give the connection back to its pool, or close it."""
-        if keep and self._socket.fileno() >= 0:
+        if keep and self._socket.fileno() >= 0 and not self._cancel.event.is_set():
+            self._cancel.unwatch(self._socket)
             self._release(self)
         else:
             self.close()
 
     def close(self) -> None:
         """Close the socket. Idempotent."""
+        self._cancel.unwatch(self._socket)
         self._socket.close()
 
 
-class Pool:
-    """Connections to any number of workers, reused. Safe to use from many threads."""
+def address_of(url: str) -> tuple[str, str, int]:
+    """Return network location, host and port of a worker's URL, or raise `ProtocolError`."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        host = (parts.hostname or "").encode("idna").decode("ascii")
+    except ValueError as error:
+        raise ProtocolError(f"{url!r} is no URL of a worker: {error}") from error
+    if not url.startswith(("http://", "https://")) or not host or "\0" in host:
+        raise ProtocolError(f"{url!r} is no URL of a worker", hint="http://HOST:PORT")
+    return parts.netloc, host, port
 
-    def __init__(
-        self,
-        *,
-        token: Callable[[], str],
-        tls: ssl.SSLContext | None = None,
-        timeouts: Timeouts | None = None,
-    ) -> None:
-        self._token = token
-        self._tls = tls
-        self._timeouts = timeouts or Timeouts()
-        self._lock = threading.Lock()
-        self._idle: dict[str, list[Connection]] = {}
-        self._closed = False
 
-    def request(
-        self,
-        method: str,
-        url: str,
-        target: str,
-        *,
-        body: Sequence[BytesLike] = (),
-        wait_for_continue: bool = False,
-    ) -> Response:
-        """Send a request to the worker at `url`; raises `Unavailable` when it does not answer.
+def _connected(host: str, port: int, seconds: float, cancel: Cancel) -> socket.socket:
+    """Return a socket connected to the first address of the host that answers.
 
-        Use the answer as a context manager.
-        """
-        token = self._token()
-        headers = [("Authorization", f"Bearer {token}")] if token else []
-        connection, reused = self._take(url)
+    As `socket.create_connection`, but `cancel` ends it.
+    """
+    problem = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM
+    ):
+        cancel.check()
+        found = socket.socket(family, kind, protocol)
+        found.settimeout(seconds)
+        cancel.watch(found)
         try:
-            return connection.request(
-                method, target, headers=headers, body=body, wait_for_continue=wait_for_continue
-            )
-        except Unavailable:
-            if not reused:
-                raise
-        # The worker closed the idle connection at the same moment; every call is idempotent.
-        connection = self._connect(url)
-        return connection.request(
-            method, target, headers=headers, body=body, wait_for_continue=wait_for_continue
-        )
-
-    def call(self, method: str, url: str, target: str, *, body: BytesLike = b"") -> Response:
-        """Send a small request and check its answer; the body is still to be read."""
-        return self.request(method, url, target, body=[body] if body else []).check()
-
-    def _take(self, url: str) -> tuple[Connection, bool]:
-        while True:
-            with self._lock:
-                idle = self._idle.get(url)
-                connection = idle.pop() if idle else None
-            if connection is None:
-                return self._connect(url), False
-            if not connection.stale:
-                return connection, True
-            connection.close()
-
-    def _connect(self, url: str) -> Connection:
-        tls = self._tls if url.startswith("https:") else None
-        if url.startswith("https:") and tls is None:
-            tls = ssl.create_default_context()
-        return Connection(url, tls=tls, timeouts=self._timeouts, release=self._put_back)
-
-    def _put_back(self, connection: Connection) -> None:
-        with self._lock:
-            idle = self._idle.setdefault(connection.url, [])
-            if not self._closed and len(idle) < _IDLE_PER_WORKER:
-                idle.append(connection)
-                return
-        connection.close()
-
-    def close(self) -> None:
-        """Close all idle connections; those in use are closed when they come back."""
-        with self._lock:
-            self._closed = True
-            idle = [c for connections in self._idle.values() for c in connections]
-            self._idle.clear()
-        for connection in idle:
-            connection.close()
+            found.connect(address)
+        except OSError as error:
+            problem = error
+        else:
+            return found
+        finally:
+            cancel.unwatch(found)
+        found.close()
+    raise problem

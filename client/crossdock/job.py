@@ -7,7 +7,16 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from crossdock.errors import CrossdockError, JobFenced, JobUnknown, StaleEpoch, Unavailable
+from crossdock.cancel import Cancel
+from crossdock.errors import (
+    Closed,
+    CrossdockError,
+    JobFenced,
+    JobUnknown,
+    ProtocolError,
+    StaleEpoch,
+    Unavailable,
+)
 from crossdock.records import JobRecord
 from crossdock.retry import patiently
 from crossdock.shuffle import Shuffle
@@ -68,10 +77,11 @@ class Job:
             self, ShuffleKey(self.uid, name, generation), partitions=partitions, maps=maps
         )
 
-    def introduce(self, url: str) -> None:
+    def introduce(self, url: str, *, cancel: Cancel | None = None) -> None:
         """Tell a worker of the job that does not know it: it came later, or was away."""
         body = json.dumps(self.record.to_json()).encode()
-        with self.cluster.pool.call("PUT", url, self.path, body=body) as response:
+        pool = self.cluster.pool
+        with pool.call("PUT", url, self.path, body=body, cancel=cancel) as response:
             response.read()
 
     def end(self) -> None:
@@ -103,15 +113,10 @@ class Job:
     def _records(self) -> list[JobRecord]:
         def call(url: str) -> JobRecord:
             with self.cluster.pool.call("GET", url, self.path) as response:
-                return JobRecord.from_json(json.loads(response.read())["record"])
+                return _record_of(response.read_json())
 
-        outcome = self.cluster.each_worker(self.cluster.members(fresh=True), call)
-        for error in outcome.values():
-            if isinstance(error, CrossdockError) and not isinstance(
-                error, JobUnknown | Unavailable
-            ):
-                raise error
-        return [r for r in outcome.values() if isinstance(r, JobRecord)]
+        members = self.cluster.members(fresh=True)
+        return list(self.cluster.ask_each(members, call, ignore=(JobUnknown,)).answers.values())
 
     def _register(self) -> JobRecord:
         """Register with every worker that answers. The homes are those of the first time."""
@@ -122,13 +127,9 @@ class Job:
 
         def call(url: str) -> JobRecord:
             with self.cluster.pool.call("PUT", url, self.path, body=body) as response:
-                return JobRecord.from_json(json.loads(response.read())["record"])
+                return _record_of(response.read_json())
 
-        outcome = self.cluster.each_worker(members, call)
-        stored = [r for r in outcome.values() if isinstance(r, JobRecord)]
-        for error in outcome.values():
-            if isinstance(error, CrossdockError) and not isinstance(error, Unavailable):
-                raise error
+        stored = list(self.cluster.ask_each(members, call).answers.values())
         if not stored:
             raise Unavailable(f"no worker took the registration of job {self.uid}")
         return stored[0]
@@ -138,8 +139,8 @@ class Job:
         while not self._closed.wait(interval):
             try:
                 self._register()
-            except (JobFenced, StaleEpoch):
-                return  # ended, or taken over: the next call of the caller says so
+            except (Closed, JobFenced, StaleEpoch):
+                return  # closed; or ended, or taken over: the next call of the caller says so
             except CrossdockError as error:
                 # It may pass: the next round tries again, and the lease has room for two.
                 log.warning("job %s: its lease was not renewed: %s", self.uid, error)
@@ -160,3 +161,10 @@ class Job:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _record_of(described: object) -> JobRecord:
+    """Return the record in a worker's description of a job."""
+    if not isinstance(described, dict):
+        raise ProtocolError("a job's description is no JSON object")
+    return JobRecord.from_json(described.get("record"))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from crossdock.errors import ConfigError
+from crossdock.errors import ConfigError, ProtocolError
+from crossdock.http import address_of
 
 MIB: Final = 2**20
 
@@ -60,8 +61,10 @@ def check_endpoints(endpoints: Sequence[str]) -> list[str]:
             "no worker to connect to", hint="pass endpoints=, or set CROSSDOCK_ENDPOINTS"
         )
     for url in endpoints:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"endpoint {url!r} is no URL", hint="http://HOST:PORT")
+        try:
+            address_of(url)
+        except ProtocolError:
+            raise ConfigError(f"endpoint {url!r} is no URL", hint="http://HOST:PORT") from None
     return [url.rstrip("/") for url in endpoints]
 
 
@@ -97,11 +100,9 @@ class _TokenFile:
             if stamp != self._stamp:
                 self._token = self._path.read_text().strip()
                 self._stamp = stamp
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             if not self._token:
-                raise ConfigError(
-                    f"cannot read the token file {self._path}: {error.strerror}"
-                ) from error
+                raise ConfigError(f"cannot read the token file {self._path}: {error}") from None
         return self._token
 
 

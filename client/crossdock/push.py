@@ -1,11 +1,11 @@
 """Getting one frame acked: by the worker it is meant for, or by another."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crossdock.errors import CrossdockError, DataCorrupt, JobUnknown, Unavailable
+from crossdock.cancel import Cancel
+from crossdock.errors import CrossdockError, DataCorrupt, JobUnknown, ProtocolError, Unavailable
 from crossdock.retry import patiently
 from crossdock.wire.crc import BytesLike
 
@@ -32,18 +32,24 @@ class Push:
     preferred: Sequence[str]
     """Worker ids, best first."""
     replicas: int
+    cancel: Cancel
 
     def run(self) -> list[Ack]:
-        """Push until enough workers have the frame; raises `Unavailable` after the deadline."""
+        """Push until enough workers have the frame.
+
+        Raises:
+            Unavailable: after the deadline.
+            Closed: `cancel` was set.
+        """
         acks: dict[str, Ack] = {}
         deadline = self.job.cluster.options.deadline_seconds
-        patiently(lambda: self._round(acks), deadline_seconds=deadline)
+        patiently(lambda: self._round(acks), deadline_seconds=deadline, cancel=self.cancel)
         return list(acks.values())
 
     def _round(self, acks: dict[str, Ack]) -> None:
         """Try every worker once, until there are enough acks."""
         cluster = self.job.cluster
-        members = cluster.members(fresh=bool(acks))
+        members = cluster.members(fresh=bool(acks), cancel=self.cancel)
         order = [w for w in self.preferred if w in members.reachable]
         order += [w for w in members.writable() if w not in order]
         problem: CrossdockError | None = None
@@ -64,7 +70,7 @@ class Push:
             finally:
                 cluster.load.done(worker)
         if len(acks) < self.replicas:
-            cluster.members(fresh=True)
+            cluster.members(fresh=True, cancel=self.cancel)
             raise problem or Unavailable(
                 f"{self.replicas} copies of a frame are asked for, and only {len(acks)} workers "
                 "can take one"
@@ -74,13 +80,21 @@ class Push:
         try:
             return self._send(url)
         except JobUnknown:
-            self.job.introduce(url)
+            self.job.introduce(url, cancel=self.cancel)
             return self._send(url)
 
     def _send(self, url: str) -> Ack:
         response = self.job.cluster.pool.request(
-            "PUT", url, self.target, body=self.parts, wait_for_continue=True
+            "PUT",
+            url,
+            self.target,
+            body=self.parts,
+            wait_for_continue=True,
+            cancel=self.cancel,
         ).check()
         with response:
-            answer = json.loads(response.read())
-        return Ack(str(answer["worker"]), url)
+            answer = response.read_json()
+        worker = answer.get("worker") if isinstance(answer, dict) else None
+        if not isinstance(worker, str):
+            raise ProtocolError(f"{url} acked a frame without its worker's id")
+        return Ack(worker, url)

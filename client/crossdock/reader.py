@@ -16,14 +16,13 @@ import numpy as np
 from crossdock.blocks import BlockBatch, Pieces, assemble
 from crossdock.errors import (
     NOT_HERE,
-    BlocksLost,
     CorruptBlock,
     CrossdockError,
-    DataCorrupt,
-    Missing,
+    ProtocolError,
     Unavailable,
 )
 from crossdock.retry import Patience, patiently
+from crossdock.threads import result_of
 from crossdock.wire import blocks, crc
 from crossdock.wire.blocks import BatchHeader, Cursor, PieceColumns
 
@@ -98,7 +97,7 @@ class _Stream:
         if self._ahead is None:
             return
         ahead, self._ahead = self._ahead, None
-        pieces, self.ended = ahead.result()
+        pieces, self.ended = result_of(ahead)
         self._tries = 0
         if len(pieces):
             self.pending.append(pieces)
@@ -127,10 +126,14 @@ class _Stream:
             head = bytearray(blocks.HEADER_BYTES)
             response.read_into(memoryview(head))
             header = BatchHeader.decode(head)
+            _check_length(header, response.length, url)
             index = bytearray(header.pieces * blocks.COLUMN_BYTES)
             response.read_into(memoryview(index))
             if crc.extend(0, index) != header.columns_crc:
                 raise Unavailable(f"{url}: the index of a batch fails its checksum")
+            columns = PieceColumns.decode(header.pieces, index)
+            if int(columns.length.sum(dtype=np.int64)) != header.payload_bytes:
+                raise ProtocolError(f"{url}: the pieces of a batch do not add up to its payload")
             if broken is None:
                 data = np.empty(header.payload_bytes, np.uint8).data
                 broken = _Broken(header.columns_crc, data, 0, 0)
@@ -145,7 +148,6 @@ class _Stream:
             except Unavailable:
                 self.broken = _Broken(header.columns_crc, data, done, checksum)
                 raise
-        columns = PieceColumns.decode(header.pieces, index)
         if checksum != crc.combined(columns.crc, columns.length):
             self._raise_corrupt(columns, data, url)
         pieces = Pieces.of_batch(columns, data)
@@ -155,13 +157,21 @@ class _Stream:
 
     def _raise_corrupt(self, columns: PieceColumns, data: memoryview, where: str) -> None:
         bad = np.flatnonzero(crc.of_pieces(data, columns.length) != columns.crc)
-        at = int(bad[0]) if len(bad) else 0
-        error = CorruptBlock(
-            f"{where}: piece of map {columns.map_id[at]} attempt {columns.attempt[at]} "
-            f"partition {columns.partition[at]} fails its checksum"
-        )
-        error.map_id, error.attempt = int(columns.map_id[at]), int(columns.attempt[at])
-        raise error
+        hurt = columns.take(bad if len(bad) else slice(0, 1))
+        fields = (hurt.map_id, hurt.attempt, hurt.seq, hurt.partition)
+        frames: dict[tuple[int, int, int], str] = {}
+        for m, a, s, p in zip(*(f.tolist() for f in fields), strict=True):  # rare, and few
+            why = f"{where}: piece of map {m} attempt {a} partition {p} fails its checksum"
+            frames.setdefault((m, a, s), why)
+        raise CorruptBlock(next(iter(frames.values())), frames=frames)
+
+
+def _check_length(header: BatchHeader, nbytes: int, where: str) -> None:
+    """Raise `ProtocolError` unless an answer of `nbytes` is what its header says."""
+    index_bytes = header.pieces * blocks.COLUMN_BYTES
+    said = blocks.HEADER_BYTES + index_bytes + header.payload_bytes - header.skip
+    if header.skip > header.payload_bytes or nbytes != said:
+        raise ProtocolError(f"{where}: a batch of {said} bytes came in an answer of {nbytes}")
 
 
 class Reader:
@@ -180,33 +190,25 @@ class Reader:
         self.maps = maps
         options = view.shuffle.job.cluster.options
         first, last = partitions
-        self._expected = int(view.bytes[first:last].sum())
         self.batch_bytes = even_batches(
-            self._expected // len(shares),
+            int(view.bytes[first:last].sum()) // len(shares),
             aim=options.read_batch_bytes,
             at_most=options.read_ahead_bytes // (2 * len(shares)),
         )
         self._streams = [_Stream(self, share, None) for share in shares]
-        self._yielded = 0
         self._patience: Patience | None = None
+        self._damaged: dict[str, dict[tuple[int, int, int], str]] = {}
 
     def __iter__(self) -> Iterator[BlockBatch]:
-        """Yield whole blocks until the range is read; then check that it was all."""
+        """Yield whole blocks until the range is read. Whether it was all is the view's to check."""
         try:
             for stream in self._streams:
                 stream.prefetch()
             while self._streams:
-                for batch in self._round():
-                    self._yielded += batch.nbytes
-                    yield batch
+                yield from self._round()
         finally:
             for stream in self._streams:
                 stream.cancel()
-        if self.maps is None and self._yielded != self._expected:
-            raise DataCorrupt(
-                f"partitions {self.partitions[0]} to {self.partitions[1]} of view {self.view.id} "
-                f"have {self._expected} bytes, and {self._yielded} came"
-            )
 
     def query(self, cursor: Cursor | None, *, skip: int) -> str:
         """Return the query of a read from `cursor` on."""
@@ -266,16 +268,15 @@ class Reader:
         tries = stream.failed()
         if isinstance(problem, Unavailable) and tries < _QUICK_TRIES:
             return
-        avoid = None if isinstance(problem, NOT_HERE) else stream.share.worker
+        worker = stream.share.worker
+        if isinstance(problem, CorruptBlock):
+            self._damaged.setdefault(worker, {}).update(problem.frames)
+        avoid = None if isinstance(problem, NOT_HERE) else worker
         deadline = self.view.shuffle.job.cluster.options.deadline_seconds
         shares = patiently(
-            lambda: self.view.reassign(stream.share, avoid=avoid), deadline_seconds=deadline
+            lambda: self.view.reassign(stream.share, avoid=avoid, damaged=self._damaged),
+            deadline_seconds=deadline,
         )
-        if isinstance(problem, CorruptBlock) and any(
-            s.worker == stream.share.worker for s in shares
-        ):
-            why = f"every copy is damaged: {problem.message}"
-            raise BlocksLost([Missing(problem.map_id, problem.attempt, why)]) from problem
         self._replace(stream, shares)
 
     def _be_patient(self, problem: CrossdockError) -> None:

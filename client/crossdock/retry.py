@@ -7,25 +7,26 @@ from typing import Final, TypeVar
 
 import tenacity
 
+from crossdock.cancel import Cancel
 from crossdock.errors import CrossdockError, Unavailable
 
 T = TypeVar("T")
 
-_FIRST_WAIT_SECONDS: Final = 0.05
+_FIRST_WAIT_SECONDS: Final = 0.1
 _LONGEST_WAIT_SECONDS: Final = 3.0
-
-_backoff = tenacity.wait_random_exponential(
-    multiplier=2 * _FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS
-)
+_MAX_DOUBLINGS: Final = 16
 
 
-def _wait(state: tenacity.RetryCallState) -> float:
-    """Back off, but never longer than the worker asked for with Retry-After."""
-    error = state.outcome.exception() if state.outcome else None
-    seconds = _backoff(state)
-    if isinstance(error, Unavailable):
-        return min(seconds, error.retry_after_seconds)
-    return seconds
+def wait_seconds(failures: int, problem: BaseException | None) -> float:
+    """Return how long to wait after so many failures in a row: random, and longer each time.
+
+    Never longer than the worker asked for with Retry-After.
+    """
+    longest = _FIRST_WAIT_SECONDS * 2 ** min(failures - 1, _MAX_DOUBLINGS)
+    longest = min(longest, _LONGEST_WAIT_SECONDS)
+    if isinstance(problem, Unavailable):
+        longest = min(longest, problem.retry_after_seconds)
+    return random.uniform(0, longest)  # noqa: S311 -- jitter
 
 
 class Patience:
@@ -39,19 +40,35 @@ class Patience:
         """Wait, longer each time, with jitter; raise `problem` once the deadline has passed."""
         if time.monotonic() >= self._until:
             raise problem
-        longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**self._failures)
-        if isinstance(problem, Unavailable):
-            longest = min(longest, problem.retry_after_seconds)
-        self._failures = min(self._failures + 1, 16)
-        time.sleep(random.uniform(0, longest))  # noqa: S311 -- jitter
+        self._failures += 1
+        time.sleep(wait_seconds(self._failures, problem))
 
 
-def patiently(work: Callable[[], T], *, deadline_seconds: float) -> T:
-    """Return what `work` returns; repeat it while it raises `Unavailable`, until the deadline."""
+def patiently(work: Callable[[], T], *, deadline_seconds: float, cancel: Cancel | None = None) -> T:
+    """Return what `work` returns; repeat it while it raises `Unavailable`, until the deadline.
+
+    Raises:
+        Closed: `cancel` was set; at once, also out of a wait.
+    """
+
+    def check_and_work() -> T:
+        if cancel is not None:
+            cancel.check()
+        return work()
+
+    def sleep(seconds: float) -> None:
+        if cancel is None:
+            time.sleep(seconds)
+        else:
+            cancel.event.wait(seconds)
+
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(Unavailable),
-        wait=_wait,
+        wait=lambda state: wait_seconds(
+            state.attempt_number, state.outcome.exception() if state.outcome else None
+        ),
         stop=tenacity.stop_after_delay(deadline_seconds),
+        sleep=sleep,
         reraise=True,
     )
-    return retrying(work)
+    return retrying(check_and_work)

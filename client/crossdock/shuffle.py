@@ -13,14 +13,15 @@ from crossdock.errors import (
     NOT_HERE,
     BlocksLost,
     ConfigError,
-    CrossdockError,
     DataCorrupt,
     JobUnknown,
     Missing,
     PlacesUnknown,
     ProtocolError,
+    SealLost,
     ShuffleIncomplete,
     Unavailable,
+    WorkersLost,
 )
 from crossdock.retry import patiently
 from crossdock.view import Share, View
@@ -78,6 +79,7 @@ class Shuffle:
         Raises:
             BlocksLost: frames of winners are confirmed to be missing; `missing` says which.
             ShuffleIncomplete: without winners, some map has no complete attempt yet.
+            SealLost: without winners, all workers that may know the choice are lost.
             Unavailable: workers that may hold frames do not answer until the deadline.
         """
         deadline = self.job.cluster.options.deadline_seconds
@@ -92,7 +94,7 @@ class Shuffle:
 
     def _view(self, winners: Table) -> View:
         resolution = self.resolve(winners)
-        shares = self.register(resolution.places())
+        shares = self.register(resolution.places(), resolution.frames)
         view_id = views.view_id(self.key, self.partitions, resolution.frames)
         return View(self, view_id, winners, resolution, shares)
 
@@ -103,7 +105,7 @@ class Shuffle:
             BlocksLost: something is missing, and no worker that may hold it is away.
             Unavailable: something is missing, and some worker does not answer.
         """
-        held, away, damage = self._held(winners)
+        held, away, notes = self._held(winners)
         resolution = views.resolve(held, winners)
         if resolution.missing and away:
             raise Unavailable(
@@ -111,47 +113,50 @@ class Shuffle:
                 f"workers do not answer: {', '.join(sorted(away))}"
             )
         if resolution.missing:
-            raise BlocksLost(_explained(resolution.missing, damage))
+            raise BlocksLost(_explained(resolution.missing, notes))
         return resolution
 
-    def _held(self, winners: Table | None) -> tuple[dict[str, Table], set[str], list[DataCorrupt]]:
-        """Return the frames each worker holds, who does not answer, and whose disk is damaged."""
+    def _held(self, winners: Table | None) -> tuple[dict[str, Table], set[str], list[str]]:
+        """Return the frames each worker holds, who does not answer, and what is known of losses."""
         cluster = self.job.cluster
-        members = cluster.members(fresh=True)
         body = b"" if winners is None else tables.encode(winners)
 
         def call(url: str) -> Table:
             path = f"{self.path}/frames/list"
             with cluster.pool.call("POST", url, path, body=body) as response:
                 data = response.read()
-                partitions = int(response.headers["crossdock-partitions"])
-            if partitions != self.partitions:
+                partitions = response.headers.get("crossdock-partitions", "")
+            if not (partitions.isascii() and partitions.isdigit()):
+                raise ProtocolError(f"{url} lists frames without the header Crossdock-Partitions")
+            if partitions != str(self.partitions):
                 raise ConfigError(
                     f"shuffle {self.key.name!r} has {partitions} partitions, not {self.partitions}"
                 )
             return tables.decode(tables.FRAME, data, what=url)
 
-        held: dict[str, Table] = {}
-        away = set(members.unreachable)
-        damage: list[DataCorrupt] = []
+        try:
+            members = cluster.members(fresh=True)
+        except WorkersLost as error:
+            return {}, set(), [error.message]  # confirmed: nobody is left who could hold it
         if winners is not None and not len(winners):
-            return held, away, damage
-        for worker, outcome in cluster.each_worker(members, call).items():
-            if isinstance(outcome, NOT_HERE):
-                continue  # it came after the job, or after the shuffle: it holds nothing of it
-            if isinstance(outcome, Unavailable):
-                away.add(members.reachable[worker].url)
-            elif isinstance(outcome, DataCorrupt):
-                damage.append(outcome)  # others may have copies of what it held
-            elif isinstance(outcome, CrossdockError):
-                raise outcome
-            else:
-                held[worker] = outcome
-        return held, away, damage
+            return {}, set(), []
+        # Who came after the job, or after the shuffle, holds nothing of it; what is damaged on
+        # one disk others may have copies of.
+        found = cluster.ask_each(members, call, ignore=NOT_HERE, collect=(DataCorrupt,))
+        notes = [*members.lost, *(error.message for error in found.collected)]
+        return found.answers, found.away, notes
 
-    def register(self, places: Mapping[str, Table]) -> list[Share]:
-        """Register an assignment with its workers; raises `Unavailable` if one lost frames."""
-        return [self.register_share(worker, keys) for worker, keys in places.items()]
+    def register(self, places: Mapping[str, Table], frames: Table) -> list[Share]:
+        """Register an assignment of `frames` with its workers.
+
+        Raises:
+            Unavailable: one lost frames.
+            ProtocolError: one answers totals that are not those of its frames.
+        """
+        shares = [self.register_share(worker, keys) for worker, keys in places.items()]
+        for share in shares:
+            _check_totals(share, frames)
+        return shares
 
     def register_share(self, worker: str, keys: Table) -> Share:
         """Register what one worker serves, and learn its statistics."""
@@ -168,6 +173,10 @@ class Shuffle:
             raise Unavailable(f"worker {worker} no longer holds what it did: {error}") from error
         if answered != worker:
             raise Unavailable(f"another worker answers in the place of {worker}")
+        if len(stats) != self.partitions:
+            raise ProtocolError(
+                f"worker {worker} answers totals of {len(stats)} partitions, not {self.partitions}"
+            )
         return Share(worker, target, keys, stats)
 
     def fetch_block_sizes(self, share: Share, first: int, last: int) -> Table:
@@ -179,9 +188,12 @@ class Shuffle:
             target = f"{share.target}/sizes?partitions={first}-{last}"
             with cluster.pool.call("GET", url, target) as response:
                 through = response.headers.get("crossdock-through", "")
-                if not (through.isdecimal() and first < int(through) <= last):
-                    raise ProtocolError(f"{url}: sizes from {first} on went through {through!r}")
-                return tables.decode(tables.BLOCK, response.read(), what=target), int(through)
+                sizes = tables.decode(tables.BLOCK, response.read(), what=target)
+            if not (through.isdecimal() and first < int(through) <= last):
+                raise ProtocolError(f"{url}: sizes from {first} on went through {through!r}")
+            if ((sizes["partition"] < first) | (sizes["partition"] >= int(through))).any():
+                raise ProtocolError(f"worker {share.worker} answers sizes of other partitions")
+            return sizes, int(through)
 
         parts = []
         while first < last:
@@ -209,7 +221,7 @@ class Shuffle:
                 if home == homes[0]:
                     return existing
                 return self._seal("PUT", homes[0], tables.encode(existing))
-        held, away, damage = self._held(None)
+        held, away, notes = self._held(None)
         winners, lacking = views.choose_winners(held, self.maps)
         if lacking and away:
             raise Unavailable(
@@ -217,7 +229,7 @@ class Shuffle:
                 f"{', '.join(sorted(away))}"
             )
         if lacking:
-            raise ShuffleIncomplete(_explained(lacking, damage))
+            raise ShuffleIncomplete(_explained(lacking, notes))
         sealed = self._seal("PUT", homes[0], tables.encode(winners))
         for copy in homes[1:2]:
             self._seal("PUT", copy, tables.encode(sealed))
@@ -234,7 +246,10 @@ class Shuffle:
                 f"job {self.key.job} was registered without homes, so nothing can hold a seal",
                 hint="register it with homes, the ids of its workers, or pass winners",
             )
-        members = self.job.cluster.members(fresh=True)
+        try:
+            members = self.job.cluster.members(fresh=True)
+        except WorkersLost as error:
+            raise self._seal_lost([error.message]) from error
         key = f"seal/{self.key.job}/{self.key.name}/{self.key.generation}"
         found = []
         for worker in placement.ranked(key, self.job.record.homes):
@@ -243,8 +258,14 @@ class Shuffle:
             elif members.unreachable and not found:
                 raise Unavailable(f"worker {worker}, home of the seal, does not answer")
         if not found:
-            raise Unavailable(f"no home of the seals of job {self.key.job} is left")
+            raise self._seal_lost(members.lost)
         return found
+
+    def _seal_lost(self, notes: Sequence[str]) -> SealLost:
+        return SealLost(
+            f"no home of the seals of job {self.key.job} is left, so nobody knows which attempts "
+            f"were chosen, and nobody can choose again: {'; '.join(notes) or 'all are gone'}"
+        )
 
     def _seal(self, method: str, url: str, body: bytes) -> Table:
         """Read or store a seal; of length 0 when there is none."""
@@ -278,7 +299,25 @@ class Shuffle:
         patiently(partial(cluster.on_all, call), deadline_seconds=cluster.options.deadline_seconds)
 
 
-def _explained(missing: Sequence[Missing], damage: Sequence[DataCorrupt]) -> list[Missing]:
-    """Add to each reason which damaged disk may have held what is missing."""
-    why = "".join(f"; {error.message}" for error in damage)
+def _explained(missing: Sequence[Missing], notes: Sequence[str]) -> list[Missing]:
+    """Add to each reason what is known of lost workers and damaged disks."""
+    why = "".join(f"; {note}" for note in notes)
     return [replace(m, reason=m.reason + why) for m in missing]
+
+
+def _check_totals(share: Share, frames: Table) -> None:
+    """Raise `ProtocolError` unless a share's statistics are those of its frames."""
+    mine = np.isin(tables.frame_keys(frames).view("V16"), share.keys.view("V16"))
+    for what, field in (("bytes", "payload_bytes"), ("rows", "rows")):
+        expected, got = int(frames[field][mine].sum()), int(share.statistics[what].sum())
+        if expected != got:
+            raise ProtocolError(
+                f"worker {share.worker} lists frames of {expected} {what}, and answers totals of "
+                f"{got} for them"
+            )
+    pieces, blocks = int(frames["pieces"][mine].sum()), int(share.statistics["blocks"].sum())
+    if blocks > pieces or (pieces and not blocks):
+        raise ProtocolError(
+            f"worker {share.worker} lists frames of {pieces} pieces, and answers totals of "
+            f"{blocks} blocks for them"
+        )

@@ -1,7 +1,7 @@
 """A view: what readers see of a shuffle. Immutable; places may change beneath it."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from crossdock import views
 from crossdock.blocks import Block, BlockBatch
-from crossdock.errors import NOT_HERE, ConfigError, DataCorrupt, Unavailable
+from crossdock.errors import NOT_HERE, BlocksLost, ConfigError, DataCorrupt, Missing, Unavailable
 from crossdock.reader import Reader
 from crossdock.retry import patiently
+from crossdock.sums import Delivered, Promise
 from crossdock.views import Resolution
 from crossdock.wire import tables
 from crossdock.wire.names import U32_MAX
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from crossdock.shuffle import Shuffle
 
 U64 = npt.NDArray[np.uint64]
+
+Damaged = Mapping[str, Mapping[tuple[int, int, int], str]]
+"""By worker id, the frames (map, attempt, seq) that came damaged from it, and what was wrong."""
 
 _BLOCKS_AT_ONCE = 1_000_000
 
@@ -150,6 +154,7 @@ class View:
 
         Raises:
             BlocksLost: confirmed loss; what was yielded before is right.
+            ProtocolError: other bytes, rows or blocks came than the view has.
             Unavailable: workers are away until the deadline.
         """
         for batch in self.read_batches(partitions, maps):
@@ -174,6 +179,8 @@ class View:
     ) -> Iterator[BlockBatch]:
         """Read runs of partitions that the same workers serve, one after the other."""
         first, last = wanted
+        promise = self._promise(first, last, maps)
+        delivered = Delivered(promise)
         served = np.zeros((len(self._shares), last - first), bool)
         for i, share in enumerate(self._shares):
             served[i] = share.statistics["blocks"][first:last] > 0
@@ -184,8 +191,44 @@ class View:
                 continue
             shares = [s for s, here in zip(self._shares, served[:, begin], strict=True) if here]
             if shares:
-                reader = Reader(self, shares, (first + begin, first + end), maps)
-                yield from reader
+                for batch in Reader(self, shares, (first + begin, first + end), maps):
+                    delivered.add(batch)
+                    yield batch
+            if promise.kind == "partition":
+                delivered.check(f"view {self.id}", slice(begin, end))
+        delivered.check(f"view {self.id}")
+
+    def _promise(self, first: int, last: int, maps: tuple[int, int] | None) -> Promise:
+        """Say what a read of partitions `first` to `last`, and of these maps, must deliver.
+
+        The totals at hand know no single maps. All partitions of a map are its frames; else the
+        workers are asked for the sizes of the blocks, some at a time.
+        """
+        table = self._winner_table["map"]
+        if maps is not None:
+            wanted = (table >= maps[0]) & (table < maps[1])
+            if not wanted.all():
+                return self._promise_of_maps(first, last, maps)
+        return Promise.of_statistics([s.statistics for s in self._shares], first, last)
+
+    def _promise_of_maps(self, first: int, last: int, maps: tuple[int, int]) -> Promise:
+        if (first, last) == (0, self.partitions):
+            frames = self._resolution.frames
+            chosen = (frames["map"] >= maps[0]) & (frames["map"] < maps[1])
+            return Promise.of_frames(frames[chosen])
+        parts = [np.empty(0, tables.BLOCK)]
+        for begin, end in self._some_blocks_at_once(first, last):
+            sizes = self.block_sizes(range(begin, end))
+            chosen = (sizes["map"] >= maps[0]) & (sizes["map"] < maps[1])
+            parts.append(sizes[chosen])
+        return Promise.of_blocks(np.concatenate(parts), first, last)
+
+    def _some_blocks_at_once(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Cut a range of partitions into ranges of about a million blocks."""
+        counts = sum((s.statistics["blocks"][first:last] for s in self._shares), np.zeros(1, int))
+        weight = np.cumsum(counts, dtype=np.int64) // _BLOCKS_AT_ONCE
+        cuts = (np.flatnonzero(weight[1:] != weight[:-1]) + 1 + first).tolist()
+        return [(a, b) for a, b in pairwise([first, *cuts, last]) if a < b]
 
     def places(self) -> list[dict[str, object]]:
         """Describe who serves the view now: worker id, URL path of its places, frames."""
@@ -193,27 +236,35 @@ class View:
             {"worker": s.worker, "target": s.target, "frames": len(s.keys)} for s in self._shares
         ]
 
-    def reassign(self, share: Share, *, avoid: str | None) -> list[Share]:
+    def reassign(
+        self, share: Share, *, avoid: str | None, damaged: Damaged | None = None
+    ) -> list[Share]:
         """Find other places for a share's frames, or the same again; called by readers.
 
+        Args:
+            share: whose frames.
+            avoid: a worker that serves only what has no copy elsewhere.
+            damaged: what came damaged, and from where: it is not read there again.
+
         Raises:
-            BlocksLost: confirmed loss.
+            BlocksLost: confirmed loss, or every copy of something is damaged.
             Unavailable: not now.
         """
         resolution = self.shuffle.resolve(self._winner_table)
         found = views.view_id(self.shuffle.key, self.partitions, resolution.frames)
         if found != self.id:
             raise DataCorrupt(f"the winners of view {self.id} now have other contents: {found}")
-        needed = np.isin(tables.frame_keys(resolution.frames).view("V16"), share.keys.view("V16"))
-        part = Resolution(
-            resolution.frames[needed],
-            {w: held[needed] for w, held in resolution.holders.items()},
-            (),
-        )
+        damaged = damaged or {}
+        part = resolution.only(share.keys).without(damaged)
+        lost = part.nowhere().tolist()
+        if lost:
+            why = {key: text for bad in damaged.values() for key, text in bad.items()}
+            reasons = {(m, a): why.get((m, a, s), "") for m, a, s in lost}
+            raise BlocksLost(
+                [Missing(m, a, f"every copy is damaged: {r}") for (m, a), r in reasons.items()]
+            )
         places = part.places(avoid=() if avoid is None else (avoid,))
-        if sum(map(len, places.values())) < len(share.keys):
-            places = part.places()
-        return self.shuffle.register(places)
+        return self.shuffle.register(places, resolution.frames)
 
     def _check_range(self, kind: str, wanted: range, top: int) -> tuple[int, int]:
         if wanted.step != 1:

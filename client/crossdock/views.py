@@ -48,19 +48,46 @@ class Resolution:
     """Per worker id, which of `frames` it holds."""
     missing: tuple[Missing, ...]
 
-    def places(self, *, avoid: Iterable[str] = ()) -> dict[str, Table]:
-        """Assign each frame to one holder that is not in `avoid`; return frame keys by worker.
+    def only(self, keys: Table) -> "Resolution":
+        """Return the part of it that is about frames with these keys."""
+        part = np.isin(tables.frame_keys(self.frames).view("V16"), keys.view("V16"))
+        return Resolution(self.frames[part], {w: h[part] for w, h in self.holders.items()}, ())
 
-        A worker with the more frames goes first, so that a reader meets few workers; ties go to
-        the smaller id. Frames whose every holder is avoided are assigned to none.
+    def without(self, damaged: Mapping[str, Iterable[tuple[int, int, int]]]) -> "Resolution":
+        """Return the same as if workers did not hold these frames (map, attempt, seq)."""
+        keys = tables.frame_keys(self.frames).view("V16")
+        holders = dict(self.holders)
+        for worker, bad in damaged.items():
+            if worker in holders:
+                rows = np.array(list(bad), tables.FRAME_KEY).view("V16")
+                holders[worker] = holders[worker] & ~np.isin(keys, rows)
+        return Resolution(self.frames, holders, self.missing)
+
+    def nowhere(self) -> Table:
+        """Return the keys of frames that nobody holds."""
+        held = np.zeros(len(self.frames), bool)
+        for mask in self.holders.values():
+            held |= mask
+        return tables.frame_keys(self.frames[~held])
+
+    def places(self, *, avoid: Iterable[str] = ()) -> dict[str, Table]:
+        """Assign each frame to one holder; return frame keys by worker.
+
+        Workers in `avoid` get only what nobody else holds. A worker with the more frames goes
+        first, so that a reader meets few workers; ties go to the smaller id.
         """
         shunned = set(avoid)
         open_ = np.ones(len(self.frames), bool)
-        usable = {w: held for w, held in self.holders.items() if w not in shunned}
+        usable = dict(self.holders)
         assigned: dict[str, Table] = {}
         keys = tables.frame_keys(self.frames)
+
+        def rank(worker: str) -> tuple[bool, int]:
+            gain = int((usable[worker] & open_).sum())
+            return gain > 0 and worker not in shunned, gain
+
         while open_.any() and usable:
-            best = max(sorted(usable), key=lambda w: int((usable[w] & open_).sum()))
+            best = max(sorted(usable), key=rank)
             taken = usable.pop(best) & open_
             if not taken.any():
                 break

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossdock import placement
+from crossdock.cancel import Cancel
 from crossdock.errors import (
     BlocksLost,
     ConfigError,
@@ -22,6 +23,7 @@ from crossdock.errors import (
 from crossdock.framing import MAX_PIECES, FrameBuffer, Run
 from crossdock.push import Ack, Push
 from crossdock.retry import patiently
+from crossdock.threads import result_of
 from crossdock.wire import frame, names
 from crossdock.wire.crc import BytesLike
 from crossdock.wire.frame import WRITER_BYTES
@@ -69,6 +71,7 @@ class Writer:
         self._pushing = 0
         self._held: _Cut | None = None
         self._acked: dict[str, str] = {}
+        self._cancel = Cancel("the attempt was given up", parent=shuffle.job.cluster.pool.cancel)
         self._open = True
         self._last_pushed = False
 
@@ -221,7 +224,7 @@ class Writer:
             others = placement.ranked(f"{key.job}/{key.name}/{cut.worker}", self._workers)
             preferred = [first, *(w for w in others if w != first)]
             target = f"{self._shuffle.path}/frames"
-            return Push(job, target, parts, preferred, self._replicas).run()
+            return Push(job, target, parts, preferred, self._replicas, self._cancel).run()
 
         self._pushing += size
         self._pending.append((job.cluster.pushers.submit(build_and_push), size))
@@ -233,7 +236,7 @@ class Writer:
             for entry in done:
                 self._pending.remove(entry)
                 self._pushing -= entry[1]
-                self._note(entry[0].result())
+                self._note(result_of(entry[0]))
             if not self._pushing or self._pushing <= until_below:
                 return
             if not done:
@@ -274,18 +277,18 @@ class Writer:
         return self.map_id % len(self._workers)
 
     def abort(self) -> None:
-        """Give the attempt up; its frames are dropped where workers can be reached. Idempotent."""
+        """Give the attempt up; its frames are dropped where workers can be reached. Idempotent.
+
+        Pushes under way end at once. It takes no longer than workers need to answer one call.
+        """
         if not self._open:
             return
         if self._last_pushed:  # it may be committed already, and somebody may read it
             self._give_up()
             return
-        self._open = False
         self._buffers = []
         self._held = None
-        for future, _ in self._pending:
-            future.cancel()
-        wait([f for f, _ in self._pending])
+        self._give_up()
         self._pending.clear()
         if not self._seq:
             return
@@ -326,8 +329,9 @@ class Writer:
                 raise
 
     def _give_up(self) -> None:
-        """Stop pushing after a failed commit; the last frame may be in, so nothing is dropped."""
+        """Stop pushing. After the last frame was pushed it may be in, so nothing is dropped."""
         self._open = False
+        self._cancel.set()
         for future, _ in self._pending:
             future.cancel()
         wait([f for f, _ in self._pending])

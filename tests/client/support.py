@@ -110,11 +110,19 @@ def started_after(worker: WorkerProcess, seconds: float) -> Iterator[None]:
 
 
 _FORKER = """
-import json, os, signal, sys
+import json, os, select, signal, sys, threading
 from pathlib import Path
 from crossdock_worker import server
 from crossdock_worker.settings import Settings
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
+tests = os.dup(0)  # a pipe whose other end only the tests hold, however they end
+
+def die_with_the_tests():
+    gone = select.poll()
+    gone.register(tests, 0)  # told of the end only; what is written is for the parent
+    gone.poll()
+    os.kill(os.getpid(), signal.SIGKILL)
+
 for line in sys.stdin:
     data_dir, port, log = json.loads(line)
     pid = os.fork()
@@ -124,6 +132,7 @@ for line in sys.stdin:
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         os.dup2(file, 1)
         os.dup2(file, 2)
+        threading.Thread(target=die_with_the_tests, daemon=True).start()
         server.configure_logging(level="info")
         server.run(Settings(data_dir=Path(data_dir), port=port, insecure=True))
         os._exit(0)
@@ -154,7 +163,7 @@ class Forker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the forker; its workers have been killed by whoever started them."""
+        """End the forker, and with it its workers."""
         self._process.communicate()
 
 
@@ -208,3 +217,13 @@ class ForkedWorker:
 
     def __exit__(self, *_: object) -> None:
         self.kill9()
+
+
+@contextmanager
+def silent(worker: WorkerProcess) -> Iterator[None]:
+    """Stop a worker's process: it takes connections, and answers nothing."""
+    os.kill(worker.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(worker.pid, signal.SIGCONT)

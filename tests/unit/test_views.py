@@ -115,13 +115,35 @@ def test_places_give_each_frame_once(
         for frame in frames:
             holders[frame[:3]].add(worker)
     assert len(assigned) == len(set(assigned))
-    assert set(assigned) == {k for k in tables.frame_keys(found.frames).tolist()
-                             if holders[k] - avoid}  # fmt: skip
+    assert set(assigned) == set(tables.frame_keys(found.frames).tolist())
     for worker, keys in places.items():
-        assert worker not in avoid
+        if worker in avoid:
+            assert all(holders[key] <= avoid for key in keys.tolist()), "others have copies"
         assert keys.tolist() == sorted(keys.tolist())
         assert len(keys)
         assert all(worker in holders[key] for key in keys.tolist())
+
+
+@given(cluster(), winner_maps, st.data())
+def test_a_part_without_what_is_damaged(
+    held: dict[str, list[Frame]], winners: dict[int, int], data: st.DataObject
+) -> None:
+    found = views.resolve(encoded(held), tables.attempts(winners))
+    keys = tables.frame_keys(found.frames)
+    chosen = np.array(data.draw(st.lists(st.booleans(), min_size=len(keys), max_size=len(keys))))
+    part = found.only(keys[chosen.astype(bool)])
+    assert tables.frame_keys(part.frames).tolist() == keys[chosen.astype(bool)].tolist()
+    some = st.sets(st.sampled_from(keys.tolist())) if len(keys) else st.just(set())
+    damaged = data.draw(st.dictionaries(st.sampled_from([*WORKERS, "gone"]), some))
+    sound = part.without(damaged)
+    for worker, mask in part.holders.items():
+        mine = set(tables.frame_keys(part.frames[mask]).tolist())
+        left = set(tables.frame_keys(sound.frames[sound.holders[worker]]).tolist())
+        assert left == mine - damaged.get(worker, set())
+    nowhere = set(sound.nowhere().tolist())
+    placed = {key for table_ in sound.places().values() for key in table_.tolist()}
+    assert placed.isdisjoint(nowhere)
+    assert placed | nowhere == set(tables.frame_keys(part.frames).tolist())
 
 
 @given(cluster(), st.integers(0, 5))

@@ -69,7 +69,9 @@ class LocalWorker:
         try:
             self.url = patiently(self._announced, deadline_seconds=_START_SECONDS)
         except Unavailable as error:
-            raise ConfigError(f"the run's shuffle worker does not start: {error.message}") from error
+            raise ConfigError(
+                f"the run's shuffle worker does not start: {error.message}"
+            ) from error
 
     def watch(self, on_broken: Callable[[str], None]) -> None:
         """Call `on_broken` with the reason, should the worker not stay up."""

@@ -89,7 +89,9 @@ def _slices(stage: Stage, views: Mapping[str, View]) -> list[Slice] | None:
     return plan(inputs, stage.plan, tasks=stage.parallelism)
 
 
-def _source(source: FilesInput | StageInput, views: Mapping[str, View]) -> FilesSource | ShuffleSource:
+def _source(
+    source: FilesInput | StageInput, views: Mapping[str, View]
+) -> FilesSource | ShuffleSource:
     if isinstance(source, FilesInput):
         return FilesSource(name=source.name)
     view = views[source.name]
