@@ -13,7 +13,8 @@ import crossdock
 from conftest import StartWorker
 from crossdock import Closed
 from crossdock.cancel import Cancel
-from crossdock.http import Pool, Timeouts
+from crossdock.http import Timeouts
+from crossdock.pool import Pool
 from harness import WorkerProcess, eventually, send
 
 PATIENT = {"deadline_seconds": 60, "loss_after_seconds": 60, "stall_seconds": 60}
