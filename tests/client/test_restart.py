@@ -370,7 +370,7 @@ def test_a_start_that_was_killed_at_once_can_be_repeated(start_worker: StartWork
     worker = start_worker()
     worker.kill9()
     (worker.data_dir / "identity").rename(worker.data_dir / ".identity.new")
-    for name in ("jobs", "tombstones"):
+    for name in ("jobs", "tombstones", "trash"):
         (worker.data_dir / name).rmdir()
     worker.start()
     assert own_worker(worker)["incarnation"] == 1
