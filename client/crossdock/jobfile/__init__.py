@@ -1,0 +1,1 @@
+"""The job file: what a user writes down of a staged job."""
