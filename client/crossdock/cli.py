@@ -1,7 +1,9 @@
 """The command line. Subcommands are entry points of the group `crossdock.commands`."""
 
+import functools
 import secrets
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
@@ -51,25 +53,46 @@ def token(
     typer.echo(tokens.mint(keys[0], job=job, rights=wanted, ttl_seconds=ttl_seconds))
 
 
-def _missing_extra(command: str, extra: str, missing: str) -> None:
-    """Add a command that says how to install what it lacks."""
+def _load_commands() -> None:
+    """Add the subcommands. One that lacks a package says how to install it."""
+    for entry in entry_points(group="crossdock.commands"):
+        extra = entry.extras[0] if entry.extras else entry.name
+        try:
+            command = entry.load()
+        except ModuleNotFoundError as error:
+            _add_missing(entry.name, _lacks(entry.name, extra, error))
+        else:
+            app.command(entry.name)(_explained(entry.name, extra, command))
 
+
+def _lacks(command: str, extra: str, error: ModuleNotFoundError) -> ConfigError:
+    return ConfigError(
+        f"`crossdock {command}` needs the package {error.name!r}",
+        hint=f"pip install 'crossdock[{extra}]'",
+    )
+
+
+def _add_missing(command: str, problem: ConfigError) -> None:
     def explain() -> None:
-        raise ConfigError(
-            f"`crossdock {command}` needs the package {missing!r}",
-            hint=f"pip install 'crossdock[{extra}]'",
-        )
+        raise problem
 
     settings = {"ignore_unknown_options": True, "allow_extra_args": True}
-    app.command(command, context_settings=settings, help=f"(needs crossdock[{extra}])")(explain)
+    app.command(command, context_settings=settings, help=f"({problem.hint})")(explain)
 
 
-def _load_commands() -> None:
-    for entry in entry_points(group="crossdock.commands"):
+def _explained(name: str, extra: str, command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command, which may import what it needs when it runs."""
+
+    @functools.wraps(command)
+    def run(*args: object, **options: object) -> None:
         try:
-            app.command(entry.name)(entry.load())
+            command(*args, **options)
         except ModuleNotFoundError as error:
-            _missing_extra(entry.name, entry.name, error.name or "?")
+            if (error.name or "").startswith("crossdock"):
+                raise  # no extra would help
+            raise _lacks(name, extra, error) from error
+
+    return run
 
 
 def main() -> None:

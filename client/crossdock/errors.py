@@ -2,6 +2,7 @@
 
     CrossdockError
     ├── ConfigError             a setting or argument is wrong; nothing was sent
+    │   └── JobFileError        a job file is wrong; `problems` says all that is, by line and field
     ├── Closed                  closed or given up by this process while the call went on, or before
     ├── ProtocolError           bytes that are not what docs/protocol.md says
     │   ├── FrameError          a frame is malformed or damaged
@@ -66,6 +67,35 @@ class ConfigError(CrossdockError):
 
     code = "config"
     status = 400
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing that is wrong in a file."""
+
+    file: str
+    line: int
+    field: str
+    """Path of the field; empty for the document."""
+    what: str
+    """What is wrong, to be read after the field."""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        field = f"{self.field}: " if self.field else ""
+        remedy = f" ({self.remedy})" if self.remedy else ""
+        return f"{self.file}:{self.line}: {field}{self.what}{remedy}"
+
+
+class JobFileError(ConfigError):
+    """A job file is wrong; `problems` has all that is. Its code is that of `ConfigError`."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        count = len(self.problems)
+        files = ", ".join(dict.fromkeys(p.file for p in self.problems))
+        head = f"{count} problem{'s' if count != 1 else ''} in {files}"
+        super().__init__("\n".join([head, *map(str, self.problems)]))
 
 
 class Closed(CrossdockError):

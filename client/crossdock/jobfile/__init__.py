@@ -1,1 +1,4 @@
-"""The job file: what a user writes down of a staged job."""
+"""Job files: what a `ShuffleJob` says (`model`), and how YAML becomes one (`load`).
+
+Only `load` needs the extra `run`; the model is plain.
+"""
