@@ -45,6 +45,7 @@ from crossdock.errors import (
 from crossdock.job import Job
 from crossdock.options import Options
 from crossdock.shuffle import Shuffle
+from crossdock.tasks import Task, task
 from crossdock.view import View
 from crossdock.writer import Writer
 
@@ -54,5 +55,5 @@ __all__ = [
     "Forbidden", "FrameError", "FrameTooLarge", "Gone", "Job", "JobFenced", "JobUnknown",
     "Missing", "Options", "Overloaded", "ProtocolError", "QuotaExceeded", "SealLost", "Shuffle",
     "ShuffleIncomplete", "ShuffleMismatch", "ShuffleReleased", "ShuffleUnknown", "StaleEpoch",
-    "Unauthenticated", "Unavailable", "View", "Writer", "connect",
+    "Task", "Unauthenticated", "Unavailable", "View", "Writer", "connect", "task",
 ]  # fmt: skip

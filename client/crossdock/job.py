@@ -77,6 +77,22 @@ class Job:
             self, ShuffleKey(self.uid, name, generation), partitions=partitions, maps=maps
         )
 
+    def held_bytes(self) -> dict[str, int]:
+        """Return shuffle → bytes that the workers which answer hold of it on their disks."""
+        held: dict[str, int] = {}
+        for shuffles in self.cluster.each_worker(self.cluster.members(), self._shuffles).values():
+            for name, size in shuffles if isinstance(shuffles, list) else ():
+                held[name] = held.get(name, 0) + size
+        return held
+
+    def _shuffles(self, url: str) -> list[tuple[str, int]]:
+        with self.cluster.pool.call("GET", url, self.path) as response:
+            value = response.read_json()
+        try:
+            return [(str(s["name"]), int(s["disk_bytes"])) for s in value["shuffles"]]  # type: ignore[index]
+        except (TypeError, KeyError, ValueError) as error:
+            raise ProtocolError(f"{url}{self.path} answers no job: {error!r}") from error
+
     def introduce(self, url: str, *, cancel: Cancel | None = None) -> None:
         """Tell a worker of the job that does not know it: it came later, or was away."""
         body = json.dumps(self.record.to_json()).encode()

@@ -92,6 +92,21 @@ class Shuffle:
             raise ConfigError(f"map {double[0]} has two winners")
         return patiently(partial(self._view, table), deadline_seconds=deadline)
 
+    def complete_attempts(self) -> dict[int, int]:
+        """Return map → attempt of what is complete now; of several, the smallest number.
+
+        Raises:
+            Unavailable: workers that may hold frames do not answer until the deadline.
+        """
+
+        def ask() -> dict[int, int]:
+            held, away, _ = self._held(None)
+            if away:
+                raise Unavailable(f"these workers do not answer: {', '.join(sorted(away))}")
+            return dict(reversed(views.complete_attempts(held).tolist()))
+
+        return patiently(ask, deadline_seconds=self.job.cluster.options.deadline_seconds)
+
     def _view(self, winners: Table) -> View:
         resolution = self.resolve(winners)
         shares = self.register(resolution.places(), resolution.frames)

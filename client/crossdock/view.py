@@ -74,6 +74,11 @@ class View:
             self.rows += share.statistics["rows"]
 
     @property
+    def frames(self) -> Table:
+        """The frames it consists of: `tables.FRAME`s, sorted."""
+        return self._resolution.frames
+
+    @property
     def partitions(self) -> int:
         """P of the shuffle."""
         return self.shuffle.partitions

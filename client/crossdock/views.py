@@ -166,6 +166,24 @@ def view_id(key: ShuffleKey, partitions: int, frames: Table) -> str:
     return digest.hexdigest()
 
 
+def contents(frames: Table) -> dict[int, str]:
+    """Return map → digest of what its attempt wrote, whatever the attempt's number.
+
+    Equal digests mean equal frames: a map that ran again and has the same need not be read again.
+    """
+    fields = ["seq", "count", "pieces", "payload_bytes", "columns_crc", "payload_crc"]
+    ordered = frames[tables.sort_order(frames)]
+    packed = np.empty(len(ordered), np.dtype([(f, tables.FRAME[f]) for f in fields]))
+    for field in fields:
+        packed[field] = ordered[field]
+    starts = np.flatnonzero(_starts(ordered, ("map",)))
+    parts = np.split(packed, starts[1:]) if len(starts) else []
+    maps = ordered["map"][starts].tolist()
+    return {
+        m: hashlib.sha256(p.tobytes()).hexdigest()[:32] for m, p in zip(maps, parts, strict=True)
+    }
+
+
 def places_digest(key: ShuffleKey, frame_keys: Table) -> str:
     """Return the name of one worker's share of an assignment, in hex; `frame_keys` sorted."""
     digest = hashlib.sha256(_PLACES_DOMAIN + key.digest_prefix())

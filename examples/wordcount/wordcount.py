@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import crossdock
-from crossdock.task import FilesOutput, ShuffleOutput, Task
+from crossdock.tasks import FilesOutput, ShuffleOutput, Task
 
 WORD = re.compile(r"[A-Za-z_]+")
 

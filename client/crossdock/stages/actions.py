@@ -2,12 +2,13 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from crossdock.errors import AttemptsMissing
+from crossdock.errors import AttemptsMissing, CrossdockError
 from crossdock.job import Job
 from crossdock.jobfile.model import (
     FilesInput,
@@ -77,6 +78,7 @@ class Actions:
         self._overwrite = overwrite
         self._lock = threading.Lock()
         self._winners: dict[str, dict[int, int]] = {}
+        self._held: dict[str, int] = {}
         self.facts = {stage.name: StageFacts() for stage in job.stages}
         for stage in job.stages:
             self.facts[stage.name].files = {
@@ -97,6 +99,12 @@ class Actions:
     def output(self, stage: Stage) -> Output | None:
         """Return where a stage's files go, if it has any."""
         return output_of(stage, job=self._handle.uid, data_root=self._root)
+
+    def held_bytes(self) -> dict[str, int]:
+        """Return how much the workers hold of each stage's shuffle, as far as is known."""
+        with suppress(CrossdockError):  # whoever needs the worker says what is wrong, not a display
+            self._held = self._handle.held_bytes()
+        return self._held
 
     # -- actions ---------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ _INTERRUPTED: Final = 130
 """What shells say of a command that Ctrl-C ended."""
 
 
-def run(
+def run(  # noqa: PLR0917 -- typer calls it
     job_file: Annotated[
         Path | None, typer.Argument(metavar="JOB.yaml", help="A ShuffleJob: docs/job-file.md")
     ] = None,

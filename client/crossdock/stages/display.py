@@ -110,7 +110,7 @@ def final_table(progress: JobProgress) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("stage")
     for column in ("tasks", "attempts", "in", "out", "partitions", "largest", "median", "seconds"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True, overflow="ignore")
     for s in progress.stages:
         table.add_row(
             s.name,
@@ -118,9 +118,9 @@ def final_table(progress: JobProgress) -> Table:
             str(s.attempts),
             size(s.bytes_in),
             size(s.bytes_out),
-            str(s.partitions or "–"),
-            size(s.largest_bytes) if s.partitions else "–",
-            size(s.median_bytes) if s.partitions else "–",
+            str(s.partitions or "-"),
+            size(s.largest_bytes) if s.partitions else "-",
+            size(s.median_bytes) if s.partitions else "-",
             f"{s.seconds:.1f}",
         )
     return table

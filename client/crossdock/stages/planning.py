@@ -14,7 +14,7 @@ from crossdock.stagefile import (
     StageFile,
 )
 from crossdock.stages.inputs import InputFile, share_files
-from crossdock.stages.plan import InputStatistics, Slice, plan, skewed
+from crossdock.stages.plan import BlockSizes, InputStatistics, Slice, plan, skewed
 from crossdock.view import View
 
 
@@ -47,7 +47,7 @@ def stage_file(
     }
     if slices is None:
         tasks = stage.parallelism or max(map(len, shared.values()), default=1)
-        slices = [Slice(range(0))] * tasks
+        slices = [Slice(partitions=range(0))] * tasks
     shares = tuple(
         Share(
             partitions=part.partitions,
@@ -71,18 +71,20 @@ def _slices(stage: Stage, views: Mapping[str, View]) -> list[Slice] | None:
     shared = [i for i in stage.inputs if isinstance(i, StageInput) and not i.read_all]
     if not shared:
         return None
+    blocks: dict[str, dict[int, BlockSizes]] = {i.name: {} for i in shared}
     inputs = {
         i.name: InputStatistics(
             bytes=views[i.name].bytes,
             may_split=i.split,
             maps=max(views[i.name].winners, default=-1) + 1,
+            blocks=blocks[i.name],
         )
         for i in shared
     }
     for name, partitions in skewed(inputs, stage.plan, tasks=stage.parallelism).items():
         for partition in partitions:
             sizes = views[name].block_sizes(range(partition, partition + 1))
-            inputs[name].blocks[partition] = (
+            blocks[name][partition] = (
                 sizes["map"].astype(np.uint32),
                 sizes["bytes"].astype(np.uint64),
             )

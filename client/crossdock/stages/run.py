@@ -13,9 +13,9 @@ from typing import Final
 
 import crossdock
 from crossdock.errors import ConfigError
+from crossdock.jobfile.advice import warnings
 from crossdock.jobfile.load import load, loads
 from crossdock.jobfile.model import ShuffleJob
-from crossdock.jobfile.pod import ignored
 from crossdock.stages.actions import Actions, output_of
 from crossdock.stages.display import Display
 from crossdock.stages.events import TaskId
@@ -87,7 +87,8 @@ def run_job(job_file: Path | None, options: RunOptions, display: Display) -> Run
         record = _new_record(job, job_file.resolve(), options)
         run.write_record(record)
         (run.path / _JOB_FILE).write_bytes(job_file.read_bytes())
-        _warn(job, display)
+        for line in warnings(job):
+            display.note(line)
         return _run(job, run, record, options, display)
     finally:
         run.remove()
@@ -125,13 +126,6 @@ def _new_record(job: ShuffleJob, source: Path, options: RunOptions) -> RunRecord
     )
 
 
-def _warn(job: ShuffleJob, display: Display) -> None:
-    """Say once which fields of the pod templates a process cannot honour."""
-    fields = {f"{s.name}: {', '.join(f)}" for s in job.stages if (f := ignored(s))}
-    if fields:
-        display.note("a process cannot honour these pod fields: " + "; ".join(sorted(fields)))
-
-
 def _run(
     job: ShuffleJob, run: RunDirectory, record: RunRecord, options: RunOptions, display: Display
 ) -> RunResult:
@@ -165,7 +159,12 @@ def _run(
         backend = ProcessBackend(
             processes, slots=options.slots or _processors(), logs=run.logs, on_end=runner.post
         )
-        with _signals(lambda name: (stopped.append(name), runner.stop(f"stopped by {name}"))):
+
+        def stop(name: str) -> None:
+            stopped.append(name)
+            runner.stop(f"stopped by {name}")
+
+        with _signals(stop):
             outcome = runner.run(backend)
         worker.stop()
         if options.keep_logs is not None:
