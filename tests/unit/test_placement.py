@@ -77,3 +77,12 @@ def test_shuffles_are_placed_differently() -> None:
 
 def test_many_partitions_are_placed_quickly() -> None:
     assert len(placement.assign("k", 1_000_000, ["a", "b", "c"])) == 1_000_000
+
+
+def test_weights_never_change() -> None:
+    """Clients in other languages, and restarts with a newer version, must find the same homes."""
+    assert placement.weight("seal/job/words/0", "alpha") == 11073596637470633946
+    assert placement.weight("job/words\x000", "alpha") == 17828947564424375443
+    homes = ["alpha", "beta", "gamma", "delta"]
+    assert placement.ranked("seal/job/words/0", homes) == ["alpha", "gamma", "beta", "delta"]
+    assert placement.assign("job/words", 6, homes[:3]).tolist() == [0, 0, 1, 2, 2, 1]

@@ -227,7 +227,31 @@ def test_more_frames_go_first() -> None:
 def test_frames_after_the_last_are_no_whole_attempt() -> None:
     """A frame numbered past the count is a contradiction, never quietly left out."""
     held = {"a": table([(0, 0, 0, 0, 1, 0), (0, 0, 1, 2, 1, 0), (0, 0, 2, 0, 1, 0)])}
-    assert views.resolve(held, tables.attempts({0: 0})).missing
+    (missing,) = views.resolve(held, tables.attempts({0: 0})).missing
+    assert "two writers or contents" in missing.reason
+
+
+@pytest.mark.parametrize("field", ["payload_crc", "columns_crc", "payload_bytes", "count"])
+def test_copies_that_differ_in_one_field_are_no_copies(field: str) -> None:
+    one = table([(0, 0, 0, 0, 5, 1), (0, 0, 1, 2, 6, 1)])
+    other = one.copy()
+    winners = tables.attempts({0: 0})
+    assert not views.resolve({"a": one, "b": other}, winners).missing
+    other[field][0] += 1
+    (missing,) = views.resolve({"a": one, "b": other}, winners).missing
+    assert "two writers or contents" in missing.reason
+
+
+def test_an_avoided_worker_serves_what_nobody_else_has() -> None:
+    held = {"a": table([(0, 0, 0, 1, 1, 0)]), "b": table([])}
+    found = views.resolve(held, tables.attempts({0: 0}))
+    assert {w: len(k) for w, k in found.places(avoid=["a"]).items()} == {"a": 1}
+
+
+def test_of_equal_holders_the_smaller_id_serves() -> None:
+    frames = table([(0, 0, 0, 1, 1, 0)])
+    held = {"b": frames, "a": frames, "c": frames}
+    assert list(views.resolve(held, tables.attempts({0: 0})).places()) == ["a"]
 
 
 def test_many_attempts_resolve() -> None:
