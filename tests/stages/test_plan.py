@@ -88,6 +88,17 @@ def test_nothing_at_all_is_one_task(tasks: int | None) -> None:
     assert ranges(0, 0, 0, tasks=tasks) == [(0, 3)]
 
 
+def test_every_task_has_data_where_few_are_left() -> None:
+    settings = PlanSettings(target_task_bytes=5)
+    sizes = [1, 7, 1, 8, 8, 1, 8, 10, 5]
+    assert [stop for _, stop in ranges(*sizes, settings=settings)] == [2, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("target", [10**6, 2**62, 2**80])
+def test_a_target_above_everything_is_one_task(target: int) -> None:
+    assert ranges(100, 0, 1000, settings=PlanSettings(target_task_bytes=target)) == [(0, 3)]
+
+
 # --- skew ---
 
 
@@ -163,9 +174,13 @@ def test_nothing_is_split_below_the_target() -> None:
 
 
 def test_empty_partitions_beside_split_ones_go_with_them() -> None:
-    inputs = {"in": spread(0, 400, 0, 400, 50, 50, 50, 0, 400, 0)}
+    inputs = {"in": spread(0, 400, 0, 400, 50, 50, 50, 50, 0, 400, 0)}
     groups = [key for key, _ in groupby(s.partitions for s in plan(inputs, SETTINGS))]
-    assert groups == [range(3), range(3, 4), range(4, 6), range(6, 8), range(8, 10)]
+    assert groups == [range(2), range(2, 4), range(4, 6), range(6, 9), range(9, 11)]
+
+
+def test_an_input_of_one_map_has_nothing_to_split() -> None:
+    assert skewed({"in": spread(50, 400, 50, maps=1)}, SETTINGS) == {}
 
 
 # --- the most tasks ---
@@ -227,6 +242,24 @@ def test_what_is_left_of_the_tasks_cuts_the_largest() -> None:
     assert parts(plan(inputs, SETTINGS, tasks=3)) == [(0, 1, 0, 1), (0, 1, 1, 2), (1, 2)]
 
 
+def test_the_largest_is_cut_in_the_middle_and_the_first_of_equal_ones() -> None:
+    inputs = {"in": matrix([*[[10] * 8 + [0]] * 3, [10] * 9])}
+    slices = plan(inputs, SETTINGS, tasks=6)
+    assert parts(slices) == [
+        *[(0, 1, 0, 4), (0, 1, 4, 9)],
+        *[(1, 2), (2, 3)],
+        *[(3, 4, 0, 4), (3, 4, 4, 9)],
+    ]
+
+
+def test_split_partitions_keep_their_empty_neighbours_when_tasks_are_left() -> None:
+    inputs = {"in": matrix([[0, 0], [50, 50], [0, 0]])}
+    expected = [(0, 3, 0, 1), (0, 3, 1, 2), (3, 3)]
+    assert parts(plan(inputs, SETTINGS, tasks=3)) == expected
+    inputs = {"in": matrix([[0, 0], [50, 50], [0, 0], [50, 50]])}
+    assert parts(plan(inputs, SETTINGS, tasks=3)) == [(0, 3, 0, 1), (0, 3, 1, 2), (3, 4)]
+
+
 # --- arguments ---
 
 
@@ -282,7 +315,7 @@ sizes_ = st.one_of(st.just(0), st.integers(0, 30), st.integers(0, 300), st.integ
 @st.composite
 def any_inputs(draw: st.DrawFn, *, most: int = 3) -> Inputs:
     partitions, maps = draw(st.integers(1, 12)), draw(st.integers(1, 6))
-    row = st.lists(sizes_, min_size=maps, max_size=maps)
+    row = st.just([0] * maps) | st.lists(sizes_, min_size=maps, max_size=maps)
     rows = st.lists(row, min_size=partitions, max_size=partitions)
     return {
         name: matrix(draw(rows), may_split=draw(st.booleans()))
@@ -293,8 +326,8 @@ def any_inputs(draw: st.DrawFn, *, most: int = 3) -> Inputs:
 any_settings = st.builds(
     PlanSettings,
     target_task_bytes=st.integers(1, 1000),
-    skew_factor=st.sampled_from([0.0, 1.5, 5.0]),
-    skew_floor_bytes=st.integers(0, 500),
+    skew_factor=st.sampled_from([0.0, 0.0, 1.5, 5.0]),
+    skew_floor_bytes=st.just(0) | st.integers(0, 500),
     max_tasks=st.integers(1, 30),
 )
 any_tasks = st.none() | st.integers(1, 30)

@@ -43,7 +43,7 @@ class Line:
     def middle(self, begin: int, end: int) -> int:
         """Return where to cut a range of two or more in two, as evenly as can be."""
         sums = np.cumsum(self.sizes[begin:end])
-        return begin + min(max(1 + _nearest(sums, int(sums[-1]) // 2), 1), end - begin - 1)
+        return begin + 1 + _nearest(sums, int(sums[-1]) // 2)
 
     def count(self, target: int, bound: int, limit: int) -> int:
         """Return into how many ranges to cut; counting stops beyond `limit`.
