@@ -286,6 +286,7 @@ def test_auto_needs_an_input_that_is_shared_out() -> None:
         ("out", "out/part", True),
         (".", "out", True),
         ("out", "outer", False),
+        ("other/../out", "out", True),
         ("s3://b/x/", "s3://b/x", True),
         ("s3://b/x", "s3://b/y", False),
     ],
@@ -310,6 +311,25 @@ def test_no_follow_ups_of_a_stage_that_is_wrong_itself() -> None:
     text = job(shuffling("a").replace("4}", "four}"), stage("b", "inputs: [{stage: a}]"))
     (found,) = problems(text)
     assert found.startswith("9: spec.stages[0].output.shuffle.partitions: must be a whole number")
+    text = job(stage("a", ONE, output="{}"), stage("b", "inputs: [{stage: a}]"))
+    assert problems(text) == ["9: spec.stages[0].output: needs shuffle or files"]
+
+
+def test_a_misspelt_field_is_one_problem() -> None:
+    (found,) = problems(GOOD.replace("output:", "ouput:"))
+    assert found == "9: spec.stages[0].ouput: is no field that is known (output is meant?)"
+
+
+def test_a_problem_stands_where_its_field_begins() -> None:
+    (found,) = problems(GOOD.replace("output: ", "output:\n\n      ").replace("files", "fles"))
+    assert found.startswith("11: spec.stages[0].output.fles: is no field that is known")
+    (found,) = problems(GOOD.replace("output: {files: out/a}", "output:\n\n      {}"))
+    assert found.startswith("9: spec.stages[0].output: needs")
+
+
+def test_a_problem_is_one_line_whatever_names_hold() -> None:
+    found = problems(job(stage("a", 'inputs: [{stage: "b\\n\\e[1m"}]', ONE)))
+    assert any("names b\\n\\x1b[1m, and no stage is called so" in f for f in found), found
 
 
 def test_every_pattern_of_the_schema_is_explained() -> None:

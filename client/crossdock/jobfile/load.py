@@ -43,7 +43,7 @@ def load(path: str | os.PathLike[str]) -> ShuffleJob:
     except OSError as error:
         raise ConfigError(f"cannot read the job file {source}: {error.strerror}") from error
     try:
-        return loads(data.decode("utf-8-sig"), source=source)
+        return loads(data.decode("utf-8"), source=source)
     except UnicodeDecodeError as error:
         report = Report(source)
         line = data.count(b"\n", 0, error.start) + 1
