@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test lint format lock soak bench clean
+.PHONY: setup run test lint format lock soak bench clean
 
 setup: $(STAMP)
 
@@ -14,6 +14,11 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
+
+# TPC-H query 5 at scale factor 1, in stages on this machine, checked against DuckDB.
+run: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/crossdock run examples/tpch/q5.yaml --overwrite
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/tpch/verify.py q5
 
 lint: setup
 	$(BIN)/ruff format --check .
