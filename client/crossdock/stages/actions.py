@@ -18,8 +18,9 @@ from crossdock.jobfile.model import (
     Stage,
     StageInput,
 )
+from crossdock.stagefile import StageFile
 from crossdock.stages.events import (
-    Event,
+    Answer,
     InputsChecked,
     Observed,
     OutputMissing,
@@ -28,7 +29,7 @@ from crossdock.stages.events import (
 )
 from crossdock.stages.inputs import InputFile, find_files
 from crossdock.stages.outputs import Output, local_path
-from crossdock.stages.planning import stage_file
+from crossdock.stages.planning import stage_file, with_view
 from crossdock.stages.rundir import RunDirectory, write_atomically
 from crossdock.view import View
 from crossdock.views import contents
@@ -108,7 +109,7 @@ class Actions:
 
     # -- actions ---------------------------------------------------------------------------
 
-    def plan(self, stage: Stage) -> Event:
+    def plan(self, stage: Stage) -> Answer:
         """Write the stage file."""
         try:
             views = {i.name: self._view(i.stage) for i in stage_inputs(stage)}
@@ -129,7 +130,7 @@ class Actions:
         )
         return Planned(stage.name, tuple(s.to_json() for s in made.shares))
 
-    def check_inputs(self, stage: Stage) -> Event:
+    def check_inputs(self, stage: Stage) -> Answer:
         """Look whether the shuffles that a stage reads are whole."""
         missing: dict[str, frozenset[int]] = {}
         for source in stage_inputs(stage):
@@ -139,14 +140,14 @@ class Actions:
                 missing[source.stage] = frozenset(m.map_id for m in error.missing)
         return InputsChecked(stage.name, missing)
 
-    def observe(self, stage: Stage) -> Event:
-        """Find tasks that were complete before this runner began."""
+    def observe(self, stage: Stage, *, since: int) -> Answer:
+        """Find tasks that were complete before this runner began; no attempt below `since`."""
         if isinstance(stage.output, FilesOutput):
-            return Observed(stage.name, self._run.done(stage.name))
+            return Observed(stage.name, self._run.done(stage.name, since=since))
         shuffle = self._handle.shuffle(stage.name, partitions=stage.output.partitions)
-        return Observed(stage.name, shuffle.complete_attempts())
+        return Observed(stage.name, shuffle.complete_attempts(since=since))
 
-    def record(self, stage: Stage, winners: Mapping[int, int]) -> Event:
+    def record(self, stage: Stage, winners: Mapping[int, int]) -> Answer:
         """Make sure that all is there that won; publish it, if it is the job's result."""
         facts = self.facts[stage.name]
         output = self.output(stage)
@@ -165,11 +166,23 @@ class Actions:
                     for m in error.missing
                 },
             )
+        self._tell_readers(stage.name, view)
         facts.bytes_out = int(view.bytes.sum())
         facts.partitions = view.partitions
         facts.largest_bytes = int(view.bytes.max())
         facts.median_bytes = int(np.median(view.bytes))
         return Recorded(stage.name, contents(view.frames))
+
+    def _tell_readers(self, stage: str, view: View) -> None:
+        """Name the winners in the files of stages that were planned before some ran again.
+
+        If they wrote something else the stages are planned anew; else their plan holds.
+        """
+        for reader in self._job.stages:
+            path = self.stage_path(reader.name)
+            if any(i.stage == stage for i in stage_inputs(reader)) and path.exists():
+                made = StageFile.decode(path.read_bytes(), what=str(path))
+                write_atomically(path, with_view(made, view).encode())
 
     def _view(self, stage: str) -> View:
         output = self._job.stage(stage).output

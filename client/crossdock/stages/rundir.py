@@ -90,13 +90,13 @@ class RunDirectory:
         directory.mkdir(parents=True, exist_ok=True)
         return directory / f"{index}-{attempt}"
 
-    def done(self, stage: str) -> dict[int, int]:
-        """Return index → attempt of the tasks that have succeeded."""
+    def done(self, stage: str, *, since: int = 0) -> dict[int, int]:
+        """Return index → attempt of the tasks that have succeeded, by attempts from `since` on."""
         directory = self.path / "done" / stage
         if not directory.is_dir():
             return {}
         pairs = (file.name.split("-") for file in sorted(directory.iterdir()))
-        return {int(index): int(attempt) for index, attempt in pairs}
+        return {int(index): int(attempt) for index, attempt in pairs if int(attempt) >= since}
 
     def remove(self) -> None:
         """Delete everything of the run, and the directory unless it was there before."""

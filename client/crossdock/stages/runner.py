@@ -4,15 +4,17 @@ import queue
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from crossdock.errors import CrossdockError
-from crossdock.jobfile.model import ShuffleJob, Stage
+from crossdock.jobfile.model import FilesOutput, ShuffleJob, Stage
 from crossdock.stages.actions import Actions
 from crossdock.stages.backend import Backend, TaskProcess
 from crossdock.stages.events import (
     Action,
+    Answer,
+    Ask,
     Broken,
     CheckInputs,
     Event,
@@ -26,9 +28,10 @@ from crossdock.stages.events import (
     TaskEnded,
     TaskId,
 )
-from crossdock.stages.machine import Checkpoint, Machine, StageCheckpoint, StageRules
+from crossdock.stages.machine import Machine
 from crossdock.stages.progress import JobProgress, StageProgress
 from crossdock.stages.rundir import RunDirectory
+from crossdock.stages.states import Checkpoint, StageCheckpoint, StageRules
 
 _ACTION_THREADS: Final = 4
 _CHECKPOINT: Final = "checkpoint.json"
@@ -123,28 +126,36 @@ class StageRunner:
                 backend.start(self._launch(self._job.stage(task.stage), task))
             case Kill(task):
                 backend.kill(task)
-            case Plan(name) | CheckInputs(name) | Observe(name) | Record(name):
-                pool.submit(self._act, action, self._job.stage(name))
+            case Plan() | CheckInputs() | Observe() | Record():
+                pool.submit(self._act, action, self._job.stage(action.stage))
             case Finish():
                 raise AssertionError("handled by the loop")
 
-    def _act(self, action: Plan | CheckInputs | Observe | Record, stage: Stage) -> None:
+    def _act(self, action: Ask, stage: Stage) -> None:
+        event: Answer
         try:
-            match action:
-                case Plan():
-                    event = self._actions.plan(stage)
-                    self._spans.setdefault(stage.name, (time.monotonic(), None))
-                case CheckInputs():
-                    event = self._actions.check_inputs(stage)
-                case Observe():
-                    event = self._actions.observe(stage)
-                case Record(_, winners):
-                    event = self._actions.record(stage, winners)
-                    began, _ = self._spans.get(stage.name, (self._began, None))
-                    self._spans[stage.name] = (began, time.monotonic())
+            event = self._answer(action, stage)
         except (CrossdockError, OSError) as error:
             event = Broken(stage.name, str(error))
-        self._events.put(event)
+        except Exception as error:  # noqa: BLE001 -- or nobody would hear of it, and all would wait
+            event = Broken(stage.name, f"a fault of crossdock: {error!r}")
+        self._events.put(replace(event, ask=action.ask))
+
+    def _answer(self, action: Ask, stage: Stage) -> Answer:
+        match action:
+            case Plan():
+                answer = self._actions.plan(stage)
+                self._spans.setdefault(stage.name, (time.monotonic(), None))
+                return answer
+            case CheckInputs():
+                return self._actions.check_inputs(stage)
+            case Observe():
+                return self._actions.observe(stage, since=action.since)
+            case Record():
+                answer = self._actions.record(stage, action.winners)
+                began, _ = self._spans.get(stage.name, (self._began, None))
+                self._spans[stage.name] = (began, time.monotonic())
+                return answer
 
     # -- what survives -----------------------------------------------------------------------
 
@@ -189,6 +200,7 @@ def _rules(job: ShuffleJob) -> list[StageRules]:
             name=stage.name,
             upstream=tuple(s.name for s in job.upstream(stage)),
             tries=stage.retries + 1,
+            final=isinstance(stage.output, FilesOutput),
         )
         for stage in job.stages
     ]
@@ -200,6 +212,7 @@ def _read_checkpoint(run: RunDirectory) -> Checkpoint:
         stages={
             name: StageCheckpoint(
                 shares=tuple(stage["shares"]),
+                since=stage["since"],
                 winners=_by_index(stage["winners"]),
                 contents=_by_index(stage["contents"]) or {},
             )
