@@ -152,7 +152,7 @@ class World:
                 case Finish():
                     self.finish = action
                 case Plan():
-                    self._ask(partial(self._plan, action))
+                    self._plan(action)
                 case CheckInputs():
                     self._ask(partial(self._check, action.stage, action.ask))
                 case Observe():
@@ -160,13 +160,17 @@ class World:
                 case Record():
                     self._ask(partial(self._record, action))
 
-    def _ask(self, answer: Callable[[], Event]) -> None:
+    def _ask(self, answer: Callable[[], Event], then: Callable[[], None] | None = None) -> None:
         found: list[Event] = []
+        more = [then] if then is not None else []
 
         def step() -> Event | None:
-            if found:
+            if not found:
+                found.append(answer())
+            elif more:
+                more.pop()()
+            else:
                 return found[0]
-            found.append(answer())
             return None
 
         self.pending.append(Pending(step))
@@ -269,15 +273,24 @@ class World:
         found = {u: self._missing(u, self.winners[u]) for u in upstream}
         return InputsChecked(stage, found, ask)
 
-    def _plan(self, action: Plan) -> Event:
-        checked = self._check(action.stage, action.ask)
-        if any(checked.missing.values()):
-            return checked
-        upstream = self.rules[action.stage].upstream
-        self.stage_files[action.stage] = {u: dict(self.winners[u]) for u in upstream}
-        if self.random.random() < 1 / 4:
-            self.sizes[action.stage] = self.random.randint(1, 4)
-        return Planned(action.stage, ({},) * self.sizes[action.stage], action.ask)
+    def _plan(self, action: Plan) -> None:
+        """Look at the views, then write the stage file; something may happen between."""
+        seen: dict[str, dict[int, int]] = {}
+
+        def look() -> Event:
+            checked = self._check(action.stage, action.ask)
+            if any(checked.missing.values()):
+                return checked
+            seen.update({u: dict(self.winners[u]) for u in self.rules[action.stage].upstream})
+            if self.random.random() < 1 / 4:
+                self.sizes[action.stage] = self.random.randint(1, 4)
+            return Planned(action.stage, ({},) * self.sizes[action.stage], action.ask)
+
+        def write() -> None:
+            if seen:
+                self.stage_files[action.stage] = seen
+
+        self._ask(look, write)
 
     def _observe(self, action: Observe) -> Event:
         complete: dict[int, int] = {}

@@ -4,7 +4,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from crossdock.jobfile.model import (
     Stage,
     StageInput,
 )
+from crossdock.retry import patiently
 from crossdock.stagefile import StageFile
 from crossdock.stages.events import (
     Answer,
@@ -33,6 +36,8 @@ from crossdock.stages.planning import stage_file, with_view
 from crossdock.stages.rundir import RunDirectory, write_atomically
 from crossdock.view import View
 from crossdock.views import contents
+
+_WORKER_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -79,7 +84,8 @@ class Actions:
         self._overwrite = overwrite
         self._lock = threading.Lock()
         self._winners: dict[str, dict[int, int]] = {}
-        self._held: dict[str, int] = {}
+        self.held: dict[str, int] = {}
+        """Bytes that the workers had of each stage's shuffle at the last `look`."""
         self.facts = {stage.name: StageFacts() for stage in job.stages}
         for stage in job.stages:
             self.facts[stage.name].files = {
@@ -101,11 +107,19 @@ class Actions:
         """Return where a stage's files go, if it has any."""
         return output_of(stage, job=self._handle.uid, data_root=self._root)
 
-    def held_bytes(self) -> dict[str, int]:
-        """Return how much the workers hold of each stage's shuffle, as far as is known."""
+    def look(self) -> None:
+        """Ask how much the workers hold of each stage's shuffle."""
         with suppress(CrossdockError):  # whoever needs the worker says what is wrong, not a display
-            self._held = self._handle.held_bytes()
-        return self._held
+            self.held = self._handle.held_bytes()
+
+    def introduce(self) -> None:
+        """Tell the job to a worker that has lost its disk; wait for one that starts again.
+
+        Raises:
+            Unavailable: it does not.
+        """
+        on_all = partial(self._handle.cluster.on_all, self._handle.introduce)
+        patiently(on_all, deadline_seconds=_WORKER_SECONDS)
 
     # -- actions ---------------------------------------------------------------------------
 

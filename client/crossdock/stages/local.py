@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from crossdock.errors import ConfigError, Unavailable
+from crossdock.errors import Closed, ConfigError, Unavailable
 from crossdock.jobfile.model import FilesOutput, Stage
 from crossdock.retry import patiently
 from crossdock.stagefile import ENV_ATTEMPT, ENV_INDEX, ENV_STAGE_FILE
@@ -51,12 +51,14 @@ class LocalWorker:
         self._started = 0.0
         self._quick_deaths = 0
         self._stopping = False
+        self._interrupted: str | None = None
 
     def start(self) -> None:
         """Start it; return when it listens.
 
         Raises:
             ConfigError: it does not come up.
+            Closed: `interrupt` was called.
         """
         if not self._key.exists():
             _write_private(self._key, secrets.token_hex(32))
@@ -76,6 +78,10 @@ class LocalWorker:
     def watch(self, on_broken: Callable[[str], None]) -> None:
         """Call `on_broken` with the reason, should the worker not stay up."""
         self._on_broken = on_broken
+
+    def interrupt(self, name: str) -> None:
+        """Give up a start that is under way, because of a signal; may be called by its handler."""
+        self._interrupted = name
 
     def stop(self) -> None:
         """Do not start it again; whoever closes the processes ends it."""
@@ -103,6 +109,8 @@ class LocalWorker:
 
     def _announced(self) -> str:
         """Return the URL in the worker's log, or raise `Unavailable` as long as there is none."""
+        if self._interrupted is not None:
+            raise Closed(f"stopped by {self._interrupted}")
         lines = self._log.read_text().splitlines() if self._log.exists() else []
         for line in lines:
             if line.startswith("{") and (url := json.loads(line).get("url")):
@@ -113,7 +121,7 @@ class LocalWorker:
 
     def _ended(self, how: str) -> None:
         with self._lock:
-            if self._stopping:
+            if self._stopping or not self._processes.alive:
                 return
             quick = time.monotonic() - self._started < _QUICK_SECONDS
             self._quick_deaths = self._quick_deaths + 1 if quick else 0

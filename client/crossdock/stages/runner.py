@@ -3,7 +3,8 @@
 import queue
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Final, Protocol, TypeVar
 
@@ -67,8 +68,15 @@ class StageRunner:
         epoch: int,
         launch: Launcher,
         on_progress: Callable[[JobProgress], None],
+        cancel: Callable[[], None],
     ) -> None:
-        """Go on from what `run` has of an earlier runner."""
+        """Go on from what `run` has of an earlier runner.
+
+        `cancel` ends what actions still have under way when the job is over.
+        """
+        self._cancel = cancel
+        self._pool = ThreadPoolExecutor(_ACTION_THREADS, thread_name_prefix="crossdock-stage")
+        self._looking: Future[None] | None = None
         self._job = job
         self._actions = actions
         self._run = run
@@ -88,6 +96,16 @@ class StageRunner:
 
     def post(self, event: TaskEnded) -> None:
         """Tell that a task has ended; from any thread."""
+        if event.failure is None:
+            self._events.put(event)
+            return
+        with suppress(RuntimeError):  # the job is over: nobody asks any more
+            self._pool.submit(self._settle, event)
+
+    def _settle(self, event: TaskEnded) -> None:
+        """Tell of a failure when the workers are there: till then another try would fail too."""
+        with suppress(CrossdockError):
+            self._actions.introduce()
         self._events.put(event)
 
     def stop(self, reason: str) -> None:
@@ -96,10 +114,13 @@ class StageRunner:
 
     def run(self, backend: Backend) -> Outcome:
         """Run the job to its end; tasks that still run are left to the backend's `close`."""
-        with ThreadPoolExecutor(_ACTION_THREADS, thread_name_prefix="crossdock-stage") as pool:
-            return self._loop(backend, pool)
+        with self._pool:
+            try:
+                return self._loop(backend)
+            finally:
+                self._cancel()
 
-    def _loop(self, backend: Backend, pool: ThreadPoolExecutor) -> Outcome:
+    def _loop(self, backend: Backend) -> Outcome:
         actions = self._machine.begin()
         while True:
             self._save()
@@ -108,7 +129,7 @@ class StageRunner:
                     progress = self.progress(backend)
                     self._on_progress(progress)
                     return Outcome(failure=action.failure, task=action.task, progress=progress)
-                self._do(action, backend, pool)
+                self._do(action, backend)
             actions = self._machine.handle(self._next(backend))
 
     def _next(self, backend: Backend) -> Event:
@@ -118,16 +139,18 @@ class StageRunner:
             try:
                 return self._events.get(timeout=_REFRESH_SECONDS)
             except queue.Empty:
+                if self._looking is None or self._looking.done():
+                    self._looking = self._pool.submit(self._actions.look)
                 self._on_progress(self.progress(backend))
 
-    def _do(self, action: Action, backend: Backend, pool: ThreadPoolExecutor) -> None:
+    def _do(self, action: Action, backend: Backend) -> None:
         match action:
             case Start(task):
                 backend.start(self._launch(self._job.stage(task.stage), task))
             case Kill(task):
                 backend.kill(task)
             case Plan() | CheckInputs() | Observe() | Record():
-                pool.submit(self._act, action, self._job.stage(action.stage))
+                self._pool.submit(self._act, action, self._job.stage(action.stage))
             case Finish():
                 raise AssertionError("handled by the loop")
 
@@ -170,7 +193,7 @@ class StageRunner:
     def progress(self, backend: Backend) -> JobProgress:
         """Return how far the job has come."""
         now = time.monotonic()
-        held = self._actions.held_bytes()
+        held = self._actions.held
         stages = []
         for name, state in self._machine.stages.items():
             facts = self._actions.facts[name]
