@@ -175,7 +175,7 @@ def test_a_task_that_fails_too_often_ends_the_job_and_is_named() -> None:
     assert [type(a) for a in again] == [Start]
     assert isinstance(again[0], Start)
     assert machine.handle(TaskEnded(again[0].task, "exit code 7")) == [
-        Finish("task 0 of stage map failed 2 times, last: exit code 7", again[0].task)
+        Finish("task 0 of stage map failed 2 times, last in attempt 2: exit code 7", again[0].task)
     ]
 
 
@@ -187,7 +187,8 @@ def test_output_that_ended_well_and_is_not_there_counts_as_a_failure() -> None:
     assert isinstance(record, Record)
     [finish] = machine.handle(OutputMissing("map", {0: "nothing there"}, record.ask))
     assert finish == Finish(
-        "task 0 of stage map failed once, last: nothing there", TaskId("map", 0, attempt)
+        "task 0 of stage map failed once, last in attempt 0: nothing there",
+        TaskId("map", 0, attempt),
     )
 
 

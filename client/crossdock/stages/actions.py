@@ -3,10 +3,10 @@
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -37,6 +37,8 @@ from crossdock.stages.rundir import RunDirectory, write_atomically
 from crossdock.view import View
 from crossdock.views import contents
 
+FilesByStage: TypeAlias = Mapping[str, Mapping[str, Sequence[InputFile]]]
+"""By stage and input."""
 _WORKER_SECONDS: Final = 60.0
 
 
@@ -49,8 +51,22 @@ class StageFacts:
     partitions: int = 0
     largest_bytes: int = 0
     median_bytes: int = 0
-    files: dict[str, list[InputFile]] = field(default_factory=dict)
-    """By the name of the input."""
+
+
+def find_inputs(job: ShuffleJob, data_root: Path) -> FilesByStage:
+    """Return the files that each stage reads, by the names of its inputs.
+
+    Raises:
+        ConfigError: an input names no file.
+    """
+    return {
+        stage.name: {
+            i.name: find_files(data_root, i.files)
+            for i in stage.inputs
+            if isinstance(i, FilesInput)
+        }
+        for stage in job.stages
+    }
 
 
 class Actions:
@@ -63,19 +79,18 @@ class Actions:
         handle: Job,
         run: RunDirectory,
         data_root: Path,
+        files: FilesByStage,
         overwrite: bool,
     ) -> None:
-        """Look for the files of all inputs.
+        """Begin.
 
         Args:
             job: the job file.
             handle: the job at the workers.
             run: where stage files go.
             data_root: what names of files are relative to.
+            files: what `find_inputs` has found.
             overwrite: whether a result may replace files.
-
-        Raises:
-            ConfigError: an input names no file, or an output is in the way of files.
         """
         self._job = job
         self._handle = handle
@@ -87,12 +102,7 @@ class Actions:
         self.held: dict[str, int] = {}
         """Bytes that the workers had of each stage's shuffle at the last `look`."""
         self.facts = {stage.name: StageFacts() for stage in job.stages}
-        for stage in job.stages:
-            self.facts[stage.name].files = {
-                i.name: find_files(data_root, i.files)
-                for i in stage.inputs
-                if isinstance(i, FilesInput)
-            }
+        self._files = files
 
     def restore(self, stage: str, winners: Mapping[int, int]) -> None:
         """Take over the winners that an earlier runner recorded."""
@@ -130,17 +140,18 @@ class Actions:
         except AttemptsMissing:
             return self.check_inputs(stage)
         facts = self.facts[stage.name]
+        files = self._files[stage.name]
         output = self.output(stage)
         made = stage_file(
             stage,
             job=self._handle.uid,
             views=views,
-            files=facts.files,
+            files=files,
             directory=None if output is None else output.target,
         )
         write_atomically(self.stage_path(stage.name), made.encode())
         facts.bytes_in = sum(int(v.bytes.sum()) for v in views.values()) + sum(
-            f.size for found in facts.files.values() for f in found
+            f.size for found in files.values() for f in found
         )
         return Planned(stage.name, tuple(s.to_json() for s in made.shares))
 

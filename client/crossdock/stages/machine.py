@@ -192,7 +192,9 @@ class Machine:
             if state.failures >= stage.rules.tries:
                 often = "once" if state.failures == 1 else f"{state.failures} times"
                 return self._finish(
-                    f"task {index} of stage {stage.rules.name} failed {often}, last: {reason}", task
+                    f"task {index} of stage {stage.rules.name} failed {often}, last in "
+                    f"attempt {task.attempt}: {reason}",
+                    task,
                 )
         return []
 

@@ -33,6 +33,8 @@ GRACE_SECONDS: Final = 5.0
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _TICK_SECONDS: Final = 0.1
+_NOT_FOR_US: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""A terminal's Ctrl-C is the runner's to handle. It tells what is to be done."""
 
 
 def _prctl() -> Callable[..., int] | None:
@@ -87,6 +89,8 @@ class Nanny:
 
     def _in_child(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        for number in _NOT_FOR_US:  # what is ignored here would be ignored there
+            signal.signal(number, signal.SIG_DFL)
         if self._prctl is not None:  # should this process be killed too
             self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -154,9 +158,10 @@ class Nanny:
 
 def say(**fields: Any) -> None:
     """Write one answer; nobody may be listening any more."""
+    line = json.dumps(fields).encode() + b"\n"
     with suppress(BrokenPipeError):
-        sys.stdout.write(json.dumps(fields) + "\n")
-        sys.stdout.flush()
+        while line:
+            line = line[os.write(1, line) :]
 
 
 def _signal(group: int, number: int) -> None:
@@ -175,10 +180,8 @@ def _children() -> list[int]:
 
 def main() -> None:
     """Obey until standard input ends."""
-    # A terminal's Ctrl-C is the runner's to handle. It tells what is to be done.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in _NOT_FOR_US:
+        signal.signal(number, signal.SIG_IGN)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     os.set_blocking(wake_read, False)

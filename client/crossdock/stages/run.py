@@ -13,7 +13,7 @@ from crossdock.errors import Closed, ConfigError
 from crossdock.jobfile.advice import warnings
 from crossdock.jobfile.load import load, loads
 from crossdock.jobfile.model import ShuffleJob
-from crossdock.stages.actions import Actions, output_of
+from crossdock.stages.actions import Actions, find_inputs, output_of
 from crossdock.stages.display import Display
 from crossdock.stages.events import TaskId
 from crossdock.stages.interrupts import Interrupts
@@ -165,6 +165,7 @@ def _run(
     job: ShuffleJob, run: RunDirectory, record: RunRecord, surroundings: _Surroundings
 ) -> RunResult:
     options, interrupts = surroundings.options, surroundings.interrupts
+    files = find_inputs(job, Path(record.data_root))
     with ExitStack() as stack:
         processes = Processes(hold=[run.lock])
         stack.callback(processes.close)
@@ -181,6 +182,7 @@ def _run(
             handle=handle,
             run=run,
             data_root=Path(record.data_root),
+            files=files,
             overwrite=record.overwrite,
         )
         runner = StageRunner(
