@@ -33,6 +33,8 @@ from crossdock.stages.machine import Machine
 from crossdock.stages.states import Checkpoint, Phase, StageRules
 
 MOST_STEPS = 20_000
+SPEEDS = (1.0, 1.0, 0.02)
+"""Much can happen while a slow one is under way."""
 MOST_LOSSES = 9
 """Of one stage; the machine gives up after ten."""
 
@@ -68,6 +70,8 @@ class Pending:
     """Something under way: each call of `step` goes on; it returns an event when it is done."""
 
     step: Callable[[], Event | None]
+    speed: float
+    """How likely it goes on next, compared with others."""
     task: TaskId | None = None
 
 
@@ -121,7 +125,7 @@ class World:
             assert self.pending, f"stuck: { {n: s.phase for n, s in self.machine.stages.items()} }"
             if self.random.random() < self.weather.lose:
                 self._lose()
-            item = self.random.choice(self.pending)
+            [item] = self.random.choices(self.pending, [p.speed for p in self.pending])
             event = item.step()
             if event is not None:
                 self.pending.remove(item)
@@ -173,7 +177,10 @@ class World:
                 return found[0]
             return None
 
-        self.pending.append(Pending(step))
+        self.pending.append(Pending(step, self._speed()))
+
+    def _speed(self) -> float:
+        return self.random.choice(SPEEDS)
 
     def _die(self) -> None:
         """The runner is killed; its tasks die, some just after they have written."""
@@ -233,7 +240,7 @@ class World:
                 ended.append(how)
             return None
 
-        self.pending.append(Pending(step, task))
+        self.pending.append(Pending(step, self._speed(), task))
 
     def _read(self, attempt: Attempt) -> str | None:
         found: dict[tuple[str, int], str] = {}
