@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +13,9 @@ from types import FrameType
 from typing import Final
 
 import crossdock
-from crossdock.errors import ConfigError
+from crossdock.cluster import Cluster
+from crossdock.errors import Closed, ConfigError
+from crossdock.job import Job
 from crossdock.jobfile.advice import warnings
 from crossdock.jobfile.load import load, loads
 from crossdock.jobfile.model import ShuffleJob
@@ -27,6 +30,7 @@ from crossdock.stages.rundir import RunDirectory, RunRecord, clear_dead_runs
 from crossdock.stages.runner import StageRunner
 
 _LOG_LINES: Final = 20
+_BACKLOG: Final = 1024
 _JOB_FILE: Final = "job.yaml"
 
 
@@ -130,16 +134,17 @@ def _run(
     job: ShuffleJob, run: RunDirectory, record: RunRecord, options: RunOptions, display: Display
 ) -> RunResult:
     with ExitStack() as stack:
-        processes = Processes(hold=[run.lock])
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG))
+        processes = Processes(hold=[run.lock, listener.fileno()])
         stack.callback(processes.close)
         stopped: list[str] = []
-        worker = LocalWorker(run, processes, job=record.job)
+        worker = LocalWorker(run, processes, listener, job=record.job)
         worker.start()
         stack.callback(worker.stop)
         cluster = stack.enter_context(
             crossdock.connect([worker.url], token_file=str(worker.token_file))
         )
-        handle = stack.enter_context(cluster.job(record.job, owner="runner", epoch=record.epoch))
+        handle = stack.enter_context(_registered(cluster, worker, record))
         actions = Actions(
             job,
             handle=handle,
@@ -178,6 +183,21 @@ def _run(
             log_tail=tuple(backend.log_tail(task, _LOG_LINES)) if task is not None else (),
             outputs=tuple(map(Path, record.outputs)) if outcome.failure is None else (),
         )
+
+
+def _registered(cluster: Cluster, worker: LocalWorker, record: RunRecord) -> Job:
+    """Register the job with the worker that is starting; raise what keeps it from starting."""
+    problems: list[str] = []
+
+    def give_up(why: str) -> None:
+        problems.append(why)
+        cluster.close()
+
+    worker.watch(give_up)
+    try:
+        return cluster.job(record.job, owner="runner", epoch=record.epoch)
+    except Closed as error:
+        raise ConfigError("\n".join([*problems, *worker.log_tail(_LOG_LINES)])) from error
 
 
 def _processors() -> int:
