@@ -92,8 +92,11 @@ class Shuffle:
             raise ConfigError(f"map {double[0]} has two winners")
         return patiently(partial(self._view, table), deadline_seconds=deadline)
 
-    def complete_attempts(self) -> dict[int, int]:
+    def complete_attempts(self, *, since: int = 0) -> dict[int, int]:
         """Return map → attempt of what is complete now; of several, the smallest number.
+
+        Args:
+            since: attempts with lower numbers count for nothing.
 
         Raises:
             Unavailable: workers that may hold frames do not answer until the deadline.
@@ -103,7 +106,8 @@ class Shuffle:
             held, away, _ = self._held(None)
             if away:
                 raise Unavailable(f"these workers do not answer: {', '.join(sorted(away))}")
-            return dict(reversed(views.complete_attempts(held).tolist()))
+            found = reversed(views.complete_attempts(held).tolist())
+            return {m: attempt for m, attempt in found if attempt >= since}
 
         return patiently(ask, deadline_seconds=self.job.cluster.options.deadline_seconds)
 

@@ -4,7 +4,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -18,8 +20,10 @@ from crossdock.jobfile.model import (
     Stage,
     StageInput,
 )
+from crossdock.retry import patiently
+from crossdock.stagefile import StageFile
 from crossdock.stages.events import (
-    Event,
+    Answer,
     InputsChecked,
     Observed,
     OutputMissing,
@@ -28,10 +32,12 @@ from crossdock.stages.events import (
 )
 from crossdock.stages.inputs import InputFile, find_files
 from crossdock.stages.outputs import Output, local_path
-from crossdock.stages.planning import stage_file
+from crossdock.stages.planning import stage_file, with_view
 from crossdock.stages.rundir import RunDirectory, write_atomically
 from crossdock.view import View
 from crossdock.views import contents
+
+_WORKER_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -78,7 +84,8 @@ class Actions:
         self._overwrite = overwrite
         self._lock = threading.Lock()
         self._winners: dict[str, dict[int, int]] = {}
-        self._held: dict[str, int] = {}
+        self.held: dict[str, int] = {}
+        """Bytes that the workers had of each stage's shuffle at the last `look`."""
         self.facts = {stage.name: StageFacts() for stage in job.stages}
         for stage in job.stages:
             self.facts[stage.name].files = {
@@ -100,15 +107,23 @@ class Actions:
         """Return where a stage's files go, if it has any."""
         return output_of(stage, job=self._handle.uid, data_root=self._root)
 
-    def held_bytes(self) -> dict[str, int]:
-        """Return how much the workers hold of each stage's shuffle, as far as is known."""
+    def look(self) -> None:
+        """Ask how much the workers hold of each stage's shuffle."""
         with suppress(CrossdockError):  # whoever needs the worker says what is wrong, not a display
-            self._held = self._handle.held_bytes()
-        return self._held
+            self.held = self._handle.held_bytes()
+
+    def introduce(self) -> None:
+        """Tell the job to a worker that has lost its disk; wait for one that starts again.
+
+        Raises:
+            Unavailable: it does not.
+        """
+        on_all = partial(self._handle.cluster.on_all, self._handle.introduce)
+        patiently(on_all, deadline_seconds=_WORKER_SECONDS)
 
     # -- actions ---------------------------------------------------------------------------
 
-    def plan(self, stage: Stage) -> Event:
+    def plan(self, stage: Stage) -> Answer:
         """Write the stage file."""
         try:
             views = {i.name: self._view(i.stage) for i in stage_inputs(stage)}
@@ -129,7 +144,7 @@ class Actions:
         )
         return Planned(stage.name, tuple(s.to_json() for s in made.shares))
 
-    def check_inputs(self, stage: Stage) -> Event:
+    def check_inputs(self, stage: Stage) -> Answer:
         """Look whether the shuffles that a stage reads are whole."""
         missing: dict[str, frozenset[int]] = {}
         for source in stage_inputs(stage):
@@ -139,14 +154,14 @@ class Actions:
                 missing[source.stage] = frozenset(m.map_id for m in error.missing)
         return InputsChecked(stage.name, missing)
 
-    def observe(self, stage: Stage) -> Event:
-        """Find tasks that were complete before this runner began."""
+    def observe(self, stage: Stage, *, since: int) -> Answer:
+        """Find tasks that were complete before this runner began; no attempt below `since`."""
         if isinstance(stage.output, FilesOutput):
-            return Observed(stage.name, self._run.done(stage.name))
+            return Observed(stage.name, self._run.done(stage.name, since=since))
         shuffle = self._handle.shuffle(stage.name, partitions=stage.output.partitions)
-        return Observed(stage.name, shuffle.complete_attempts())
+        return Observed(stage.name, shuffle.complete_attempts(since=since))
 
-    def record(self, stage: Stage, winners: Mapping[int, int]) -> Event:
+    def record(self, stage: Stage, winners: Mapping[int, int]) -> Answer:
         """Make sure that all is there that won; publish it, if it is the job's result."""
         facts = self.facts[stage.name]
         output = self.output(stage)
@@ -165,11 +180,23 @@ class Actions:
                     for m in error.missing
                 },
             )
+        self._tell_readers(stage.name, view)
         facts.bytes_out = int(view.bytes.sum())
         facts.partitions = view.partitions
         facts.largest_bytes = int(view.bytes.max())
         facts.median_bytes = int(np.median(view.bytes))
         return Recorded(stage.name, contents(view.frames))
+
+    def _tell_readers(self, stage: str, view: View) -> None:
+        """Name the winners in the files of stages that were planned before some ran again.
+
+        If they wrote something else the stages are planned anew; else their plan holds.
+        """
+        for reader in self._job.stages:
+            path = self.stage_path(reader.name)
+            if any(i.stage == stage for i in stage_inputs(reader)) and path.exists():
+                made = StageFile.decode(path.read_bytes(), what=str(path))
+                write_atomically(path, with_view(made, view).encode())
 
     def _view(self, stage: str) -> View:
         output = self._job.stage(stage).output

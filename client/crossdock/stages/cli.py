@@ -18,6 +18,8 @@ from crossdock.stages.run import RunOptions, RunResult, run_job
 
 _INTERRUPTED: Final = 130
 """What shells say of a command that Ctrl-C ended."""
+_FILE_COLUMNS: Final = 200
+"""Room for the table where the output is no terminal: nothing of it is cut off."""
 
 
 def run(  # noqa: PLR0917 -- typer calls it
@@ -79,6 +81,8 @@ def run(  # noqa: PLR0917 -- typer calls it
 
 def _print(result: RunResult) -> None:
     out = Console(soft_wrap=True)
+    if not out.is_terminal:
+        out.width = _FILE_COLUMNS
     out.print(final_table(result.progress))
     if result.failure is not None:
         err = Console(stderr=True, soft_wrap=True)

@@ -1,4 +1,8 @@
-"""What happens to a staged job, and what its machine wants done."""
+"""What happens to a staged job, and what its machine wants done.
+
+An action that is answered by an event has a number, `ask`, and its answer repeats it. An answer to
+what is no longer asked counts for nothing.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +31,7 @@ class Observed:
     stage: str
     complete: Mapping[int, int]
     """Index → attempt whose output is whole."""
+    ask: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Planned:
 
     stage: str
     shares: tuple[Share, ...]
+    ask: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,7 @@ class InputsChecked:
     stage: str
     missing: Mapping[str, frozenset[int]]
     """Earlier stage → its tasks whose output is lost."""
+    ask: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,7 @@ class Recorded:
     stage: str
     contents: Mapping[int, str] = field(default_factory=dict)
     """Index → digest of what the winner wrote."""
+    ask: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,7 @@ class OutputMissing:
     stage: str
     missing: Mapping[int, str]
     """Index → why."""
+    ask: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,7 @@ class Broken:
 
     stage: str
     reason: str
+    ask: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +98,8 @@ class Stop:
     reason: str
 
 
-Event = Observed | Planned | TaskEnded | InputsChecked | Recorded | OutputMissing | Broken | Stop
+Answer = Observed | Planned | InputsChecked | Recorded | OutputMissing | Broken
+Event = Answer | TaskEnded | Stop
 
 # -- actions -------------------------------------------------------------------------------
 
@@ -98,6 +109,9 @@ class Observe:
     """Find out which tasks of a stage were complete already."""
 
     stage: str
+    since: int
+    """Attempts below this one are of an earlier plan: they count for nothing."""
+    ask: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +119,7 @@ class Plan:
     """Work out the tasks of a stage from its inputs."""
 
     stage: str
+    ask: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +141,7 @@ class CheckInputs:
     """A task failed: look whether what it reads is still there."""
 
     stage: str
+    ask: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +150,7 @@ class Record:
 
     stage: str
     winners: Mapping[int, int]
+    ask: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,4 +162,5 @@ class Finish:
     """The task that failed too often, if that is why."""
 
 
-Action = Observe | Plan | Start | Kill | CheckInputs | Record | Finish
+Ask = Observe | Plan | CheckInputs | Record
+Action = Ask | Start | Kill | Finish

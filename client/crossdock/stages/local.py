@@ -99,7 +99,7 @@ class LocalWorker:
 
     def _ended(self, how: str) -> None:
         with self._lock:
-            if self._stopping:
+            if self._stopping or not self._processes.alive:
                 return
             quick = time.monotonic() - self._started < _QUICK_SECONDS
             self._quick_deaths = self._quick_deaths + 1 if quick else 0

@@ -8,15 +8,20 @@ A task that fails may have failed because what it reads was lost. So after a fai
 looked at first. Lost maps run again, and only they. If they come out as they were, byte for byte,
 readers that are done stay done; if not, everything that was computed from the stage is computed
 again, since half of the readers would have seen the one and half the other.
+
+What a stage was asked about its inputs is true as long as they are as they were then. `version`
+tells: where an input has been lost or recorded since, the answer is dropped.
+
+Final stages are recorded last, when all else is done: then nobody reads any more, so nothing can
+be found lost and no result that was published can turn out to be of what is no longer there.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from crossdock.stages.events import (
     Action,
+    Answer,
     Broken,
     CheckInputs,
     Event,
@@ -36,85 +41,18 @@ from crossdock.stages.events import (
     TaskEnded,
     TaskId,
 )
+from crossdock.stages.states import (
+    Checkpoint,
+    Phase,
+    StageCheckpoint,
+    StageRules,
+    StageState,
+    TaskState,
+)
 
 MAX_REPAIRS: Final = 10
 """How often the maps of one stage may be lost before the job gives up."""
 _TRY_BITS: Final = 24
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageRules:
-    """What the machine must know of a stage."""
-
-    name: str
-    upstream: tuple[str, ...] = ()
-    """Earlier stages whose shuffles it reads."""
-    tries: int = 4
-    """How often one task may run before the job fails; loss does not count."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageCheckpoint:
-    """What must survive the runner, of one stage."""
-
-    shares: tuple[Share, ...] | None = None
-    winners: Mapping[int, int] | None = None
-    contents: Mapping[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """What must survive the runner."""
-
-    stages: Mapping[str, StageCheckpoint] = field(default_factory=dict)
-
-
-class Phase(StrEnum):
-    """Where a stage stands."""
-
-    WAITING = "waiting"
-    PLANNING = "planning"
-    OBSERVING = "observing"
-    RUNNING = "running"
-    RECORDING = "recording"
-    DONE = "done"
-
-
-@dataclass(slots=True)
-class TaskState:
-    """One task of a stage, over all its tries."""
-
-    tries: int = 0
-    failures: int = 0
-    running: int | None = None
-    """The attempt under way."""
-    winner: int | None = None
-    """The attempt that succeeded."""
-    saw_repairs: int = 0
-    """How often what it reads had been repaired when it started."""
-
-
-@dataclass(slots=True)
-class StageState:
-    """One stage, as far as it has come."""
-
-    rules: StageRules
-    phase: Phase = Phase.WAITING
-    shares: tuple[Share, ...] | None = None
-    tasks: list[TaskState] = field(default_factory=list)
-    contents: dict[int, str] = field(default_factory=dict)
-    checking: bool = False
-    """Whether failed tasks wait for word about the inputs."""
-    suspects: dict[int, tuple[TaskId, str]] = field(default_factory=dict)
-    """Tasks whose failure is not judged yet: by index, the attempt and its reason."""
-    repairs: int = 0
-    """How often its output was lost."""
-    attempts: int = 0
-    """Tries of all its tasks, those of plans that no longer hold included."""
-
-    @property
-    def winners(self) -> dict[int, int]:
-        return {i: t.winner for i, t in enumerate(self.tasks) if t.winner is not None}
 
 
 class Machine:
@@ -131,6 +69,7 @@ class Machine:
             checkpoint: what an earlier runner left.
         """
         self._epoch = epoch
+        self._asks = 0
         self.stages = {r.name: StageState(r) for r in rules}
         self.finished: Finish | None = None
         for name, kept in (checkpoint or Checkpoint()).stages.items():
@@ -139,14 +78,14 @@ class Machine:
     def _restore(self, stage: StageState, kept: StageCheckpoint) -> None:
         if kept.shares is None:
             return
-        stage.shares = kept.shares
+        stage.shares, stage.since = kept.shares, kept.since
         stage.tasks = [TaskState() for _ in kept.shares]
         stage.contents = dict(kept.contents)
         stage.phase = Phase.OBSERVING
         if kept.winners is not None:
             stage.phase = Phase.DONE
             for index, attempt in kept.winners.items():
-                stage.tasks[index].winner = attempt
+                stage.tasks[index].winner, stage.tasks[index].proven = attempt, True
 
     def checkpoint(self) -> Checkpoint:
         """Return what a later runner needs; save it before acting on the actions of an event."""
@@ -154,6 +93,7 @@ class Machine:
             stages={
                 name: StageCheckpoint(
                     shares=s.shares,
+                    since=s.since,
                     winners=s.winners if s.phase is Phase.DONE else None,
                     contents=dict(s.contents),
                 )
@@ -165,7 +105,9 @@ class Machine:
     def begin(self) -> list[Action]:
         """Return the first actions."""
         looks: list[Action] = [
-            Observe(name) for name, s in self.stages.items() if s.phase is Phase.OBSERVING
+            Observe(name, s.since, self._ask(s))
+            for name, s in self.stages.items()
+            if s.phase is Phase.OBSERVING
         ]
         return looks + self._go_on()
 
@@ -176,20 +118,10 @@ class Machine:
         match event:
             case Stop(reason):
                 return self._finish(reason)
-            case Broken(stage, reason):
-                return self._finish(f"stage {stage}: {reason}")
             case TaskEnded():
                 actions = self._task_ended(event)
-            case Planned(stage, shares):
-                actions = self._planned(self.stages[stage], shares)
-            case Observed(stage, complete):
-                actions = self._observed(self.stages[stage], complete)
-            case InputsChecked(stage, missing):
-                actions = self._inputs_checked(self.stages[stage], missing)
-            case Recorded(stage, contents):
-                actions = self._recorded(self.stages[stage], contents)
-            case OutputMissing(stage, missing):
-                actions = self._output_missing(self.stages[stage], missing)
+            case _:
+                actions = self._answered(event)
         return actions if self._over() else actions + self._go_on()
 
     def _over(self) -> bool:
@@ -197,20 +129,40 @@ class Machine:
 
     # -- events ----------------------------------------------------------------------------
 
-    def _planned(self, stage: StageState, shares: tuple[Share, ...]) -> list[Action]:
-        if stage.phase is not Phase.PLANNING:
+    def _answered(self, answer: Answer) -> list[Action]:
+        stage = self.stages[answer.stage]
+        if answer.ask != stage.ask:
+            return []  # it has begun anew since
+        stage.ask = 0
+        match answer:
+            case Broken(name, reason):
+                actions = self._finish(f"stage {name}: {reason}")
+            case Planned(_, shares):
+                actions = self._planned(stage, shares)
+            case Observed(_, complete):
+                actions = self._observed(stage, complete)
+            case InputsChecked(_, missing):
+                actions = self._inputs_checked(stage, missing)
+            case Recorded(_, contents):
+                actions = self._recorded(stage, contents)
+            case OutputMissing(_, missing):
+                actions = self._output_missing(stage, missing)
+        return actions
+
+    def _planned(self, stage: StageState, shares: Sequence[Share]) -> list[Action]:
+        if stage.asked_of != self._versions_above(stage):
+            stage.phase = Phase.WAITING  # planned for what is no longer there
             return []
-        stage.shares = shares
+        stage.shares = tuple(shares)
+        stage.since = self._next_attempt(stage)
         stage.tasks = [TaskState() for _ in shares]
         stage.phase = Phase.RUNNING
         return []
 
     def _observed(self, stage: StageState, complete: Mapping[int, int]) -> list[Action]:
-        if stage.phase is not Phase.OBSERVING:
-            return []
         for index, attempt in complete.items():
-            if index < len(stage.tasks):
-                stage.tasks[index].winner = attempt
+            if index < len(stage.tasks) and attempt >= stage.since:
+                stage.tasks[index].winner, stage.tasks[index].proven = attempt, True
         stage.phase = Phase.RUNNING
         return []
 
@@ -222,15 +174,12 @@ class Machine:
         task = stage.tasks[index]
         task.running = None
         if event.failure is None:
-            task.winner = event.task.attempt
+            task.winner, task.proven = event.task.attempt, False
             return []
         stage.suspects[index] = (event.task, event.failure)
         if not stage.rules.upstream:
             return self._judge(stage)
-        if stage.checking:
-            return []
-        stage.checking = True
-        return [CheckInputs(stage.rules.name)]
+        return [] if stage.ask else [CheckInputs(stage.rules.name, self._ask(stage))]
 
     def _judge(self, stage: StageState) -> list[Action]:
         """Count failures that no loss explains; give up where one task had too many."""
@@ -250,13 +199,14 @@ class Machine:
     def _inputs_checked(
         self, stage: StageState, missing: Mapping[str, frozenset[int]]
     ) -> list[Action]:
-        stage.checking = False
         if stage.phase is Phase.PLANNING:
             stage.phase = Phase.WAITING
-        if not any(missing.values()):
+        now = self._versions_above(stage)
+        lost = {n: i for n, i in missing.items() if i and now[n] == stage.asked_of[n]}
+        if not lost:
             return self._judge(stage)
         stage.suspects.clear()  # what was lost is to blame
-        for name, indexes in sorted(missing.items()):
+        for name, indexes in sorted(lost.items()):
             if problem := self._reopen(self.stages[name], indexes):
                 return self._finish(problem)
         return []
@@ -265,31 +215,38 @@ class Machine:
         """Run lost tasks of a recorded stage again; return a problem if that is no use."""
         if stage.phase is not Phase.DONE:
             return None  # somebody else has found the loss before
-        stage.repairs += 1
-        if stage.repairs > MAX_REPAIRS:
-            return f"output of stage {stage.rules.name} was lost {stage.repairs} times"
         stage.phase = Phase.RUNNING
+        stage.version += 1
         for index in indexes:
             stage.tasks[index].winner = None
-        return None
+        return self._count_loss(stage)
+
+    def _count_loss(self, stage: StageState) -> str | None:
+        stage.repairs += 1
+        if stage.repairs <= MAX_REPAIRS:
+            return None
+        return f"output of stage {stage.rules.name} was lost {stage.repairs} times"
 
     def _output_missing(self, stage: StageState, missing: Mapping[int, str]) -> list[Action]:
-        if stage.phase is not Phase.RECORDING:
-            return []
         stage.phase = Phase.RUNNING
+        lost = False
         for index, why in missing.items():
-            attempt = stage.tasks[index].winner
-            if attempt is None:
-                continue
-            stage.tasks[index].winner = None
-            stage.suspects[index] = (TaskId(stage.rules.name, index, attempt), why)
+            task = stage.tasks[index]
+            attempt, task.winner = task.winner, None
+            if task.proven:
+                lost = True
+            elif attempt is not None:
+                stage.suspects[index] = (TaskId(stage.rules.name, index, attempt), why)
+        if lost and (problem := self._count_loss(stage)):
+            return self._finish(problem)
         return self._judge(stage)
 
     def _recorded(self, stage: StageState, contents: Mapping[int, str]) -> list[Action]:
-        if stage.phase is not Phase.RECORDING:
-            return []
         before, stage.contents = stage.contents, dict(contents)
         stage.phase = Phase.DONE
+        stage.version += 1
+        for task in stage.tasks:
+            task.proven = True
         if not before or before == stage.contents:
             return []
         actions: list[Action] = []
@@ -305,7 +262,7 @@ class Machine:
             ready = all(self.stages[u].phase is Phase.DONE for u in stage.rules.upstream)
             if stage.phase is Phase.WAITING and ready:
                 stage.phase = Phase.PLANNING
-                actions.append(Plan(stage.rules.name))
+                actions.append(Plan(stage.rules.name, self._ask(stage)))
             elif stage.phase is Phase.RUNNING:
                 actions += self._run(stage, ready=ready)
         if all(s.phase is Phase.DONE for s in self.stages.values()):
@@ -314,20 +271,40 @@ class Machine:
 
     def _run(self, stage: StageState, *, ready: bool) -> list[Action]:
         """Start what can start; record the stage when every task has a winner."""
-        if all(t.winner is not None for t in stage.tasks):
+        if stage.complete:
+            if stage.rules.final and not self._all_but_recorded():
+                return []
             stage.phase = Phase.RECORDING
-            return [Record(stage.rules.name, stage.winners)]
-        if not ready or stage.checking:
+            return [Record(stage.rules.name, stage.winners, self._ask(stage))]
+        if not ready or stage.ask:
             return []
         actions: list[Action] = []
         for index, task in enumerate(stage.tasks):
             if task.winner is None and task.running is None:
-                task.running = (self._epoch << _TRY_BITS) | stage.attempts
+                task.running = self._next_attempt(stage)
                 task.saw_repairs = self._repairs_above(stage)
                 task.tries += 1
                 stage.attempts += 1
                 actions.append(Start(TaskId(stage.rules.name, index, task.running)))
         return actions
+
+    def _all_but_recorded(self) -> bool:
+        """Say whether nothing is left to do but to record final stages."""
+        return all(
+            s.complete if s.rules.final else s.phase is Phase.DONE for s in self.stages.values()
+        )
+
+    def _ask(self, stage: StageState) -> int:
+        """Return the number of a new question about a stage; answers to older ones are void."""
+        self._asks += 1
+        stage.ask, stage.asked_of = self._asks, self._versions_above(stage)
+        return self._asks
+
+    def _next_attempt(self, stage: StageState) -> int:
+        return (self._epoch << _TRY_BITS) | stage.attempts
+
+    def _versions_above(self, stage: StageState) -> dict[str, int]:
+        return {name: self.stages[name].version for name in stage.rules.upstream}
 
     def _repairs_above(self, stage: StageState) -> int:
         return sum(self.stages[u].repairs for u in stage.rules.upstream)
@@ -347,7 +324,7 @@ class Machine:
             for i, t in enumerate(stage.tasks)
             if t.running is not None
         ]
-        stage.phase, stage.shares, stage.checking = Phase.WAITING, None, False
+        stage.phase, stage.shares, stage.ask = Phase.WAITING, None, 0
         stage.tasks, stage.suspects = [], {}
         stage.contents = {}
         return kills

@@ -80,7 +80,7 @@ class Nanny:
                     pass_fds=command["fds"],
                     preexec_fn=self._in_child,  # noqa: PLW1509 -- there are no threads here
                 )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in an argument
             say(id=name, **{"is": "failed", "why": str(error)})
             return
         if command["done"]:
@@ -114,9 +114,13 @@ class Nanny:
             del self._processes[name]
             self._kill_at.pop(name, None)
             done = self._done.pop(name, None)
-            if done is not None and process.returncode == 0:
-                Path(done).touch()
-            say(id=name, **{"is": "ended", "code": process.returncode})
+            try:
+                if done is not None and process.returncode == 0:
+                    Path(done).touch()
+            except OSError as error:
+                say(id=name, **{"is": "failed", "why": f"cannot note that it succeeded: {error}"})
+            else:
+                say(id=name, **{"is": "ended", "code": process.returncode})
         now = time.monotonic()
         for name, at in self._kill_at.items():
             if now > at:

@@ -51,16 +51,18 @@ class Output:
 
         Called again, also by a later runner, it goes on where it stopped.
         """
-        if self._published_by() != (self.job, stage):
+        said = {"job": self.job, "stage": stage, "attempts": _as_json(winners)}
+        published = self._published()
+        if published != said:
             result = self.staging / "result"
             result.mkdir(parents=True, exist_ok=True)
             for index, attempt in winners.items():
                 directory = self.target.of_attempt(index, attempt)
                 for file in sorted(directory.iterdir()) if directory.is_dir() else ():
                     file.rename(result / file.name)
-            said = {"job": self.job, "stage": stage, "tasks": len(winners)}
             (result / SUCCESS).write_text(json.dumps(said) + "\n")
-            self.check(overwrite=overwrite)
+            ours = published is not None and published["job"] == self.job
+            self.check(overwrite=overwrite or ours)
             if self.path.exists():
                 shutil.rmtree(self._replaced, ignore_errors=True)
                 self.path.rename(self._replaced)
@@ -78,12 +80,17 @@ class Output:
             self._replaced.rename(self.path)
         shutil.rmtree(self.staging, ignore_errors=True)
 
-    def _published_by(self) -> tuple[str, str] | None:
+    def _published(self) -> dict[str, object] | None:
+        """Return what the present result says of itself."""
         try:
             said = json.loads((self.path / SUCCESS).read_bytes())
-            return said["job"], said["stage"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             return None
+        return said if isinstance(said, dict) and "job" in said else None
+
+
+def _as_json(winners: Mapping[int, int]) -> dict[str, int]:
+    return {str(index): attempt for index, attempt in sorted(winners.items())}
 
 
 def local_path(root: Path, name: str, *, what: str) -> Path:

@@ -1,6 +1,7 @@
 """From what a stage reads to its stage file: asks the views, and lets `plan` decide."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -64,6 +65,17 @@ def stage_file(
         output=_target(stage, directory),
         shares=shares,
     )
+
+
+def with_view(made: StageFile, view: View) -> StageFile:
+    """Return a stage file whose inputs from a shuffle are read by another view of it."""
+
+    def source(old: FilesSource | ShuffleSource) -> FilesSource | ShuffleSource:
+        if isinstance(old, FilesSource) or old.shuffle != view.shuffle.key.name:
+            return old
+        return replace(old, winners=tuple(sorted(view.winners.items())), view=view.id)
+
+    return replace(made, inputs=tuple(map(source, made.inputs)))
 
 
 def _slices(stage: Stage, views: Mapping[str, View]) -> list[Slice] | None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,9 @@ from crossdock.stages.backend import OnEnd, TaskProcess
 from crossdock.stages.events import TaskEnded, TaskId
 
 _TAIL_BYTES: Final = 64 * 1024
+_GONE: Final = "the process that keeps this run's processes was killed"
+_REAPED_SECONDS: Final = 2.0
+_POLL_SECONDS: Final = 0.01
 
 Ended = Callable[[str], None]
 """Called with one line that says how a process ended; an empty one when it ended with 0."""
@@ -42,6 +46,9 @@ class Processes:
         self._writing = threading.Lock()
         self._ended: dict[str, Ended] = {}
         self._groups: dict[str, int] = {}
+        self._alive = True
+        self._closing = False
+        self._on_gone: Callable[[str], object] = lambda _why: None
         self._listener = threading.Thread(target=self._listen, name="crossdock-nanny")
         self._listener.start()
 
@@ -70,7 +77,12 @@ class Processes:
             fds: descriptors that it inherits; this object must have been made to hold them.
         """
         with self._lock:
-            self._ended[name] = on_end
+            alive = self._alive
+            if alive:
+                self._ended[name] = on_end
+        if not alive:
+            on_end(_GONE)
+            return
         self._tell(
             do="start",
             id=name,
@@ -86,8 +98,21 @@ class Processes:
         """End a process: SIGTERM, and SIGKILL if that is not enough."""
         self._tell(do="kill", id=name)
 
+    def watch(self, on_gone: Callable[[str], object]) -> None:
+        """Call `on_gone`, from another thread, should the nanny die: nothing runs any more."""
+        self._on_gone = on_gone
+        if not self.alive:
+            on_gone(_GONE)
+
+    @property
+    def alive(self) -> bool:
+        """Whether processes can be started."""
+        with self._lock:
+            return self._alive
+
     def close(self) -> None:
         """End all processes; return when none is left. Idempotent."""
+        self._closing = True
         with self._writing, suppress(OSError):
             if self._nanny.stdin is not None:
                 self._nanny.stdin.close()
@@ -107,16 +132,18 @@ class Processes:
         assert self._nanny.stdout is not None
         with self._nanny.stdout as answers:
             for line in answers:
-                self._hear(json.loads(line))
+                with suppress(ValueError):  # a torn last line
+                    self._hear(json.loads(line))
         with self._lock:
+            self._alive = False
             left, self._ended = self._ended, {}
             groups, self._groups = self._groups, {}
+        if not self._closing:
+            self._on_gone(_GONE)
         # The nanny ends what it keeps before it goes. If it was killed, this does.
-        for group in groups.values():
-            with suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+        _kill_groups(list(groups.values()))
         for on_end in left.values():
-            on_end("the process that started it is gone")
+            on_end(_GONE)
 
     def _hear(self, answer: dict[str, Any]) -> None:
         name = answer["id"]
@@ -138,6 +165,17 @@ def tail(log: Path, lines: int) -> list[str]:
             return file.read().decode("utf-8", "replace").splitlines()[-lines:]
     except OSError:
         return []
+
+
+def _kill_groups(groups: Sequence[int]) -> None:
+    """Kill process groups; return when they are gone, or soon: nobody may be there to reap them."""
+    until = time.monotonic() + _REAPED_SECONDS
+    for group in groups:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+            while time.monotonic() < until:
+                os.killpg(group, 0)
+                time.sleep(_POLL_SECONDS)
 
 
 def describe_exit(code: int) -> str:

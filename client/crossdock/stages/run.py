@@ -1,15 +1,12 @@
 """One run, from the job file to nothing: sets up, runs, reports, clears away."""
 
-import os
 import secrets
 import shutil
-import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import threading
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import crossdock
@@ -22,6 +19,7 @@ from crossdock.jobfile.model import ShuffleJob
 from crossdock.stages.actions import Actions, output_of
 from crossdock.stages.display import Display
 from crossdock.stages.events import TaskId
+from crossdock.stages.interrupts import Interrupts
 from crossdock.stages.local import LocalLauncher, LocalWorker
 from crossdock.stages.outputs import local_path
 from crossdock.stages.processes import ProcessBackend, Processes
@@ -70,6 +68,13 @@ class RunResult:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    options: RunOptions
+    display: Display
+    interrupts: Interrupts
+
+
 def run_job(job_file: Path | None, options: RunOptions, display: Display) -> RunResult:
     """Run a job file, or go on with a run; leave nothing but the result.
 
@@ -77,12 +82,22 @@ def run_job(job_file: Path | None, options: RunOptions, display: Display) -> Run
         ConfigError: the job file, an option or an input is wrong; nothing ran, and a run that was
             to go on is as it was.
     """
-    if options.resume is not None:
+    with Interrupts() as interrupts:
+        surroundings = _Surroundings(options, display, interrupts)
+        if options.resume is None:
+            return _fresh(job_file, surroundings)
         if job_file is not None:
             raise ConfigError("--resume goes on with the job file of that run: name no other")
-        return _resume(options.resume.resolve(), options, display)
-    for cleared in clear_dead_runs():
-        display.note(f"cleared what a dead run left in {cleared}")
+        return _resume(options.resume.resolve(), surroundings)
+
+
+def _fresh(job_file: Path | None, surroundings: _Surroundings) -> RunResult:
+    options, display = surroundings.options, surroundings.display
+    cleared, problems = clear_dead_runs()
+    for directory in cleared:
+        display.note(f"cleared what a dead run left in {directory}")
+    for problem in problems:
+        display.note(problem)
     if job_file is None:
         raise ConfigError("no job file was named", hint="crossdock run JOB.yaml")
     job = load(job_file)
@@ -93,18 +108,18 @@ def run_job(job_file: Path | None, options: RunOptions, display: Display) -> Run
         (run.path / _JOB_FILE).write_bytes(job_file.read_bytes())
         for line in warnings(job):
             display.note(line)
-        return _run(job, run, record, options, display)
+        return _run_or_stop(job, run, record, surroundings)
     finally:
         run.remove()
 
 
-def _resume(path: Path, options: RunOptions, display: Display) -> RunResult:
+def _resume(path: Path, surroundings: _Surroundings) -> RunResult:
     run = RunDirectory.existing(path)
     record = replace(run.record(), epoch=run.record().epoch + 1)
     text = (run.path / _JOB_FILE).read_text()
     job = loads(text, source=record.source)
     run.write_record(record)
-    result = _run(job, run, record, options, display)
+    result = _run_or_stop(job, run, record, surroundings)
     run.remove()
     return result
 
@@ -130,21 +145,41 @@ def _new_record(job: ShuffleJob, source: Path, options: RunOptions) -> RunRecord
     )
 
 
-def _run(
-    job: ShuffleJob, run: RunDirectory, record: RunRecord, options: RunOptions, display: Display
+def _run_or_stop(
+    job: ShuffleJob, run: RunDirectory, record: RunRecord, surroundings: _Surroundings
 ) -> RunResult:
+    """Run the job; a signal before it has begun is a failure like one after."""
+    try:
+        return _run(job, run, record, surroundings)
+    except Closed:
+        name = surroundings.interrupts.name
+        if name is None:
+            raise
+        return RunResult(
+            progress=JobProgress(name=job.name, stages=(), seconds=0.0),
+            failure=f"stopped by {name}",
+            interrupted=True,
+            task=None,
+            log_tail=(),
+            outputs=(),
+        )
+
+
+def _run(
+    job: ShuffleJob, run: RunDirectory, record: RunRecord, surroundings: _Surroundings
+) -> RunResult:
+    options, interrupts = surroundings.options, surroundings.interrupts
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG))
         processes = Processes(hold=[run.lock, listener.fileno()])
         stack.callback(processes.close)
-        stopped: list[str] = []
         worker = LocalWorker(run, processes, listener, job=record.job)
         worker.start()
         stack.callback(worker.stop)
         cluster = stack.enter_context(
             crossdock.connect([worker.url], token_file=str(worker.token_file))
         )
-        handle = stack.enter_context(_registered(cluster, worker, record))
+        handle = stack.enter_context(_registered(cluster, worker, record, interrupts))
         actions = Actions(
             job,
             handle=handle,
@@ -158,19 +193,16 @@ def _run(
             run=run,
             epoch=record.epoch,
             launch=LocalLauncher(worker=worker, run=run, directory=Path(record.source).parent),
-            on_progress=display.show,
+            on_progress=surroundings.display.show,
+            cancel=cluster.close,
         )
+        interrupts.on(lambda name: runner.stop(f"stopped by {name}"))
+        processes.watch(runner.stop)
         worker.watch(runner.stop)
         backend = ProcessBackend(
             processes, slots=options.slots or _processors(), logs=run.logs, on_end=runner.post
         )
-
-        def stop(name: str) -> None:
-            stopped.append(name)
-            runner.stop(f"stopped by {name}")
-
-        with _signals(stop):
-            outcome = runner.run(backend)
+        outcome = runner.run(backend)
         worker.stop()
         if options.keep_logs is not None:
             shutil.copytree(run.logs, options.keep_logs, dirs_exist_ok=True)
@@ -178,45 +210,44 @@ def _run(
         return RunResult(
             progress=outcome.progress,
             failure=outcome.failure,
-            interrupted=bool(stopped),
+            interrupted=interrupts.name is not None and outcome.failure is not None,
             task=task,
             log_tail=tuple(backend.log_tail(task, _LOG_LINES)) if task is not None else (),
             outputs=tuple(map(Path, record.outputs)) if outcome.failure is None else (),
         )
 
 
-def _registered(cluster: Cluster, worker: LocalWorker, record: RunRecord) -> Job:
-    """Register the job with the worker that is starting; raise what keeps it from starting."""
+def _registered(
+    cluster: Cluster, worker: LocalWorker, record: RunRecord, interrupts: Interrupts
+) -> Job:
+    """Register the job with the worker that is starting.
+
+    Raises:
+        ConfigError: the worker does not start.
+        Closed: a signal came first.
+    """
     problems: list[str] = []
+    registering = True
 
     def give_up(why: str) -> None:
-        problems.append(why)
-        cluster.close()
+        if registering:
+            problems.append(why)
+            # A signal's handler may have come upon this thread with the cluster's lock in hand.
+            threading.Thread(target=cluster.close, name="crossdock-give-up").start()
 
     worker.watch(give_up)
+    interrupts.on(give_up)
     try:
         return cluster.job(record.job, owner="runner", epoch=record.epoch)
     except Closed as error:
+        if interrupts.name is not None:
+            raise
         raise ConfigError("\n".join([*problems, *worker.log_tail(_LOG_LINES)])) from error
+    finally:
+        registering = False
 
 
 def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-@contextmanager
-def _signals(stop: Callable[[str], object]) -> Iterator[None]:
-    """Call `stop` with a signal's name instead of dying of it."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        stop(signal.Signals(number).name)
-
-    before = {n: signal.signal(n, handle) for n in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

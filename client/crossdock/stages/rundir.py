@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -90,13 +90,13 @@ class RunDirectory:
         directory.mkdir(parents=True, exist_ok=True)
         return directory / f"{index}-{attempt}"
 
-    def done(self, stage: str) -> dict[int, int]:
-        """Return index → attempt of the tasks that have succeeded."""
+    def done(self, stage: str, *, since: int = 0) -> dict[int, int]:
+        """Return index → attempt of the tasks that have succeeded, by attempts from `since` on."""
         directory = self.path / "done" / stage
         if not directory.is_dir():
             return {}
         pairs = (file.name.split("-") for file in sorted(directory.iterdir()))
-        return {int(index): int(attempt) for index, attempt in pairs}
+        return {int(index): int(attempt) for index, attempt in pairs if int(attempt) >= since}
 
     def remove(self) -> None:
         """Delete everything of the run, and the directory unless it was there before."""
@@ -128,7 +128,7 @@ class RunDirectory:
                 f"{path} has files that are of no run", hint="choose a new or empty directory"
             )
         lock = _locked(path)
-        _clear(path)
+        _clear(path, keep_lock=True)
         return cls(path, lock, made=made)
 
     @classmethod
@@ -146,21 +146,25 @@ class RunDirectory:
         return cls(path, _locked(path), made=True)
 
 
-def clear_dead_runs() -> list[Path]:
-    """Delete temporary runs whose runners died; return their directories."""
-    cleared = []
+def clear_dead_runs() -> tuple[list[Path], list[str]]:
+    """Delete temporary runs whose runners died; return their directories, and what went wrong."""
+    cleared, problems = [], []
     with _base_locked() as base:
         for directory in sorted(base.glob("run-*")):
             try:
                 lock = _locked(directory)
             except ConfigError:
                 continue
-            _clear(directory)
-            directory.rmdir()
-            os.close(lock)
-            cleared.append(directory)
+            try:
+                _clear(directory)
+                directory.rmdir()
+                cleared.append(directory)
+            except OSError as error:  # not what this run is about
+                problems.append(f"cannot clear what a dead run left in {directory}: {error}")
+            finally:
+                os.close(lock)
     _remove_base()
-    return cleared
+    return cleared, problems
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -170,7 +174,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     fresh.replace(path)
 
 
-def _clear(directory: Path) -> None:
+def _clear(directory: Path, *, keep_lock: bool = False) -> None:
     """Delete a run's files here and elsewhere; the lock file last."""
     try:
         record = RunRecord.from_json(json.loads((directory / "run.json").read_bytes()))
@@ -187,15 +191,21 @@ def _clear(directory: Path) -> None:
         else:
             entry.unlink()
     (directory / "run.json").unlink(missing_ok=True)
-    (directory / "lock").unlink(missing_ok=True)
+    if not keep_lock:
+        (directory / "lock").unlink(missing_ok=True)
 
 
 def _locked(directory: Path) -> int:
-    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = directory / "lock"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(fd)):
+            raise BlockingIOError  # its last holder is just removing the directory
+    except OSError as error:
         os.close(fd)
+        if not isinstance(error, BlockingIOError | FileNotFoundError):
+            raise
         raise ConfigError(
             f"a run is under way in {directory}", hint="wait for it, or choose another directory"
         ) from None
@@ -210,21 +220,34 @@ def _temporary_base() -> Path:
 def _base_locked() -> Iterator[Path]:
     """Yield the directory of temporary runs while nobody else begins or clears one."""
     base = _temporary_base()
-    while True:
-        base.mkdir(mode=0o700, exist_ok=True)
-        status = base.lstat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o077 or base.is_symlink():
-            raise ConfigError(
-                f"{base} is not a directory of yours alone", hint="remove it, or set TMPDIR"
-            )
-        fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if base.exists() and os.path.samestat(base.stat(), os.fstat(fd)):
-                yield base
-                return
-        finally:
-            os.close(fd)
+    fd = None
+    while fd is None:
+        with suppress(FileNotFoundError):  # another run has just removed it
+            fd = _locked_base(base)
+    try:
+        yield base
+    finally:
+        os.close(fd)
+
+
+def _locked_base(base: Path) -> int | None:
+    """Return the descriptor of the locked directory; None if it was removed meanwhile."""
+    base.mkdir(mode=0o700, exist_ok=True)
+    status = base.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077 or base.is_symlink():
+        raise ConfigError(
+            f"{base} is not a directory of yours alone", hint="remove it, or set TMPDIR"
+        )
+    fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.path.samestat(base.stat(), os.fstat(fd)):
+            return fd
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
 
 
 def _remove_base() -> None:

@@ -3,16 +3,19 @@
 import queue
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from crossdock.errors import CrossdockError
-from crossdock.jobfile.model import ShuffleJob, Stage
+from crossdock.jobfile.model import FilesOutput, ShuffleJob, Stage
 from crossdock.stages.actions import Actions
 from crossdock.stages.backend import Backend, TaskProcess
 from crossdock.stages.events import (
     Action,
+    Answer,
+    Ask,
     Broken,
     CheckInputs,
     Event,
@@ -26,9 +29,10 @@ from crossdock.stages.events import (
     TaskEnded,
     TaskId,
 )
-from crossdock.stages.machine import Checkpoint, Machine, StageCheckpoint, StageRules
+from crossdock.stages.machine import Machine
 from crossdock.stages.progress import JobProgress, StageProgress
 from crossdock.stages.rundir import RunDirectory
+from crossdock.stages.states import Checkpoint, StageCheckpoint, StageRules
 
 _ACTION_THREADS: Final = 4
 _CHECKPOINT: Final = "checkpoint.json"
@@ -64,8 +68,15 @@ class StageRunner:
         epoch: int,
         launch: Launcher,
         on_progress: Callable[[JobProgress], None],
+        cancel: Callable[[], None],
     ) -> None:
-        """Go on from what `run` has of an earlier runner."""
+        """Go on from what `run` has of an earlier runner.
+
+        `cancel` ends what actions still have under way when the job is over.
+        """
+        self._cancel = cancel
+        self._pool = ThreadPoolExecutor(_ACTION_THREADS, thread_name_prefix="crossdock-stage")
+        self._looking: Future[None] | None = None
         self._job = job
         self._actions = actions
         self._run = run
@@ -85,6 +96,16 @@ class StageRunner:
 
     def post(self, event: TaskEnded) -> None:
         """Tell that a task has ended; from any thread."""
+        if event.failure is None:
+            self._events.put(event)
+            return
+        with suppress(RuntimeError):  # the job is over: nobody asks any more
+            self._pool.submit(self._settle, event)
+
+    def _settle(self, event: TaskEnded) -> None:
+        """Tell of a failure when the workers are there: till then another try would fail too."""
+        with suppress(CrossdockError):
+            self._actions.introduce()
         self._events.put(event)
 
     def stop(self, reason: str) -> None:
@@ -93,10 +114,13 @@ class StageRunner:
 
     def run(self, backend: Backend) -> Outcome:
         """Run the job to its end; tasks that still run are left to the backend's `close`."""
-        with ThreadPoolExecutor(_ACTION_THREADS, thread_name_prefix="crossdock-stage") as pool:
-            return self._loop(backend, pool)
+        with self._pool:
+            try:
+                return self._loop(backend)
+            finally:
+                self._cancel()
 
-    def _loop(self, backend: Backend, pool: ThreadPoolExecutor) -> Outcome:
+    def _loop(self, backend: Backend) -> Outcome:
         actions = self._machine.begin()
         while True:
             self._save()
@@ -105,7 +129,7 @@ class StageRunner:
                     progress = self.progress(backend)
                     self._on_progress(progress)
                     return Outcome(failure=action.failure, task=action.task, progress=progress)
-                self._do(action, backend, pool)
+                self._do(action, backend)
             actions = self._machine.handle(self._next(backend))
 
     def _next(self, backend: Backend) -> Event:
@@ -115,36 +139,46 @@ class StageRunner:
             try:
                 return self._events.get(timeout=_REFRESH_SECONDS)
             except queue.Empty:
+                if self._looking is None or self._looking.done():
+                    self._looking = self._pool.submit(self._actions.look)
                 self._on_progress(self.progress(backend))
 
-    def _do(self, action: Action, backend: Backend, pool: ThreadPoolExecutor) -> None:
+    def _do(self, action: Action, backend: Backend) -> None:
         match action:
             case Start(task):
                 backend.start(self._launch(self._job.stage(task.stage), task))
             case Kill(task):
                 backend.kill(task)
-            case Plan(name) | CheckInputs(name) | Observe(name) | Record(name):
-                pool.submit(self._act, action, self._job.stage(name))
+            case Plan() | CheckInputs() | Observe() | Record():
+                self._pool.submit(self._act, action, self._job.stage(action.stage))
             case Finish():
                 raise AssertionError("handled by the loop")
 
-    def _act(self, action: Plan | CheckInputs | Observe | Record, stage: Stage) -> None:
+    def _act(self, action: Ask, stage: Stage) -> None:
+        event: Answer
         try:
-            match action:
-                case Plan():
-                    event = self._actions.plan(stage)
-                    self._spans.setdefault(stage.name, (time.monotonic(), None))
-                case CheckInputs():
-                    event = self._actions.check_inputs(stage)
-                case Observe():
-                    event = self._actions.observe(stage)
-                case Record(_, winners):
-                    event = self._actions.record(stage, winners)
-                    began, _ = self._spans.get(stage.name, (self._began, None))
-                    self._spans[stage.name] = (began, time.monotonic())
+            event = self._answer(action, stage)
         except (CrossdockError, OSError) as error:
             event = Broken(stage.name, str(error))
-        self._events.put(event)
+        except Exception as error:  # noqa: BLE001 -- or nobody would hear of it, and all would wait
+            event = Broken(stage.name, f"a fault of crossdock: {error!r}")
+        self._events.put(replace(event, ask=action.ask))
+
+    def _answer(self, action: Ask, stage: Stage) -> Answer:
+        match action:
+            case Plan():
+                answer = self._actions.plan(stage)
+                self._spans.setdefault(stage.name, (time.monotonic(), None))
+                return answer
+            case CheckInputs():
+                return self._actions.check_inputs(stage)
+            case Observe():
+                return self._actions.observe(stage, since=action.since)
+            case Record():
+                answer = self._actions.record(stage, action.winners)
+                began, _ = self._spans.get(stage.name, (self._began, None))
+                self._spans[stage.name] = (began, time.monotonic())
+                return answer
 
     # -- what survives -----------------------------------------------------------------------
 
@@ -159,7 +193,7 @@ class StageRunner:
     def progress(self, backend: Backend) -> JobProgress:
         """Return how far the job has come."""
         now = time.monotonic()
-        held = self._actions.held_bytes()
+        held = self._actions.held
         stages = []
         for name, state in self._machine.stages.items():
             facts = self._actions.facts[name]
@@ -189,6 +223,7 @@ def _rules(job: ShuffleJob) -> list[StageRules]:
             name=stage.name,
             upstream=tuple(s.name for s in job.upstream(stage)),
             tries=stage.retries + 1,
+            final=isinstance(stage.output, FilesOutput),
         )
         for stage in job.stages
     ]
@@ -200,6 +235,7 @@ def _read_checkpoint(run: RunDirectory) -> Checkpoint:
         stages={
             name: StageCheckpoint(
                 shares=tuple(stage["shares"]),
+                since=stage["since"],
                 winners=_by_index(stage["winners"]),
                 contents=_by_index(stage["contents"]) or {},
             )
