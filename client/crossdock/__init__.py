@@ -32,6 +32,7 @@ from crossdock.errors import (
     Overloaded,
     ProtocolError,
     QuotaExceeded,
+    SchemaMismatch,
     ShuffleIncomplete,
     ShuffleMismatch,
     ShuffleReleased,
@@ -50,7 +51,7 @@ __all__ = [
     "AccessError", "AttemptConflict", "AttemptsMissing", "Block", "BlockBatch", "BlocksLost",
     "Cluster", "ConfigError", "Conflict", "CrossdockError", "DataCorrupt", "Forbidden",
     "FrameError", "FrameTooLarge", "Gone", "Job", "JobFenced", "JobUnknown", "Missing",
-    "Options", "Overloaded", "ProtocolError", "QuotaExceeded", "Shuffle", "ShuffleIncomplete",
-    "ShuffleMismatch", "ShuffleReleased", "ShuffleUnknown", "StaleEpoch", "Unauthenticated",
-    "Unavailable", "View", "Writer", "connect",
+    "Options", "Overloaded", "ProtocolError", "QuotaExceeded", "SchemaMismatch", "Shuffle",
+    "ShuffleIncomplete", "ShuffleMismatch", "ShuffleReleased", "ShuffleUnknown", "StaleEpoch",
+    "Unauthenticated", "Unavailable", "View", "Writer", "connect",
 ]  # fmt: skip
