@@ -1,5 +1,6 @@
 """One run, from the job file to nothing: sets up, runs, reports, clears away."""
 
+import os
 import secrets
 import shutil
 import socket
