@@ -20,7 +20,7 @@ from support.measure import Figure, alternate
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "examples" / "tpch"
 SPARK = ROOT / "build" / "bench-spark"
-SPARK_VERSION = "pyspark==4.1.1"
+SPARK_VERSION = "pyspark==4.3.0"
 PARTS = {"region": 1, "nation": 1, "supplier": 1}
 SCALE = os.environ.get("SCALE_FACTOR", "1")
 
