@@ -20,7 +20,8 @@
     │   └── PlacesUnknown       these places are not registered (the reader registers them again)
     ├── Conflict                two who both say they are the same
     │   ├── AttemptConflict     one (map, attempt, seq), two writers or contents
-    │   └── ShuffleMismatch     partitions or settings differ from what the shuffle has
+    │   ├── ShuffleMismatch     partitions or settings differ from what the shuffle has
+    │   └── SchemaMismatch      rows of Arrow whose columns differ from what others have
     ├── AttemptsMissing         some attempts are not there; `missing` says which, and why
     │   ├── BlocksLost          confirmed loss: exactly these must run again
     │   ├── ShuffleIncomplete   some map has no complete attempt yet
@@ -224,6 +225,13 @@ class ShuffleMismatch(Conflict):
     """The partition count differs from what the shuffle was made with."""
 
     code = "shuffle_mismatch"
+
+
+class SchemaMismatch(Conflict):
+    """Rows of Arrow whose columns differ from the writer's schema, or those of another map."""
+
+    code = "schema_mismatch"
+    hint = "all tasks that write a shuffle declare the same schema"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -13,6 +13,7 @@ from crossdock.errors import (
     NOT_HERE,
     BlocksLost,
     ConfigError,
+    CorruptBlock,
     DataCorrupt,
     JobUnknown,
     Missing,
@@ -23,10 +24,12 @@ from crossdock.errors import (
     Unavailable,
     WorkersLost,
 )
+from crossdock.http import Response
 from crossdock.retry import patiently
 from crossdock.view import Share, View
 from crossdock.views import Resolution, ShuffleKey
-from crossdock.wire import names, tables
+from crossdock.wire import crc, names, tables
+from crossdock.wire.blocks import COLUMN_BYTES, HEADER_BYTES, BatchHeader, Cursor, PieceColumns
 from crossdock.wire.tables import Table
 from crossdock.writer import Writer
 
@@ -224,6 +227,33 @@ class Shuffle:
             parts.append(part)
         return np.concatenate(parts) if parts else np.empty(0, tables.BLOCK)
 
+    def fetch_first_piece(
+        self, share: Share, partition: int, map_id: int
+    ) -> tuple[Cursor, memoryview] | None:
+        """Ask a worker once for the first piece of a block that its share has, if it has one.
+
+        Raises:
+            CorruptBlock: the piece fails its checksum.
+        """
+        cluster = self.job.cluster
+        url = cluster.url(share.worker)
+        query = f"partitions={partition}&maps={map_id}&max_bytes=1"  # a batch has one at least
+        with cluster.pool.call("GET", url, f"{share.target}/blocks?{query}") as response:
+            header = BatchHeader.decode(_received(response, HEADER_BYTES))
+            index = _received(response, header.pieces * COLUMN_BYTES)
+            data = _received(response, header.payload_bytes)
+        if crc.extend(0, index) != header.columns_crc:
+            raise Unavailable(f"{url}: the index of a batch fails its checksum")
+        if not header.pieces:
+            return None
+        columns = PieceColumns.decode(header.pieces, index)
+        first = data[: int(columns.length[0])]
+        if crc.extend(0, first) != int(columns.crc[0]):
+            why = f"{url}: first piece of map {map_id} partition {partition} fails its checksum"
+            frame = (map_id, int(columns.attempt[0]), int(columns.seq[0]))
+            raise CorruptBlock(why, frames={frame: why})
+        return columns.cursor_behind(0), first
+
     # -- seals -----------------------------------------------------------------------------
 
     def _sealed(self) -> Table:
@@ -316,6 +346,13 @@ class Shuffle:
                 drop(url)
 
         patiently(partial(cluster.on_all, call), deadline_seconds=cluster.options.deadline_seconds)
+
+
+def _received(response: Response, nbytes: int) -> memoryview:
+    """Return the next bytes of an answer."""
+    data = memoryview(bytearray(nbytes))
+    response.read_into(data)
+    return data
 
 
 def _explained(missing: Sequence[Missing], notes: Sequence[str]) -> list[Missing]:

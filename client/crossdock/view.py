@@ -1,17 +1,26 @@
 """A view: what readers see of a shuffle. Immutable; places may change beneath it."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from crossdock import views
 from crossdock.blocks import Block, BlockBatch
-from crossdock.errors import NOT_HERE, BlocksLost, ConfigError, DataCorrupt, Missing, Unavailable
+from crossdock.errors import (
+    NOT_HERE,
+    BlocksLost,
+    ConfigError,
+    CorruptBlock,
+    DataCorrupt,
+    Missing,
+    Unavailable,
+)
 from crossdock.reader import Reader
 from crossdock.retry import patiently
 from crossdock.sums import Delivered, Promise
@@ -23,6 +32,7 @@ from crossdock.wire.tables import Table
 if TYPE_CHECKING:
     from crossdock.shuffle import Shuffle
 
+T = TypeVar("T")
 U64 = npt.NDArray[np.uint64]
 
 Damaged = Mapping[str, Mapping[tuple[int, int, int], str]]
@@ -136,14 +146,42 @@ class View:
         return sizes
 
     def _sizes_of(self, share: Share, first: int, last: int) -> list[Table]:
-        """Ask for block sizes of a share, at other places when its worker does not answer."""
+        return self._ask(share, lambda s: self.shuffle.fetch_block_sizes(s, first, last))
 
-        def once() -> list[Table]:
+    def first_piece(self, partition: int, map_id: int) -> memoryview | None:
+        """Return the first piece of a block without the rest of it; None if there is no piece.
+
+        A piece is what one frame has of a block: at least what was first written at once.
+
+        Raises:
+            BlocksLost: confirmed loss, or every copy is damaged.
+            Unavailable: workers are away until the deadline.
+        """
+        self._check_range("partitions", range(partition, partition + 1), self.partitions)
+        found = [
+            piece
+            for share in self._shares
+            if share.statistics["blocks"][partition]
+            for piece in self._ask(
+                share, lambda s: self.shuffle.fetch_first_piece(s, partition, map_id)
+            )
+            if piece is not None
+        ]
+        return min(found, key=itemgetter(0))[1] if found else None
+
+    def _ask(self, share: Share, call: Callable[[Share], T]) -> list[T]:
+        """Ask the worker of a share, or others with the same frames when it does not answer."""
+
+        def once() -> list[T]:
+            damaged: Damaged = {}
             try:
-                return [self.shuffle.fetch_block_sizes(share, first, last)]
+                return [call(share)]
+            except CorruptBlock as error:
+                damaged = {share.worker: error.frames}
             except (Unavailable, *NOT_HERE):
-                others = self.reassign(share, avoid=share.worker)
-            return [self.shuffle.fetch_block_sizes(other, first, last) for other in others]
+                pass  # others may have the same frames
+            others = self.reassign(share, avoid=share.worker, damaged=damaged)
+            return [call(other) for other in others]
 
         deadline = self.shuffle.job.cluster.options.deadline_seconds
         return patiently(once, deadline_seconds=deadline)

@@ -75,6 +75,11 @@ class Writer:
         self._open = True
         self._last_pushed = False
 
+    @property
+    def piece_bytes(self) -> int:
+        """Largest piece that `write_batch` takes; `write` makes several of longer data."""
+        return self._options.frame_bytes
+
     def write(self, partition: int, data: BytesLike, *, rows: int = 0) -> None:
         """Append a piece to a block.
 

@@ -58,7 +58,8 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
     """Run a shuffle worker: take frames, keep them, serve them. Settings: docs/operations.md."""
     from crossdock_worker import server, supervisor  # noqa: PLC0415 -- keeps --help quick
 
-    host, port = _host_port(listen)
+    fd = _descriptor(listen)
+    host, port = _host_port(listen) if fd is None else ("", 0)
     server.configure_logging(level=log_level)
     if store:
         server.log.warning("persisting is not built yet: data stay on the disk", store=store)
@@ -66,6 +67,7 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
         data_dir=data_dir,
         host=host,
         port=port,
+        listen_fd=fd,
         advertise=advertise.rstrip("/"),
         peers=tuple(p.strip() for p in peers.split(",") if p.strip()),
         peers_interval_seconds=peers_interval_seconds,
@@ -99,8 +101,14 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
         supervisor.run(settings, processes, level=log_level)
 
 
+def _descriptor(listen: str) -> int | None:
+    """Return N of fd://N: whoever starts the worker may hold its socket over restarts."""
+    scheme, _, number = listen.partition("fd://")
+    return int(number) if not scheme and number.isdigit() else None
+
+
 def _host_port(listen: str) -> tuple[str, int]:
     host, colon, port = listen.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"--listen {listen!r} is not HOST:PORT")
+        raise ConfigError(f"--listen {listen!r} is not HOST:PORT or fd://N")
     return host.strip("[]") or "0.0.0.0", int(port)

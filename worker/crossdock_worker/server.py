@@ -8,7 +8,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +32,7 @@ _EXCEPTIONS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
 """Without local variables: they may hold a token."""
+_BACKLOG = 1024
 _KEEPALIVE_SECONDS = 75.0
 _LINGERING_SECONDS = 2.0
 """How long the body of a refused request is read, so that its sender sees the answer."""
@@ -143,19 +144,13 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     await runner.setup()
     assert runner.server is not None
     try:
-        server = await asyncio.get_running_loop().create_server(
-            partial(
-                Front,
-                runner.server,
-                worker.connections,
-                first_seconds=settings.limits.stall_seconds,
-            ),
-            settings.host,
-            settings.port,
-            ssl=_tls(settings),
-            reuse_address=True,
-            backlog=1024,
+        connect = partial(
+            Front,
+            runner.server,
+            worker.connections,
+            first_seconds=settings.limits.stall_seconds,
         )
+        server = await _listen(settings, connect)
     except OSError as error:
         await runner.cleanup()
         await worker.close()
@@ -177,6 +172,23 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             await background
         await runner.cleanup()
         await worker.close()
+
+
+async def _listen(settings: Settings, connect: Callable[[], Front]) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    if settings.listen_fd is not None:
+        inherited = socket.socket(fileno=settings.listen_fd)
+        return await loop.create_server(
+            connect, sock=inherited, ssl=_tls(settings), backlog=_BACKLOG
+        )
+    return await loop.create_server(
+        connect,
+        settings.host,
+        settings.port,
+        ssl=_tls(settings),
+        reuse_address=True,
+        backlog=_BACKLOG,
+    )
 
 
 def _reachable(host: str) -> str:

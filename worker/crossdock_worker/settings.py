@@ -106,6 +106,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 7070
     """Port to listen on; 0 takes a free one."""
+    listen_fd: int | None = None
+    """Descriptor of a socket that listens already; then host and port do not count."""
     advertise: str = ""
     """URL at which clients and peers reach this worker; default: made of host and port."""
     peers: tuple[str, ...] = ()

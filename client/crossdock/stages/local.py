@@ -1,8 +1,8 @@
 """A run's own worker, and how its tasks are started beside it."""
 
-import json
 import os
 import secrets
+import socket
 import sys
 import threading
 import time
@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from crossdock.errors import Closed, ConfigError, Unavailable
 from crossdock.jobfile.model import FilesOutput, Stage
-from crossdock.retry import patiently
 from crossdock.stagefile import ENV_ATTEMPT, ENV_INDEX, ENV_STAGE_FILE
 from crossdock.stages.backend import TaskProcess
 from crossdock.stages.events import TaskId
-from crossdock.stages.processes import Processes
+from crossdock.stages.processes import Processes, tail
 from crossdock.stages.rundir import RunDirectory
 from crossdock.wire import tokens
 
 _PYTHONS: Final = {"python", "python3"}
 _TOKEN_SECONDS: Final = 30 * 86_400.0
-_START_SECONDS: Final = 60.0
 _QUICK_SECONDS: Final = 5.0
 _QUICK_DEATHS: Final = 5
 
@@ -35,10 +32,14 @@ class LocalWorker:
         self,
         run: RunDirectory,
         processes: Processes,
+        listener: socket.socket,
         *,
         job: str,
     ) -> None:
-        self.url = ""
+        """Args: `listener` is its socket, which `processes` holds too."""
+        host, port = listener.getsockname()
+        self.url = f"http://{host}:{port}"
+        self._socket = listener
         self.token_file = run.path / "token"
         self._run = run
         self._processes = processes
@@ -51,73 +52,50 @@ class LocalWorker:
         self._started = 0.0
         self._quick_deaths = 0
         self._stopping = False
-        self._interrupted: str | None = None
 
     def start(self) -> None:
-        """Start it; return when it listens.
-
-        Raises:
-            ConfigError: it does not come up.
-            Closed: `interrupt` was called.
-        """
+        """Start it. Calls wait in the socket's queue until it answers, now and after a death."""
         if not self._key.exists():
             _write_private(self._key, secrets.token_hex(32))
         signing = tokens.parse_keys(self._key.read_text())[0]
         _write_private(
             self.token_file, tokens.mint(signing, job=self._job, ttl_seconds=_TOKEN_SECONDS)
         )
-        self._log.unlink(missing_ok=True)  # an earlier runner's, with an earlier port
-        self._launch("127.0.0.1:0")
-        try:
-            self.url = patiently(self._announced, deadline_seconds=_START_SECONDS)
-        except Unavailable as error:
-            raise ConfigError(
-                f"the run's shuffle worker does not start: {error.message}"
-            ) from error
+        self._launch()
+
+    def log_tail(self, lines: int) -> list[str]:
+        """Return the last lines that it wrote."""
+        return tail(self._log, lines)
 
     def watch(self, on_broken: Callable[[str], None]) -> None:
         """Call `on_broken` with the reason, should the worker not stay up."""
         self._on_broken = on_broken
-
-    def interrupt(self, name: str) -> None:
-        """Give up a start that is under way, because of a signal; may be called by its handler."""
-        self._interrupted = name
 
     def stop(self) -> None:
         """Do not start it again; whoever closes the processes ends it."""
         with self._lock:
             self._stopping = True
 
-    def _launch(self, listen: str) -> None:
+    def _launch(self) -> None:
         with self._lock:
             if self._stopping:
                 return
             self._starts += 1
             self._started = time.monotonic()
             name = f"worker/{self._starts}"
+        fd = self._socket.fileno()
         self._processes.start(
             name,
             [
-                *(sys.executable, "-m", "crossdock", "worker", "--listen", listen),
+                *(sys.executable, "-m", "crossdock", "worker", "--listen", f"fd://{fd}"),
                 *("--data-dir", str(self._run.path / "worker"), "--key-file", str(self._key)),
             ],
             env=dict(os.environ),
             cwd=self._run.path,
             log=self._log,
             on_end=self._ended,
+            fds=[fd],
         )
-
-    def _announced(self) -> str:
-        """Return the URL in the worker's log, or raise `Unavailable` as long as there is none."""
-        if self._interrupted is not None:
-            raise Closed(f"stopped by {self._interrupted}")
-        lines = self._log.read_text().splitlines() if self._log.exists() else []
-        for line in lines:
-            if line.startswith("{") and (url := json.loads(line).get("url")):
-                return str(url)
-        if self._quick_deaths:
-            raise ConfigError("the run's shuffle worker ended:\n" + "\n".join(lines[-10:]))
-        raise Unavailable("it has not said where it listens")
 
     def _ended(self, how: str) -> None:
         with self._lock:
@@ -125,11 +103,11 @@ class LocalWorker:
                 return
             quick = time.monotonic() - self._started < _QUICK_SECONDS
             self._quick_deaths = self._quick_deaths + 1 if quick else 0
-            hopeless = not self.url or self._quick_deaths > _QUICK_DEATHS
+            hopeless = self._quick_deaths > _QUICK_DEATHS
         if hopeless:
             self._on_broken(f"the shuffle worker does not stay up: {how or 'it ended'}")
         else:
-            self._launch(self.url.partition("://")[2])
+            self._launch()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

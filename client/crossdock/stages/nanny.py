@@ -3,7 +3,8 @@
 Run as a script: it must start quickly, so it imports the standard library only. Commands come as
 lines of JSON on standard input, and answers go to standard output:
 
-    {"do": "start", "id": …, "argv": […], "env": {…}, "cwd": …, "log": path, "done": path or null}
+    {"do": "start", "id": …, "argv": […], "env": {…}, "cwd": …, "log": path, "done": path or null,
+     "fds": [descriptors that it inherits]}
     {"do": "kill", "id": …}
     → {"id": …, "is": "started", "pid": …}
     → {"id": …, "is": "failed", "why": …}          it could not be started
@@ -78,6 +79,7 @@ class Nanny:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    pass_fds=command["fds"],
                     preexec_fn=self._in_child,  # noqa: PLW1509 -- there are no threads here
                 )
         except (OSError, ValueError) as error:  # ValueError: a zero byte in an argument

@@ -62,8 +62,20 @@ class Processes:
         log: Path,
         on_end: Ended,
         done: Path | None = None,
+        fds: Sequence[int] = (),
     ) -> None:
-        """Start a process; `on_end` is called from another thread when it has ended."""
+        """Start a process; `on_end` is called from another thread when it has ended.
+
+        Args:
+            name: no other process of the run has it.
+            argv: what to run.
+            env: all of its environment.
+            cwd: its working directory.
+            log: a file for what it writes.
+            on_end: told how it ended.
+            done: a file that is made when it ends with 0.
+            fds: descriptors that it inherits; this object must have been made to hold them.
+        """
         with self._lock:
             alive = self._alive
             if alive:
@@ -79,6 +91,7 @@ class Processes:
             cwd=str(cwd),
             log=str(log),
             done=None if done is None else str(done),
+            fds=list(fds),
         )
 
     def kill(self, name: str) -> None:
@@ -144,6 +157,16 @@ class Processes:
             on_end(answer["why"] if answer["is"] == "failed" else describe_exit(answer["code"]))
 
 
+def tail(log: Path, lines: int) -> list[str]:
+    """Return the last lines of a file; none if it is not there."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return file.read().decode("utf-8", "replace").splitlines()[-lines:]
+    except OSError:
+        return []
+
+
 def _kill_groups(groups: Sequence[int]) -> None:
     """Kill process groups; return when they are gone, or soon: nobody may be there to reap them."""
     until = time.monotonic() + _REAPED_SECONDS
@@ -204,12 +227,7 @@ class ProcessBackend:
 
     def log_tail(self, task: TaskId, lines: int) -> list[str]:
         """Return the last lines that a task wrote."""
-        try:
-            with self.log_file(task).open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
-                return log.read().decode("utf-8", "replace").splitlines()[-lines:]
-        except OSError:
-            return []
+        return tail(self.log_file(task), lines)
 
     def log_file(self, task: TaskId) -> Path:
         """Return where a task's output goes."""

@@ -3,13 +3,17 @@
 import os
 import secrets
 import shutil
+import socket
+import threading
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import crossdock
+from crossdock.cluster import Cluster
 from crossdock.errors import Closed, ConfigError
+from crossdock.job import Job
 from crossdock.jobfile.advice import warnings
 from crossdock.jobfile.load import load, loads
 from crossdock.jobfile.model import ShuffleJob
@@ -25,6 +29,7 @@ from crossdock.stages.rundir import RunDirectory, RunRecord, clear_dead_runs
 from crossdock.stages.runner import StageRunner
 
 _LOG_LINES: Final = 20
+_BACKLOG: Final = 1024
 _JOB_FILE: Final = "job.yaml"
 
 
@@ -167,16 +172,16 @@ def _run(
     options, interrupts = surroundings.options, surroundings.interrupts
     files = find_inputs(job, Path(record.data_root))
     with ExitStack() as stack:
-        processes = Processes(hold=[run.lock])
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG))
+        processes = Processes(hold=[run.lock, listener.fileno()])
         stack.callback(processes.close)
-        worker = LocalWorker(run, processes, job=record.job)
-        interrupts.on(worker.interrupt)
+        worker = LocalWorker(run, processes, listener, job=record.job)
         worker.start()
         stack.callback(worker.stop)
         cluster = stack.enter_context(
             crossdock.connect([worker.url], token_file=str(worker.token_file))
         )
-        handle = stack.enter_context(cluster.job(record.job, owner="runner", epoch=record.epoch))
+        handle = stack.enter_context(_registered(cluster, worker, record, interrupts))
         actions = Actions(
             job,
             handle=handle,
@@ -213,6 +218,36 @@ def _run(
             log_tail=tuple(backend.log_tail(task, _LOG_LINES)) if task is not None else (),
             outputs=tuple(map(Path, record.outputs)) if outcome.failure is None else (),
         )
+
+
+def _registered(
+    cluster: Cluster, worker: LocalWorker, record: RunRecord, interrupts: Interrupts
+) -> Job:
+    """Register the job with the worker that is starting.
+
+    Raises:
+        ConfigError: the worker does not start.
+        Closed: a signal came first.
+    """
+    problems: list[str] = []
+    registering = True
+
+    def give_up(why: str) -> None:
+        if registering:
+            problems.append(why)
+            # A signal's handler may have come upon this thread with the cluster's lock in hand.
+            threading.Thread(target=cluster.close, name="crossdock-give-up").start()
+
+    worker.watch(give_up)
+    interrupts.on(give_up)
+    try:
+        return cluster.job(record.job, owner="runner", epoch=record.epoch)
+    except Closed as error:
+        if interrupts.name is not None:
+            raise
+        raise ConfigError("\n".join([*problems, *worker.log_tail(_LOG_LINES)])) from error
+    finally:
+        registering = False
 
 
 def _processors() -> int:
