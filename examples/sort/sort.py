@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import records
-from records import KEY_BYTES, RECORD_BYTES, Records
+from records import RECORD_BYTES, Records
 
 import crossdock
 from crossdock.tasks import FilesOutput, ShuffleInput, ShuffleOutput, Task
