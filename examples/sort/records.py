@@ -110,14 +110,16 @@ def partitioner(cuts: Keys) -> Callable[[Records, int], Ids]:
         A function of records and of the number of the first of them.
     """
     first = cuts.astype("S8").astype("V8").view(">u8").astype(np.uint64)
+    # Most keys are between two cuts by their first two bytes; a table is quicker than a search.
+    starts = np.arange(2**16, dtype=np.uint64) << np.uint64(48)
+    table = np.searchsorted(first, starts, side="left")
+    unsure = table != np.searchsorted(first, starts | np.uint64(2**48 - 1), side="right")
 
     def of(records: Records, number: int) -> Ids:
-        if not len(first):
-            return np.zeros(len(records), np.intp)
         these = high(records)
-        found = np.searchsorted(first, these, side="right")
-        # Eight bytes decide, but for keys that begin like a cut.
-        close = np.flatnonzero((first[found - 1] == these) & (found > 0))
+        begins = (these >> np.uint64(48)).astype(np.intp)
+        found = table[begins]
+        close = np.flatnonzero(unsure[begins])
         if len(close):
             whole = keys(records[close])
             begin = np.searchsorted(cuts, whole, side="left")

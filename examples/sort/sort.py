@@ -27,10 +27,10 @@ from records import RECORD_BYTES, Records
 import crossdock
 from crossdock.tasks import FilesOutput, ShuffleInput, ShuffleOutput, Task
 
-SAMPLED_KEYS: Final = 32_768
-"""With 64 partitions, 512 for each: its size is then off by 5 % or so."""
-CHUNK_RECORDS: Final = 320_000
-"""Partitioned at once."""
+SAMPLED_KEYS: Final = 16_384
+"""With 64 partitions, 256 for each: its size is then off by 6 % or so."""
+CHUNK_RECORDS: Final = 160_000
+"""Partitioned at once; two frames."""
 PIECE_RECORDS: Final = 40_000
 """At most; half a frame, which a piece must fit."""
 
