@@ -53,9 +53,15 @@ def token(
     typer.echo(tokens.mint(keys[0], job=job, rights=wanted, ttl_seconds=ttl_seconds))
 
 
-def _load_commands() -> None:
-    """Add the subcommands. One that lacks a package says how to install it."""
-    for entry in entry_points(group="crossdock.commands"):
+def _load_commands(wanted: str) -> None:
+    """Add the subcommands. One that lacks a package says how to install it.
+
+    Args:
+        wanted: the one that is called, if it is one of them: it does not wait for the others'
+            imports.
+    """
+    found = entry_points(group="crossdock.commands")
+    for entry in found.select(name=wanted) or found:
         extra = entry.extras[0] if entry.extras else entry.name
         try:
             command = entry.load()
@@ -97,7 +103,7 @@ def _explained(name: str, extra: str, command: Callable[..., None]) -> Callable[
 
 def main() -> None:
     """Run the command line; errors of ours are one line, and exit code 2 or 1."""
-    _load_commands()
+    _load_commands(sys.argv[1] if len(sys.argv) > 1 else "")
     try:
         app()
     except CrossdockError as error:
