@@ -89,6 +89,7 @@ async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
     structlog.contextvars.bind_contextvars(**request.match_info)
     request_began(request)
     try:
+        _refuse_compressed(request)
         return await handler(request)
     except CrossdockError as error:
         if error.status >= 500 and not isinstance(error, Unavailable):
@@ -102,6 +103,12 @@ async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:
         log.exception("request failed unexpectedly", path=request.path)
         return _refusal(request, CrossdockError("the worker failed; its log says why"))
+
+
+def _refuse_compressed(request: web.Request) -> None:
+    """Every bound here is on the bytes that come; they must be those that count."""
+    if "Content-Encoding" in request.headers:
+        raise web.HTTPUnsupportedMediaType
 
 
 def _refusal(request: web.Request, error: CrossdockError) -> web.Response:
@@ -137,6 +144,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         make_app(worker),
         access_log=None,
         handle_signals=False,
+        auto_decompress=False,
         keepalive_timeout=_KEEPALIVE_SECONDS,
         lingering_time=_LINGERING_SECONDS,
         shutdown_timeout=settings.shutdown_grace_seconds,
