@@ -1,11 +1,12 @@
 """Connections that are used otherwise than clients do: pipelined, dripping, compressed, cut."""
 
 import gzip
+import time
 
 import pytest
 
 from harness import WorkerProcess
-from raw import Peer, Target
+from raw import Line, Peer, Target
 
 MIB = 2**20
 
@@ -36,3 +37,60 @@ def test_a_frame_that_says_it_is_compressed_is_refused(words: Target, *, expect:
     reply = words.peer.ask("PUT", path, words.frame(), expect=expect, headers=headers)
     assert (reply.status, reply.continued) == (415, False)
     assert not len(words.frames())
+
+
+# -- heads inside bodies -------------------------------------------------------------------
+
+HEAD = (
+    b"PUT /v1/jobs/a/shuffles/b/0/frames HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+    b"Content-Length: 5\r\n\r\n"
+)
+"""What a frame of five bytes begins with."""
+
+
+def in_parts(line: Line, *parts: bytes) -> None:
+    """Send each part so that it arrives by itself."""
+    for part in parts:
+        line.send(part)
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("before", ["nothing", "an answer", "a frame"])
+@pytest.mark.parametrize("parts", ["head, payload", "head and index, payload", "head in two"])
+def test_a_payload_that_looks_like_a_frame_stays_as_it_is(
+    words: Target, before: str, parts: str
+) -> None:
+    data = words.frame([(1, HEAD, 1)], map_id=7)
+    path = f"{words.path}/frames"
+    index = data[: -len(HEAD)]
+    with words.peer.line() as line:
+        if before == "an answer":
+            assert line.ask("GET", words.job_path).status == 200
+        elif before == "a frame":
+            assert line.ask("PUT", path, words.frame(), expect=True).continued
+        head = line.head("PUT", path, length=len(data))
+        match parts:
+            case "head, payload":
+                in_parts(line, head, index, HEAD)
+            case "head and index, payload":
+                in_parts(line, head + index, HEAD)
+            case _:
+                in_parts(line, head[:50], head[50:] + index, HEAD)
+        assert line.reply().status == 200
+        again = line.ask("PUT", path, data, expect=True)
+        assert again.continued
+        assert again.json()["duplicate"]
+
+
+def test_a_head_in_the_body_of_a_pipelined_request_stays_as_it_is(words: Target) -> None:
+    """Two requests at once, and the second one's body when the first is answered."""
+    seal = bytes(12) + HEAD + bytes(-len(HEAD) % 12)
+    path = f"{words.path}/seal"
+    with words.peer.line() as line:
+        head = line.head("PUT", path, length=len(seal))
+        line.send(line.head("GET", "/healthz", length=None) + head + seal[:12])
+        assert line.reply().status == 200
+        in_parts(line, HEAD, seal[12 + len(HEAD) :])
+        reply = line.reply()
+        assert (reply.status, reply.code) == (400, "protocol")  # its maps do not rise
+        assert line.ask("GET", "/healthz").status == 200

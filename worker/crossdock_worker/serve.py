@@ -26,7 +26,7 @@ from crossdock.errors import CrossdockError
 from crossdock.wire import blocks
 from crossdock.wire.crc import I64, BytesLike
 from crossdock_worker import pump
-from crossdock_worker.front import front_of
+from crossdock_worker.front import plain_front_of
 from crossdock_worker.gather import gather
 from crossdock_worker.patience import Patience
 from crossdock_worker.selection import Selection
@@ -207,7 +207,7 @@ async def send(
         patience: how long the peer may take.
         on_wait: called when the peer takes its time, as long as it does.
     """
-    front, transport = front_of(request), request.transport
+    front, transport = plain_front_of(request), request.transport
     if front is None or transport is None:
         return await _send_by_aiohttp(request, plan, pool, patience)
     with patience.waiting():

@@ -21,7 +21,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from crossdock.errors import ConfigError, CrossdockError, Unavailable
 from crossdock_worker.api import writing
 from crossdock_worker.api.context import CLAIMS, WORKER, Handler, fill_error, job_uid
-from crossdock_worker.front import Front, request_began
+from crossdock_worker.front import Front, front_of
 from crossdock_worker.routes import ROUTES, Route
 from crossdock_worker.settings import Settings
 from crossdock_worker.worker import Worker
@@ -87,7 +87,9 @@ async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn our errors into JSON answers, and anything unforeseen into a logged 500."""
     # Each request is handled in a task of its own, so these name its job and shuffle alone.
     structlog.contextvars.bind_contextvars(**request.match_info)
-    request_began(request)
+    front = front_of(request)
+    if front is not None:
+        front.request_began()
     try:
         _refuse_compressed(request)
         return await handler(request)
@@ -103,6 +105,9 @@ async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:
         log.exception("request failed unexpectedly", path=request.path)
         return _refusal(request, CrossdockError("the worker failed; its log says why"))
+    finally:
+        if front is not None:
+            front.request_ended()
 
 
 def _refuse_compressed(request: web.Request) -> None:

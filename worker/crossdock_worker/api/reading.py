@@ -26,7 +26,7 @@ from crossdock_worker.api.context import (
     send,
     target,
 )
-from crossdock_worker.front import front_of
+from crossdock_worker.front import plain_front_of
 from crossdock_worker.serve import Answer
 from crossdock_worker.shuffle_log import ShuffleLog, Snapshot
 from crossdock_worker.view_service import view_json
@@ -109,7 +109,7 @@ async def _read(
     bound = query_int(request, "max_bytes", limits.read_batch_bytes)
     max_bytes = max(1, min(bound, limits.read_batch_bytes))
     skip = query_int(request, "skip", 0)
-    direct = front_of(request) is not None
+    direct = plain_front_of(request) is not None
 
     def plan() -> Answer:
         chosen = selection.select(
