@@ -1,11 +1,13 @@
 """Connections that are used otherwise than clients do: pipelined, dripping, compressed, cut."""
 
 import gzip
+import select
+import socket
 import time
 
 import pytest
 
-from harness import WorkerProcess
+from harness import StartWorker, WorkerProcess, eventually
 from raw import Line, Peer, Target
 
 MIB = 2**20
@@ -46,6 +48,11 @@ HEAD = (
     b"Content-Length: 5\r\n\r\n"
 )
 """What a frame of five bytes begins with."""
+
+
+def is_answered(line: Line) -> bool:
+    """Whether something has come that was not read yet."""
+    return bool(select.select([line.socket], [], [], 0)[0])
 
 
 def in_parts(line: Line, *parts: bytes) -> None:
@@ -94,3 +101,38 @@ def test_a_head_in_the_body_of_a_pipelined_request_stays_as_it_is(words: Target)
         reply = line.reply()
         assert (reply.status, reply.code) == (400, "protocol")  # its maps do not rise
         assert line.ask("GET", "/healthz").status == 200
+
+
+# -- readers that leave --------------------------------------------------------------------
+
+
+def test_readers_that_leave_while_they_wait_for_room_cost_no_descriptor(
+    start_worker: StartWorker,
+) -> None:
+    worker = start_worker(max_read_bytes=MIB, read_batch_bytes=MIB, stall_seconds=20)
+    target = Target(Peer(worker.url, ""), "leaving", partitions=2)
+    assert target.register().status == 201
+    for map_id in range(60):  # short runs are gathered in memory, so that they take room
+        data = target.frame([(0, bytes(20_000), 1), (1, b"x", 1)], map_id=map_id)
+        assert target.push(data).status == 200
+    assert target.push(target.frame([(1, bytes(MIB), 1)], map_id=60)).status == 200
+    frames = target.frames()
+    gathered, _ = target.register_places(target.keys(frames[frames["map"] < 60]))
+    sent, _ = target.register_places(target.keys(frames[frames["map"] == 60]))
+    before = worker.descriptors
+    with target.peer.line() as holder:
+        holder.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        for _ in range(20):
+            holder.send(holder.head("GET", f"{gathered}/blocks?partitions=0-1", length=None))
+        time.sleep(0.5)  # it is stuck in one of these answers, which takes all the room
+        waiting = [target.peer.line() for _ in range(20)]
+        for line in waiting:
+            line.send(line.head("GET", f"{sent}/blocks", length=None))
+        time.sleep(0.5)
+        assert not any(map(is_answered, waiting))
+        for line in waiting:
+            line.close()
+        time.sleep(0.2)
+    assert target.peer.ask("GET", f"{gathered}/blocks?partitions=0-1").status == 200
+    time.sleep(0.3)  # the others have had their turn too
+    eventually(lambda: worker.descriptors <= before + 1, seconds=1, what="no descriptor is left")

@@ -60,7 +60,8 @@ class Front(asyncio.Protocol):
         self._silence: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._inner: asyncio.Protocol | None = None
-        self._plain = False
+        self.direct = False
+        """Whether the socket may be read and written to beside the transport: plain TCP."""
         self._bounds = Bounds()
         self._answered = 0
         self._waiting_bytes: int | None = None
@@ -78,7 +79,7 @@ class Front(asyncio.Protocol):
             transport.write(_REFUSAL)
             transport.close()
             return
-        self._plain = transport.get_extra_info("ssl_object") is None
+        self.direct = transport.get_extra_info("ssl_object") is None
         loop = asyncio.get_running_loop()
         self._silence = loop.call_later(self._first_seconds, transport.abort)
         self._inner = self._make_protocol()
@@ -87,7 +88,7 @@ class Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._inner is None or self._transport is None:
             return
-        if self._plain and self._bounds.between and self._bounds.requests == self._answered:
+        if self.direct and self._bounds.between and self._bounds.requests == self._answered:
             head = frame_head(data)
             if head is not None:
                 self._transport.pause_reading()
@@ -156,15 +157,4 @@ def front_of(request: web.BaseRequest) -> Front | None:
     """Return the front of the request's connection; None when that is lost."""
     transport = request.transport
     front = transport.get_protocol() if transport is not None else None
-    return front if isinstance(front, Front) else None
-
-
-def plain_front_of(request: web.BaseRequest) -> Front | None:
-    """Return the connection's front when its socket can be written to: plain TCP, still open."""
-    transport = request.transport
-    if transport is None or transport.is_closing():
-        return None
-    if transport.get_extra_info("ssl_object") is not None:
-        return None
-    front = transport.get_protocol()
     return front if isinstance(front, Front) else None
