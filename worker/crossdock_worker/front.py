@@ -4,29 +4,20 @@ aiohttp parses requests and writes responses; but bytes that pass through an eve
 and scheduled several times. For the bulk of a frame a thread moves the body from (a duplicate of)
 the socket to disk instead. aiohttp must then not wait for that body. So when the head of a frame
 comes whole, with `Expect: 100-continue` and nothing behind it, `Front` stops reading, and hands
-aiohttp the same head with the body's length under another name; the handler takes the body off
-the socket, and the connection goes on. Anything else passes through untouched, bodies too.
+aiohttp the same head without the body's length; the handler asks `Front` for that, takes the body
+off the socket, and the connection goes on. Anything else passes through untouched, bodies too: a
+head counts as one only where a request must begin, when every request before it is answered.
 
 Only the public interfaces of asyncio and aiohttp are used.
 """
 
 import asyncio
-import hmac
-import re
-import secrets
 from collections.abc import Callable
 from typing import Final, cast
 
 from aiohttp import web
 
-_BODY_HEADER: Final = "Crossdock-Body"
-_NONCE: Final = secrets.token_hex(16)
-"""Proves that a head was rewritten here: a client cannot send the header itself."""
-
-_FRAME_LINE: Final = re.compile(rb"PUT /v1/jobs/[^ \r\n]+/frames HTTP/1\.1\r\n")
-_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*(?=\r\n)", re.IGNORECASE)
-_EXPECT: Final = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
-_CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+from crossdock_worker.heads import Bounds, frame_head
 
 _REFUSAL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
@@ -69,7 +60,11 @@ class Front(asyncio.Protocol):
         self._silence: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._inner: asyncio.Protocol | None = None
-        self._plain = False
+        self.direct = False
+        """Whether the socket may be read and written to beside the transport: plain TCP."""
+        self._bounds = Bounds()
+        self._answered = 0
+        self._waiting_bytes: int | None = None
         self._paused = False
         self._flushed = asyncio.Event()
         self._flushed.set()
@@ -84,7 +79,7 @@ class Front(asyncio.Protocol):
             transport.write(_REFUSAL)
             transport.close()
             return
-        self._plain = transport.get_extra_info("ssl_object") is None
+        self.direct = transport.get_extra_info("ssl_object") is None
         loop = asyncio.get_running_loop()
         self._silence = loop.call_later(self._first_seconds, transport.abort)
         self._inner = self._make_protocol()
@@ -93,11 +88,13 @@ class Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._inner is None or self._transport is None:
             return
-        if self._plain and data.endswith(b"\r\n\r\n") and _FRAME_LINE.match(data):
-            head = without_body(data)
+        if self.direct and self._bounds.between and self._bounds.requests == self._answered:
+            head = frame_head(data)
             if head is not None:
                 self._transport.pause_reading()
-                data = head
+                self._waiting_bytes = head.body_bytes
+                data = head.without_length
+        self._bounds.passed(data)
         self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
@@ -108,6 +105,15 @@ class Front(asyncio.Protocol):
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
+
+    def request_ended(self) -> None:
+        """Note that a request's handler is done."""
+        self._answered += 1
+
+    def take_waiting(self) -> int | None:
+        """Return the length of the body that waits in the socket, if one does: once."""
+        waiting, self._waiting_bytes = self._waiting_bytes, None
+        return waiting
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.open -= 1
@@ -147,37 +153,8 @@ class Front(asyncio.Protocol):
                 transport.set_write_buffer_limits(low=low_high[0], high=low_high[1])
 
 
-def without_body(head: bytes) -> bytes | None:
-    """Return a frame's head with its body's length set aside; None if it must stay as it is."""
-    lengths = _LENGTH.findall(head)
-    if len(lengths) != 1 or not int(lengths[0]) or head.count(b"\r\n\r\n") != 1:
-        return None
-    if not _EXPECT.search(head) or _CHUNKED.search(head):
-        return None
-    set_aside = f"\r\n{_BODY_HEADER}: {_NONCE} {int(lengths[0])}".encode()
-    return _LENGTH.sub(set_aside, head)
-
-
-def waiting_body(request: web.BaseRequest) -> int | None:
-    """Return the length of a body that waits in the socket, if this request has one."""
-    nonce, _, length = request.headers.get(_BODY_HEADER, "").partition(" ")
-    return int(length) if hmac.compare_digest(nonce.encode(), _NONCE.encode()) else None
-
-
-def request_began(request: web.BaseRequest) -> None:
-    """Tell the request's connection that it does not rest any more."""
+def front_of(request: web.BaseRequest) -> Front | None:
+    """Return the front of the request's connection; None when that is lost."""
     transport = request.transport
     front = transport.get_protocol() if transport is not None else None
-    if isinstance(front, Front):
-        front.request_began()
-
-
-def front_of(request: web.BaseRequest) -> Front | None:
-    """Return the connection's front when its socket can be written to: plain TCP, still open."""
-    transport = request.transport
-    if transport is None or transport.is_closing():
-        return None
-    if transport.get_extra_info("ssl_object") is not None:
-        return None
-    front = transport.get_protocol()
     return front if isinstance(front, Front) else None

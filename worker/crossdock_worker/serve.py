@@ -22,7 +22,7 @@ import numpy.typing as npt
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from crossdock.errors import CrossdockError
+from crossdock.errors import CrossdockError, PeerGone
 from crossdock.wire import blocks
 from crossdock.wire.crc import I64, BytesLike
 from crossdock_worker import pump
@@ -208,7 +208,9 @@ async def send(
         on_wait: called when the peer takes its time, as long as it does.
     """
     front, transport = front_of(request), request.transport
-    if front is None or transport is None:
+    if front is None or transport is None or transport.is_closing():
+        raise PeerGone("the connection closed before its answer was made")
+    if not front.direct:
         return await _send_by_aiohttp(request, plan, pool, patience)
     with patience.waiting():
         async with asyncio.timeout(patience.seconds):
@@ -257,4 +259,7 @@ async def _send_by_aiohttp(
     except (OSError, CrossdockError):
         if request.transport is not None:
             request.transport.abort()
+    finally:
+        if answer.runs is not None:
+            answer.runs.close()
     return response

@@ -21,7 +21,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from crossdock.errors import ConfigError, CrossdockError, Unavailable
 from crossdock_worker.api import writing
 from crossdock_worker.api.context import CLAIMS, WORKER, Handler, fill_error, job_uid
-from crossdock_worker.front import Front, request_began
+from crossdock_worker.front import Front, front_of
 from crossdock_worker.routes import ROUTES, Route
 from crossdock_worker.settings import Settings
 from crossdock_worker.worker import Worker
@@ -87,8 +87,11 @@ async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn our errors into JSON answers, and anything unforeseen into a logged 500."""
     # Each request is handled in a task of its own, so these name its job and shuffle alone.
     structlog.contextvars.bind_contextvars(**request.match_info)
-    request_began(request)
+    front = front_of(request)
+    if front is not None:
+        front.request_began()
     try:
+        _refuse_compressed(request)
         return await handler(request)
     except CrossdockError as error:
         if error.status >= 500 and not isinstance(error, Unavailable):
@@ -102,6 +105,15 @@ async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:
         log.exception("request failed unexpectedly", path=request.path)
         return _refusal(request, CrossdockError("the worker failed; its log says why"))
+    finally:
+        if front is not None:
+            front.request_ended()
+
+
+def _refuse_compressed(request: web.Request) -> None:
+    """Every bound here is on the bytes that come; they must be those that count."""
+    if "Content-Encoding" in request.headers:
+        raise web.HTTPUnsupportedMediaType
 
 
 def _refusal(request: web.Request, error: CrossdockError) -> web.Response:
@@ -137,6 +149,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         make_app(worker),
         access_log=None,
         handle_signals=False,
+        auto_decompress=False,
         keepalive_timeout=_KEEPALIVE_SECONDS,
         lingering_time=_LINGERING_SECONDS,
         shutdown_timeout=settings.shutdown_grace_seconds,

@@ -109,7 +109,7 @@ async def _read(
     bound = query_int(request, "max_bytes", limits.read_batch_bytes)
     max_bytes = max(1, min(bound, limits.read_batch_bytes))
     skip = query_int(request, "skip", 0)
-    direct = front_of(request) is not None
+    front = front_of(request)
 
     def plan() -> Answer:
         chosen = selection.select(
@@ -120,7 +120,7 @@ async def _read(
             raise ProtocolError(f"skip={skip} is more than the batch has")
         worker.metrics.served_bytes.inc(payload_bytes - skip)
         worker.metrics.served_pieces.inc(len(chosen.columns.length))
-        payload_fd = shuffle.payload_fd if direct else None
+        payload_fd = shuffle.payload_fd if front is not None and front.direct else None
         return serve.batch(chosen, snapshot.payload, skip=skip, payload_fd=payload_fd)
 
     return await send(request, plan, room=max_bytes)

@@ -22,7 +22,7 @@ from crossdock_worker.api.context import (
     send,
     target,
 )
-from crossdock_worker.front import waiting_body
+from crossdock_worker.front import front_of
 from crossdock_worker.ingest import FrameReceiver, FrameSink
 from crossdock_worker.serve import Answer
 from crossdock_worker.shuffle_log import ShuffleLog
@@ -40,7 +40,8 @@ async def put_frame(request: web.Request) -> web.Response:
 async def _take_frame(request: web.Request) -> web.Response:
     worker = request.app[WORKER]
     job, name, generation = target(request)
-    waiting = waiting_body(request)
+    front = front_of(request)
+    waiting = front.take_waiting() if front is not None else None
     frame_bytes = request.content_length if waiting is None else waiting
     if frame_bytes is None:
         raise ProtocolError("a frame needs a Content-Length")
