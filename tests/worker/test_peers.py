@@ -1,10 +1,12 @@
 """Peers: whatever one answers, the worker goes on asking, and ends as it should."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import jwt
 import pytest
 
 from crossdock.errors import ConfigError
@@ -57,6 +59,14 @@ def test_odd_answers_of_a_peer_stop_nothing(start_worker: StartWorker) -> None:
         assert len(worker.get_json("/v1/workers")["workers"]) == 1
         assert worker.terminate() == 0
         assert "failed" not in worker.log_text()
+
+
+def test_peers_are_asked_with_the_right_to_read_alone(start_worker: StartWorker) -> None:
+    with odd_peer() as peer:
+        start_worker(key=KEY, peers=peer.url, peers_interval_seconds=0.02)
+        eventually(lambda: peer.tokens)
+        claims = jwt.decode(peer.tokens[0].split()[1], KEY, ["HS256"])
+    assert json.dumps(claims["rights"]) == '["read"]'
 
 
 @pytest.mark.parametrize("peer", ["dns+http://x:abc", "http://x:99999", "worker-1:7070", "http://"])
