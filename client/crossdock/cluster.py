@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -22,6 +22,7 @@ from crossdock.options import (
 )
 from crossdock.pool import Pool
 from crossdock.records import JobRecord, Owner, WorkerInfo
+from crossdock.survey import Acquaintances, Answer, Found, Survey
 from crossdock.threads import Threads, result_of
 from crossdock.wire import names
 
@@ -29,6 +30,8 @@ T = TypeVar("T")
 
 _FRESH_SECONDS = 2.0
 _CALL_THREADS = 16
+_SURVEY_ROUNDS = 3
+"""Endpoints, then whom they name, then whom those name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Members:
     """URLs that do not answer, and are not lost yet."""
     lost: tuple[str, ...] = ()
     """What is known of lost workers: a clause each, with how the loss was confirmed."""
+    lost_ids: frozenset[str] = frozenset()
+    """Ids of workers whose disks are confirmed to be gone."""
 
     def writable(self) -> list[str]:
         """Return ids of workers, those that take frames first."""
@@ -78,8 +83,7 @@ class Cluster:
         self._members: Members | None = None
         self._asked = float("-inf")
         self._silent_since: dict[str, float] = {}
-        self._met: dict[str, str] = {}  # the id that answered last at each URL
-        self._replaced: dict[str, str] = {}  # by URL: what was lost when another id answered
+        self._met = Acquaintances()
         self._calls = Threads(_CALL_THREADS, thread_name_prefix="crossdock-call")
         self.pushers = Threads(options.push_threads, thread_name_prefix="crossdock-push")
         self.fetchers = Threads(_CALL_THREADS, thread_name_prefix="crossdock-fetch")
@@ -138,68 +142,30 @@ class Cluster:
         return members
 
     def _ask_all(self, cancel: Cancel) -> Members:
-        ask = partial(self._ask, cancel)
-        answers = self._each(self._endpoints, ask)
-        if not any(isinstance(answer, tuple) for answer in answers.values()):
-            # The endpoints are only a way in: workers that they led to may still be there.
-            answers |= self._each([u for u in self._met if u not in answers], ask)
-        reachable: dict[str, WorkerInfo] = {}
-        silent = set()
-        gone: set[str] = set()
-        listed: dict[str, WorkerInfo] = {}
-        problem: CrossdockError | None = None
-        for url, answer in answers.items():
-            if isinstance(answer, Unavailable):
-                silent.add(url)
-                problem = answer
-            elif isinstance(answer, CrossdockError):
-                raise answer
-            else:
-                own, peers = answer
-                reachable[own.id] = replace(own, url=url)
-                for peer in peers:
-                    listed.setdefault(peer.id, peer)
-                    if peer.state == "gone":
-                        gone.add(peer.id)
-        strangers = [p for p in listed.values() if p.id not in reachable and p.id not in gone]
-        strangers = [p for p in strangers if p.url not in silent]
-        for url, answer in self._each([p.url for p in strangers], ask).items():
-            if isinstance(answer, tuple):
-                reachable[answer[0].id] = replace(answer[0], url=url)
-            else:
-                silent.add(url)
-        cancel.check()  # or those that were not asked to the end would count as silent
-        silent -= {p.url for p in listed.values() if p.id in gone}
-        return self._judge(reachable, silent, gone, problem)
-
-    def _judge(
-        self,
-        reachable: dict[str, WorkerInfo],
-        silent: set[str],
-        gone: set[str],
-        problem: CrossdockError | None,
-    ) -> Members:
-        """Tell who is away from who is lost; raise when there is nobody else."""
-        away = self._not_lost(silent)
-        lost = [f"worker {g} was declared lost" for g in sorted(gone)]
-        bound = self.options.loss_after_seconds
-        lost += [f"{u} has not answered for {bound:g} s" for u in sorted(silent - away)]
-        if not reachable and silent and not away:
-            raise WorkersLost(f"no worker is left: {', '.join(lost)}")
-        if not reachable:
-            raise problem or Unavailable("no worker answers")
-        return Members(reachable, away, (*lost, *self._meet(reachable.values())))
-
-    def _meet(self, workers: Iterable[WorkerInfo]) -> list[str]:
-        """Remember who answers where; return what was lost when another one answered before."""
         with self._lock:
-            for worker in workers:
-                before = self._met.setdefault(worker.url, worker.id)
-                if before != worker.id:
-                    self._met[worker.url] = worker.id
-                    why = f"another worker answers at {worker.url} than {before}"
-                    self._replaced[worker.url] = why
-            return sorted(self._replaced.values())
+            survey = Survey(self._endpoints, self._met)
+        urls = list(self._endpoints)
+        for _ in range(_SURVEY_ROUNDS):
+            for url, answer in self._each(urls, partial(self._ask, cancel)).items():
+                survey.note(url, answer)
+            with self._lock:
+                urls = survey.next_urls()
+        cancel.check()  # or those that were not asked to the end would count as silent
+        with self._lock:
+            found = survey.found()
+        return self._judge(found, survey.problem)
+
+    def _judge(self, found: Found, problem: CrossdockError | None) -> Members:
+        """Tell who is away from who is lost; raise when there is nobody else."""
+        away = self._not_lost(found.silent)
+        bound = self.options.loss_after_seconds
+        late = [f"{u} has not answered for {bound:g} s" for u in sorted(found.silent - away)]
+        lost = (*found.lost.values(), *late)
+        if not found.reachable and found.silent and not away:
+            raise WorkersLost(f"no worker is left: {', '.join(lost)}")
+        if not found.reachable:
+            raise problem or Unavailable("no worker answers")
+        return Members(found.reachable, away, lost, frozenset(found.lost))
 
     def _not_lost(self, silent: Iterable[str]) -> frozenset[str]:
         """Leave out what has been silent for so long that it counts as lost."""
@@ -209,7 +175,7 @@ class Cluster:
             bound = self.options.loss_after_seconds
             return frozenset(u for u, t in self._silent_since.items() if now - t < bound)
 
-    def _ask(self, cancel: Cancel, url: str) -> tuple[WorkerInfo, list[WorkerInfo]]:
+    def _ask(self, cancel: Cancel, url: str) -> Answer:
         with self.pool.call("GET", url, "/v1/workers", cancel=cancel) as response:
             data = response.read_json()
         workers = data.get("workers") if isinstance(data, dict) else None

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crossdock.cancel import Cancel
-from crossdock.errors import CrossdockError, DataCorrupt, JobUnknown, ProtocolError, Unavailable
+from crossdock.errors import (
+    CrossdockError,
+    DataCorrupt,
+    JobUnknown,
+    ProtocolError,
+    QuotaExceeded,
+    Unavailable,
+)
 from crossdock.retry import patiently
 from crossdock.wire.crc import BytesLike
 
@@ -65,8 +72,11 @@ class Push:
                 url = members.reachable[worker].url
                 ack = self._push(url)
                 acks[ack.worker] = ack
-            except (Unavailable, DataCorrupt) as error:
-                problem = error  # one damaged shuffle log does not keep the others from writing
+            except CrossdockError as error:
+                if not _is_of_worker(error):
+                    raise
+                if problem is None or isinstance(error, Unavailable):  # what waiting may mend
+                    problem = error
             finally:
                 cluster.load.done(worker)
         if len(acks) < self.replicas:
@@ -98,3 +108,12 @@ class Push:
         if not isinstance(worker, str):
             raise ProtocolError(f"{url} acked a frame without its worker's id")
         return Ack(worker, url)
+
+
+def _is_of_worker(error: CrossdockError) -> bool:
+    """Whether another worker may take what one refuses: its disk, its quota, a failure of its own.
+
+    A failure that has no class comes as the base class alone.
+    """
+    kinds = (Unavailable, DataCorrupt, QuotaExceeded)
+    return isinstance(error, kinds) or type(error) is CrossdockError

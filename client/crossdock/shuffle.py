@@ -148,6 +148,9 @@ class Shuffle:
             with cluster.pool.call("POST", url, path, body=body) as response:
                 data = response.read()
                 partitions = response.headers.get("crossdock-partitions", "")
+                answered = response.headers.get("crossdock-worker", ids[url])
+            if answered != ids[url]:
+                raise Unavailable(f"another worker answers in the place of {ids[url]}")
             if not (partitions.isascii() and partitions.isdigit()):
                 raise ProtocolError(f"{url} lists frames without the header Crossdock-Partitions")
             if partitions != str(self.partitions):
@@ -162,6 +165,7 @@ class Shuffle:
             return {}, set(), [error.message]  # confirmed: nobody is left who could hold it
         if winners is not None and not len(winners):
             return {}, set(), []
+        ids = {info.url: info.id for info in members.reachable.values()}
         # Who came after the job, or after the shuffle, holds nothing of it; what is damaged on
         # one disk others may have copies of.
         found = cluster.ask_each(members, call, ignore=NOT_HERE, collect=(DataCorrupt,))

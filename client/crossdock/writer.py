@@ -19,6 +19,7 @@ from crossdock.errors import (
     ConfigError,
     CrossdockError,
     Missing,
+    Unavailable,
 )
 from crossdock.framing import MAX_PIECES, FrameBuffer, Run
 from crossdock.push import Ack, Push
@@ -248,12 +249,22 @@ class Writer:
                 wait([f for f, _ in self._pending], return_when=FIRST_COMPLETED)
 
     def _note(self, acks: list[Ack]) -> None:
-        """Remember who acked; notice a worker that came back without its disk."""
+        """Remember who acked; notice a worker that came back without its disk.
+
+        Another id at the same URL alone says nothing: a load balancer may stand there.
+        """
         for ack in acks:
-            known = self._acked.setdefault(ack.url, ack.worker)
-            if known != ack.worker and self._replicas == 1:
+            known, self._acked[ack.url] = self._acked.get(ack.url, ack.worker), ack.worker
+            if known != ack.worker and self._replicas == 1 and self._is_lost(known):
                 why = f"the worker at {ack.url} lost its disk while this attempt was written"
                 raise BlocksLost([Missing(self.map_id, self.attempt, why)])
+
+    def _is_lost(self, worker: str) -> bool:
+        cluster = self._shuffle.job.cluster
+        try:
+            return worker in cluster.members(fresh=True, cancel=self._cancel).lost_ids
+        except Unavailable:  # nobody can say: whoever makes a view learns it
+            return False
 
     def commit(self) -> None:
         """Push what is left and wait until all is acked; then the attempt is complete.

@@ -6,10 +6,12 @@ from typing import cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from crossdock.errors import DataCorrupt
 from crossdock_worker import journal
 from crossdock_worker.journal import Kind
+from crossdock_worker.rows import ROW
 
 BODIES = [b"\x05\0\0\0", b"frame one" * 9, b"", b"\0" * 12, b"frame two" * 9]
 KINDS = [Kind.SHUFFLE, Kind.FRAME, Kind.ABORT, Kind.ABORT, Kind.FRAME]
@@ -44,10 +46,29 @@ def test_a_torn_tail_of_every_length_is_cut(path: Path) -> None:
         assert path.read_bytes() == b"".join(RECORDS[:kept]), length
 
 
-def test_a_tail_of_zeros_is_cut(path: Path) -> None:
-    for length in (1, 7, 8, 12, 4096):
-        assert replayed(path, b"".join(RECORDS) + bytes(length)) == BODIES
+def test_a_short_tail_of_zeros_is_cut(path: Path) -> None:
+    for length in (1, 7, 8, 12, journal.FRAME_BYTES - 1):
+        with capture_logs() as logged:
+            assert replayed(path, b"".join(RECORDS) + bytes(length)) == BODIES
         assert path.stat().st_size == ENDS[-1]
+        (line,) = logged
+        assert (line["event"], line["file"]) == ("journal was cut", str(path))
+        assert (line["offset"], line["cut_bytes"]) == (ENDS[-1], length)
+    first = journal.SHUFFLE_BYTES + journal.FRAME_BYTES
+    assert replayed(path, bytes(first - 1)) == []
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4])
+def test_acked_records_that_read_as_zeros_are_reported(path: Path, kept: int) -> None:
+    frames = [journal.encode(Kind.FRAME, bytes([i]) * ROW.itemsize) for i in range(1, 6)]
+    records = [journal.encode(Kind.SHUFFLE, b"\1\0\0\0"), *frames]
+    offset = 0 if not kept else len(b"".join(records[: kept + 1]))
+    whole = b"".join(records)
+    for end in {len(whole), max(offset + journal.FRAME_BYTES, len(b"".join(records[:2])))}:
+        data = whole[:offset] + bytes(end - offset)
+        _, message = records_before_damage(path, data)
+        assert f"{path} is damaged at offset {offset}" in message
+        assert path.read_bytes() == data
 
 
 def test_after_a_cut_the_journal_goes_on(path: Path) -> None:

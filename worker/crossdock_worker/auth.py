@@ -40,10 +40,10 @@ class Authenticator:
         return claims
 
     def own_token(self) -> str:
-        """Return a short-lived admin token for calls to peers; "" when there is no key."""
+        """Return a short-lived token for calls to peers, which reads only; "" without a key."""
         if self._file is None:
             return ""
-        return tokens.mint(self._keys[0], job=ANY_JOB, rights=[Right.ADMIN], ttl_seconds=120)
+        return tokens.mint(self._keys[0], job=ANY_JOB, rights=[Right.READ], ttl_seconds=120)
 
     def _reload(self) -> None:
         assert self._file is not None

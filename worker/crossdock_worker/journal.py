@@ -6,9 +6,9 @@ One file per generation of a shuffle, only appended to. A record is
     body | crc32c of all before, u32
 
 A record counts when it is whole. After a crash the last one may be cut short: it was never
-acked and is cut off. Anything else that does not read is damage, and is reported with file and
-offset; records behind it are not guessed at. The head has a checksum of its own, since a damaged
-length must not make what follows look like a record that was cut short.
+acked and is cut off, and the log says so. Anything else that does not read is damage, and is
+reported with file and offset; records behind it are not guessed at. The head has a checksum of its
+own, since a damaged length must not make what follows look like a record that was cut short.
 """
 
 import os
@@ -19,14 +19,22 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from crossdock.errors import DataCorrupt
 from crossdock.wire import crc
+from crossdock_worker.rows import ROW
+
+log = structlog.get_logger()
 
 MAGIC: Final = b"XDJ1"
 _HEAD: Final = struct.Struct("<4sHHI")
 _HEAD_CHECKED_BYTES: Final = _HEAD.size - 4
 _TAIL: Final = struct.Struct("<I")
 OVERHEAD_BYTES: Final = _HEAD.size + _TAIL.size
+SHUFFLE_BYTES: Final = OVERHEAD_BYTES + 4
+FRAME_BYTES: Final = OVERHEAD_BYTES + ROW.itemsize
+"""The first append is a SHUFFLE and a FRAME record; all others that are acked have one record."""
 
 
 class Kind(IntEnum):
@@ -65,6 +73,8 @@ def replay(path: Path) -> Iterator[Record]:
         if size is None:
             if _is_torn_tail(data, offset):
                 os.truncate(path, offset)
+                log.warning("journal was cut", file=str(path), offset=offset,
+                            cut_bytes=len(data) - offset)  # fmt: skip
                 return
             raise DataCorrupt(
                 f"{path} is damaged at offset {offset}",
@@ -101,11 +111,12 @@ def _is_torn_tail(data: bytes, offset: int) -> bool:
     """Whether the rest looks like one append that a crash cut short.
 
     Short of what its sound head announces, or of a head, or zeros that a file system filled in.
-    A full-length record with a wrong checksum is none: it may have been acked.
+    A full-length record with a wrong checksum is none, nor are as many zeros as one append has:
+    it may have been acked.
     """
     rest = data[offset:]
     if not rest.strip(b"\0"):
-        return True
+        return len(rest) < (FRAME_BYTES if offset else SHUFFLE_BYTES + FRAME_BYTES)
     if len(rest) < _HEAD.size:
         return MAGIC.startswith(rest[:4])
     size = _announced_size(data, offset)

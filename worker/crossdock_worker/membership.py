@@ -10,12 +10,29 @@ from urllib.parse import urlsplit
 import aiohttp
 import structlog
 
-from crossdock.errors import ProtocolError
+from crossdock.errors import ConfigError, ProtocolError
 from crossdock.records import WorkerInfo
 
 log = structlog.get_logger()
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
+_SCHEMES = {"http", "https", "dns+http", "dns+https"}
+_NO_ANSWER = (aiohttp.ClientError, TimeoutError, ProtocolError, ValueError, RecursionError)
+"""What a peer that is away makes of a call, or one whose answer is not one: JSON may be deep."""
+
+
+def check_peer(peer: str) -> None:
+    """Raise `ConfigError` unless this is a URL with a host, and a port that can be."""
+    try:
+        parts = urlsplit(peer)
+        sound = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ConfigError(
+            f"--peers {peer} is no URL of a worker",
+            hint="http://HOST:PORT, or dns+http://NAME:PORT",
+        )
 
 
 class Membership:
@@ -30,7 +47,17 @@ class Membership:
         tls: ssl.SSLContext | None,
         gone_file: Path,
     ) -> None:
-        """Args: `gone_file` keeps the ids that an admin declared gone."""
+        """Check the peers' URLs.
+
+        Args:
+            peers: URLs, or names in DNS.
+            interval_seconds: how often they are asked.
+            token: makes the token to ask with.
+            tls: how their certificates are checked.
+            gone_file: keeps the ids that an admin declared gone.
+        """
+        for peer in peers:
+            check_peer(peer)
         self._peers = peers
         self._interval_seconds = interval_seconds
         self._token = token
@@ -61,15 +88,21 @@ class Membership:
         connector = aiohttp.TCPConnector(ssl=self._tls if self._tls is not None else True)
         async with aiohttp.ClientSession(timeout=_TIMEOUT, connector=connector) as session:
             while True:
-                urls = await self._urls()
-                found = await asyncio.gather(*(self._ask(session, url) for url in urls))
-                # A peer that left DNS may come back: it stays known, as unreachable.
-                for info in found:
-                    if info.id and info.id != own_id:
-                        self._known[info.id] = info
-                    elif not info.id:
-                        self._mark_unreachable(info.url)
+                try:
+                    await self._ask_all(session, own_id)
+                except Exception:  # whatever it was: the next round may do better
+                    log.exception("asking the peers failed")
                 await asyncio.sleep(self._interval_seconds)
+
+    async def _ask_all(self, session: aiohttp.ClientSession, own_id: str) -> None:
+        urls = await self._urls()
+        found = await asyncio.gather(*(self._ask(session, url) for url in urls))
+        # A peer that left DNS may come back: it stays known, as unreachable.
+        for info in found:
+            if info.id and info.id != own_id:
+                self._known[info.id] = info
+            elif not info.id:
+                self._mark_unreachable(info.url)
 
     def _mark_unreachable(self, url: str) -> None:
         for known in list(self._known.values()):
@@ -86,9 +119,11 @@ class Membership:
             async with session.get(f"{url}/v1/workers", headers=headers) as response:
                 if response.status == 200:
                     data = await response.json()
-                    return WorkerInfo.from_json(data["self"])
+                    return WorkerInfo.from_json(
+                        data.get("self") if isinstance(data, dict) else None
+                    )
                 log.warning("peer refuses", peer=url, status=response.status)
-        except (aiohttp.ClientError, TimeoutError, ProtocolError, KeyError, ValueError) as error:
+        except _NO_ANSWER as error:
             log.debug("peer does not answer", peer=url, problem=str(error))
         return WorkerInfo(id="", incarnation=0, url=url)
 

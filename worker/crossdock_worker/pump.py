@@ -6,6 +6,7 @@ stalls costs a file descriptor, not a thread.
 """
 
 import asyncio
+import errno
 import os
 import select
 import socket
@@ -17,6 +18,7 @@ from threading import local
 from typing import Final, TypeVar
 
 from crossdock.errors import PeerGone
+from crossdock_worker.files import disk_error
 from crossdock_worker.patience import Patience
 from crossdock_worker.settings import MIB
 
@@ -25,6 +27,14 @@ T = TypeVar("T")
 CHUNK_BYTES: Final = MIB
 _LINGER_MS: Final = 10
 """How long a thread waits on a dry socket: cheaper than handing it over for a short gap."""
+_BROKEN: Final = {
+    errno.ENOTCONN,
+    errno.ESHUTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ENETDOWN,
+}
+"""What the system says of a broken connection, beside the classes that Python has for it."""
 
 _scratch = local()
 
@@ -40,9 +50,17 @@ def scratch() -> memoryview:
 
 @contextmanager
 def duplicate(transport: asyncio.BaseTransport) -> Iterator[socket.socket]:
-    """Yield a non-blocking duplicate of the transport's socket, closed afterwards."""
+    """Yield a non-blocking duplicate of the transport's socket, closed afterwards.
+
+    Raises:
+        Overloaded: no file descriptor is left.
+    """
     original = transport.get_extra_info("socket")
-    own = socket.socket(fileno=os.dup(original.fileno()))
+    try:
+        fd = os.dup(original.fileno())
+    except OSError as error:
+        raise disk_error(error, "a connection") from error
+    own = socket.socket(fileno=fd)
     own.settimeout(0)
     try:
         yield own
@@ -139,6 +157,8 @@ async def _alternate(
             # When cancelled, the thread still uses the socket and the buffers: end it first.
             finished = await to_the_end(job, hurry=partial(_hang_up, sock))
         except OSError as error:
+            if not _is_of_connection(error):  # a disk's, say: not the peer's fault
+                raise
             raise PeerGone(f"connection failed: {error}") from error
         if finished:
             return
@@ -152,6 +172,10 @@ async def _alternate(
                     await ready
         finally:
             unwatch(sock.fileno())
+
+
+def _is_of_connection(error: OSError) -> bool:
+    return isinstance(error, ConnectionError | TimeoutError) or error.errno in _BROKEN
 
 
 def _hang_up(sock: socket.socket) -> None:

@@ -181,10 +181,11 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         worker.admission.draining = True
         server.close()
         background.cancel()
-        with suppress(asyncio.CancelledError):
-            await background
-        await runner.cleanup()
-        await worker.close()
+        await asyncio.wait([background])  # whatever it ended with, the rest must end too
+        try:
+            await runner.cleanup()
+        finally:
+            await worker.close()
 
 
 async def _listen(settings: Settings, connect: Callable[[], Front]) -> asyncio.Server:

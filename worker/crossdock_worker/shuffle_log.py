@@ -35,7 +35,7 @@ from crossdock.wire.frame import COLUMN_BYTES, Columns, FrameHeader
 from crossdock.wire.tables import Table
 from crossdock_worker import journal
 from crossdock_worker.attempts import Attempts
-from crossdock_worker.files import RangeFile, disk_error, make_directory, open_file
+from crossdock_worker.files import RangeFile, disk_error, make_directory, open_file, writing
 from crossdock_worker.journal import Kind
 from crossdock_worker.rows import ROW, Reservation, is_row_of, row_of
 
@@ -336,7 +336,7 @@ class ShuffleLog:
 
     def payload_fd(self) -> int:
         """Return a duplicate of the payload log's descriptor; the caller closes it."""
-        with self._lock:
+        with self._lock, writing(self.payload.path):
             self._raise_closed()
             return os.dup(self.payload.fd)
 
