@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "examples" / "tpch"))
 
-from queries import TABLES, WHOLE  # noqa: E402 -- lies in the example
+from queries import TABLES, WHOLE
 
 
 def main(data: str, out: str) -> None:
