@@ -318,3 +318,20 @@ def test_a_runner_of_a_finished_job_has_nothing_to_do() -> None:
     later = Machine(PAIR, epoch=1, checkpoint=machine.checkpoint())
     assert later.begin() == [Finish(None)]
     assert Machine(PAIR, checkpoint=Checkpoint()).begin() == [Plan("map", 1)]
+
+
+def test_a_plan_of_what_has_run_again_since_is_made_anew() -> None:
+    machine = Machine([MAP, REDUCE, StageRules(name="other", upstream=("map",))])
+    with_maps_recorded(machine, 1)
+    slow = machine.stages["other"].ask
+    [attempt] = planned(machine, "reduce", 1)
+    [check] = machine.handle(TaskEnded(TaskId("reduce", 0, attempt), "cannot read"))
+    assert isinstance(check, CheckInputs)
+    [rerun] = machine.handle(InputsChecked("reduce", {"map": frozenset({0})}, check.ask))
+    assert isinstance(rerun, Start)
+    [record] = machine.handle(TaskEnded(rerun.task, None))
+    assert isinstance(record, Record)
+    machine.handle(Recorded("map", {0: "content 0"}, record.ask))
+    [again] = machine.handle(Planned("other", ({},), slow))
+    assert isinstance(again, Plan)
+    assert again.ask != slow

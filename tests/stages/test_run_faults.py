@@ -247,3 +247,26 @@ def test_runners_killed_at_random_moments(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(100, 110))
 def test_runners_killed_at_many_random_moments(tmp_path: Path, seed: int) -> None:
     kill_and_resume(tmp_path, seed, kills=12)
+
+
+@pytest.mark.soak
+def test_a_worker_that_does_not_start_is_explained_and_the_run_can_go_on_later(
+    tmp_path: Path,
+) -> None:
+    job = JobDirectory(tmp_path, maps(1), reduces(1))
+    directory = tmp_path / "kept"
+    job.hold("reduce")
+    with job.run("--dir", directory) as run:
+        job.until("the last stage", lambda: job.starts()["reduce-0"])
+        run.kill9()
+    (directory / "worker").rename(tmp_path / "aside")
+    (directory / "worker").write_text("in the way")
+    run = job.finish("--resume", directory, job=False, code=2)
+    assert "the shuffle worker does not stay up: exit code" in run.err
+    assert str(directory / "worker") in run.err, "its log is not shown"
+    (directory / "worker").unlink()
+    (tmp_path / "aside").rename(directory / "worker")
+    job.release("reduce")
+    job.finish("--resume", directory, job=False)
+    job.check_result(1)
+    assert job.starts()["map-0"] == 1
