@@ -1,6 +1,6 @@
 """The baseline: the five TPC-H queries by PySpark, from Parquet to Parquet.
 
-    python tpch_spark.py DATA OUT
+python tpch_spark.py DATA OUT
 """
 
 import sys
