@@ -4,6 +4,8 @@ import gzip
 import select
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -136,3 +138,41 @@ def test_readers_that_leave_while_they_wait_for_room_cost_no_descriptor(
     assert target.peer.ask("GET", f"{gathered}/blocks?partitions=0-1").status == 200
     time.sleep(0.3)  # the others have had their turn too
     eventually(lambda: worker.descriptors <= before + 1, seconds=1, what="no descriptor is left")
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[WorkerProcess]:
+    """A worker that cuts peers off soon."""
+    options = {"stall_seconds": 0.7, "min_bytes_per_second": 2**24, "max_connections": 8}
+    with WorkerProcess(options=options) as process:
+        yield process.start()
+
+
+def pipeline(line: Line, request: bytes, *, most_bytes: int) -> None:
+    """Send a request again and again, until the worker takes no more of them."""
+    line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    line.socket.settimeout(0.2)
+    many, sent = request * 1000, 0
+    with suppress(TimeoutError, ConnectionError):
+        while sent < most_bytes:
+            line.send(many)
+            sent += len(many)
+
+
+def is_cut(line: Line) -> bool:
+    """Whether the other side has reset the connection."""
+    line.socket.settimeout(0)
+    try:
+        line.socket.send(b"x")
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+    return False
+
+
+def test_who_asks_for_small_answers_and_takes_none_is_cut_off(impatient: WorkerProcess) -> None:
+    with Line(impatient.url, "") as line:
+        pipeline(line, line.head("GET", "/healthz", length=None), most_bytes=64 * MIB)
+        eventually(lambda: is_cut(line), seconds=5, what="the connection is closed")
+    assert impatient.request("GET", "/healthz").status == 200

@@ -18,6 +18,7 @@ from typing import Final, cast
 from aiohttp import web
 
 from crossdock_worker.heads import Bounds, frame_head
+from crossdock_worker.settings import Limits
 
 _REFUSAL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
@@ -44,20 +45,21 @@ class Front(asyncio.Protocol):
         self,
         make_protocol: Callable[[], asyncio.Protocol],
         connections: ConnectionCount,
-        *,
-        first_seconds: float,
+        limits: Limits,
     ) -> None:
         """Prepare a connection.
 
         Args:
             make_protocol: makes an aiohttp protocol.
             connections: counts this one.
-            first_seconds: how long a new connection may take to ask for something.
+            limits: how long a new connection may take to ask for something, and how slowly it
+                may take what is written to it.
         """
         self._make_protocol = make_protocol
         self._connections = connections
-        self._first_seconds = first_seconds
+        self._limits = limits
         self._silence: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._inner: asyncio.Protocol | None = None
         self.direct = False
@@ -81,7 +83,7 @@ class Front(asyncio.Protocol):
             return
         self.direct = transport.get_extra_info("ssl_object") is None
         loop = asyncio.get_running_loop()
-        self._silence = loop.call_later(self._first_seconds, transport.abort)
+        self._silence = loop.call_later(self._limits.stall_seconds, transport.abort)
         self._inner = self._make_protocol()
         self._inner.connection_made(transport)
 
@@ -118,7 +120,7 @@ class Front(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.open -= 1
         self.request_began()
-        self._flushed.set()
+        self._taken()
         inner, self._inner = self._inner, None
         if inner is not None:
             inner.connection_lost(exc)
@@ -126,14 +128,30 @@ class Front(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._paused = True
         self._flushed.clear()
+        if self._transport is not None and self._stuck is None:
+            # Also what aiohttp writes must be taken some day: it waits for ever.
+            limits, waiting_bytes = self._limits, self._transport.get_write_buffer_size()
+            seconds = limits.stall_seconds + waiting_bytes / limits.min_bytes_per_second
+            loop = asyncio.get_running_loop()
+            self._stuck = loop.call_later(seconds, self._transport.abort)
         if self._inner is not None:
             self._inner.pause_writing()
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._flushed.set()
+        self._taken()
         if self._inner is not None:
             self._inner.resume_writing()
+
+    def _taken(self) -> None:
+        self._flushed.set()
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+
+    async def writable(self) -> None:
+        """Wait until the peer has taken most of what was written, or is cut off."""
+        await self._flushed.wait()
 
     async def flush(self) -> None:
         """Wait until all that was written has left for the kernel."""

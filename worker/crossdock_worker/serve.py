@@ -212,9 +212,13 @@ async def send(
         raise PeerGone("the connection closed before its answer was made")
     if not front.direct:
         return await _send_by_aiohttp(request, plan, pool, patience)
-    with patience.waiting():
-        async with asyncio.timeout(patience.seconds):
-            await front.flush()
+    try:
+        with patience.waiting():
+            async with asyncio.timeout(patience.seconds):
+                await front.flush()
+    except PeerGone:
+        transport.abort()
+        raise
     outgoing = _Outgoing(plan, keep_alive=request.keep_alive, patience=patience)
 
     async def waiting() -> None:

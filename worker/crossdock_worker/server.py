@@ -90,6 +90,7 @@ async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
     front = front_of(request)
     if front is not None:
         front.request_began()
+        await front.writable()  # of answers that nobody takes, few are made
     try:
         _refuse_compressed(request)
         return await handler(request)
@@ -157,12 +158,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     await runner.setup()
     assert runner.server is not None
     try:
-        connect = partial(
-            Front,
-            runner.server,
-            worker.connections,
-            first_seconds=settings.limits.stall_seconds,
-        )
+        connect = partial(Front, runner.server, worker.connections, settings.limits)
         server = await _listen(settings, connect)
     except OSError as error:
         await runner.cleanup()
