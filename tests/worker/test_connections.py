@@ -176,3 +176,15 @@ def test_who_asks_for_small_answers_and_takes_none_is_cut_off(impatient: WorkerP
         pipeline(line, line.head("GET", "/healthz", length=None), most_bytes=64 * MIB)
         eventually(lambda: is_cut(line), seconds=5, what="the connection is closed")
     assert impatient.request("GET", "/healthz").status == 200
+
+
+# -- JSON ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "most_bytes"), [("record", 2**16), ("view", 4 * MIB)])
+def test_json_is_bounded_before_it_is_parsed(words: Target, kind: str, most_bytes: int) -> None:
+    method, path = ("PUT", words.job_path) if kind == "record" else ("POST", f"{words.path}/views")
+    reply = words.peer.ask(method, path, b"[]".ljust(most_bytes))
+    assert (reply.status, reply.code) == (400, "protocol")
+    reply = words.peer.ask(method, path, b"[]".ljust(most_bytes + 1))
+    assert (reply.status, reply.code) == (413, "http")

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -18,10 +17,12 @@ from crossdock.wire.names import U32_MAX
 from crossdock.wire.tables import Table
 from crossdock_worker import selection, serve
 from crossdock_worker.api.context import (
+    MAX_WISH_BYTES,
     WORKER,
+    held_body,
     in_pool,
+    parse_json,
     query_int,
-    read_json,
     read_table,
     send,
     target,
@@ -165,11 +166,13 @@ async def make_view(request: web.Request) -> web.StreamResponse:
     worker = request.app[WORKER]
     job, name, generation = target(request)
     key = views.ShuffleKey(job.uid, name, generation)
+    access = request.headers.get("Authorization", "")
     loop = asyncio.get_running_loop()
-    work = partial(
-        view_json, worker, key, await read_json(request), request.headers.get("Authorization", "")
-    )
-    async with worker.admission.view():
-        view = await loop.run_in_executor(worker.view_pool, lambda: json.dumps(work()).encode())
+    async with held_body(request, most_bytes=MAX_WISH_BYTES) as body, worker.admission.view():
+
+        def make() -> bytes:
+            return json.dumps(view_json(worker, key, parse_json(body), access)).encode()
+
+        view = await loop.run_in_executor(worker.view_pool, make)
         answer = Answer([view], content_type="application/json")
         return await send(request, lambda: answer, room=len(view))
