@@ -20,6 +20,9 @@ from aiohttp import web
 from crossdock_worker.heads import Bounds, frame_head
 from crossdock_worker.settings import Limits
 
+_TLS_WRITE_BYTES: Final = 64 * 1024
+"""Encrypted bytes of a connection that may wait in memory before its answers have to wait."""
+
 _REFUSAL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
     b"Content-Type: application/json\r\nContent-Length: 70\r\n\r\n"
@@ -82,6 +85,8 @@ class Front(asyncio.Protocol):
             transport.close()
             return
         self.direct = transport.get_extra_info("ssl_object") is None
+        if not self.direct:
+            transport.set_write_buffer_limits(high=_TLS_WRITE_BYTES)
         loop = asyncio.get_running_loop()
         self._silence = loop.call_later(self._limits.stall_seconds, transport.abort)
         self._inner = self._make_protocol()

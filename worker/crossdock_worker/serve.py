@@ -26,7 +26,7 @@ from crossdock.errors import CrossdockError, PeerGone
 from crossdock.wire import blocks
 from crossdock.wire.crc import I64, BytesLike
 from crossdock_worker import pump
-from crossdock_worker.front import front_of
+from crossdock_worker.front import Front, front_of
 from crossdock_worker.gather import gather
 from crossdock_worker.patience import Patience
 from crossdock_worker.selection import Selection
@@ -211,7 +211,7 @@ async def send(
     if front is None or transport is None or transport.is_closing():
         raise PeerGone("the connection closed before its answer was made")
     if not front.direct:
-        return await _send_by_aiohttp(request, plan, pool, patience)
+        return await _send_by_aiohttp(request, front, plan, pool, patience)
     try:
         with patience.waiting():
             async with asyncio.timeout(patience.seconds):
@@ -240,7 +240,11 @@ async def send(
 
 
 async def _send_by_aiohttp(
-    request: web.Request, plan: Callable[[], Answer], pool: Executor, patience: Patience
+    request: web.Request,
+    front: Front,
+    plan: Callable[[], Answer],
+    pool: Executor,
+    patience: Patience,
 ) -> web.StreamResponse:
     """Send through aiohttp, where the socket cannot be taken; `plan` must copy."""
     answer = await asyncio.get_running_loop().run_in_executor(pool, plan)
@@ -260,6 +264,9 @@ async def _send_by_aiohttp(
                         await response.write(chunk)
                 patience.moved(len(chunk))
         await response.write_eof()
+        with patience.waiting():  # what is not taken yet takes the room that this answer holds
+            async with asyncio.timeout(patience.seconds):
+                await front.writable()
     except (OSError, CrossdockError):
         if request.transport is not None:
             request.transport.abort()
