@@ -7,8 +7,9 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -228,6 +229,27 @@ def test_small_answers_wait_for_their_reader(small_worker: tuple[WorkerProcess, 
         with pytest.raises((ConnectionError, ssl.SSLError)):
             eventually(over, what="the connection is closed")
     assert peak - before < 16 * MIB
+
+
+def test_handshakes_count_as_connections(small_worker: tuple[WorkerProcess, Peer]) -> None:
+    worker, peer = small_worker
+    before = worker.sockets
+    address = ("127.0.0.1", worker.port)
+    with ExitStack() as stack:
+        for _ in range(50):
+            stack.enter_context(socket.create_connection(address, 10))
+        time.sleep(0.2)
+        assert worker.sockets <= before + 6
+        with pytest.raises(OSError, match=r".*"):
+            peer.ask("GET", "/healthz")
+        eventually(lambda: _answers(peer), seconds=5, what="the end of the handshakes")
+    eventually(lambda: worker.sockets <= before, what="every socket is closed")
+
+
+def _answers(peer: Peer) -> bool:
+    with suppress(OSError):
+        return peer.ask("GET", "/healthz").status == 200
+    return False
 
 
 # -- curl ----------------------------------------------------------------------------------

@@ -33,12 +33,20 @@ _REFUSAL: Final = (
 class ConnectionCount:
     """How many connections are open, and how many may be."""
 
-    __slots__ = ("limit", "open", "refused")
+    __slots__ = ("limit", "open")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.open = 0
-        self.refused = 0
+
+    def enter(self) -> bool:
+        """Count a connection until `leave`; False when there is no room for it."""
+        self.open += 1
+        return self.open <= self.limit
+
+    def leave(self) -> None:
+        """Count a connection no more."""
+        self.open -= 1
 
 
 class Front(asyncio.Protocol):
@@ -49,6 +57,8 @@ class Front(asyncio.Protocol):
         make_protocol: Callable[[], asyncio.Protocol],
         connections: ConnectionCount,
         limits: Limits,
+        *,
+        counted: bool = False,
     ) -> None:
         """Prepare a connection.
 
@@ -57,10 +67,12 @@ class Front(asyncio.Protocol):
             connections: counts this one.
             limits: how long a new connection may take to ask for something, and how slowly it
                 may take what is written to it.
+            counted: whether this connection was counted already.
         """
         self._make_protocol = make_protocol
         self._connections = connections
         self._limits = limits
+        self._counted = counted
         self._silence: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
@@ -78,9 +90,7 @@ class Front(asyncio.Protocol):
         # uvloop's transports have the interface and not the base class.
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
-        self._connections.open += 1
-        if self._connections.open > self._connections.limit:
-            self._connections.refused += 1
+        if not self._counted and not self._connections.enter():
             transport.write(_REFUSAL)
             transport.close()
             return
@@ -91,6 +101,11 @@ class Front(asyncio.Protocol):
         self._silence = loop.call_later(self._limits.stall_seconds, transport.abort)
         self._inner = self._make_protocol()
         self._inner.connection_made(transport)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there has been a connection, so that its end is told here."""
+        return self._transport is not None
 
     def data_received(self, data: bytes) -> None:
         if self._inner is None or self._transport is None:
@@ -123,7 +138,7 @@ class Front(asyncio.Protocol):
         return waiting
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.open -= 1
+        self._connections.leave()
         self.request_began()
         self._taken()
         inner, self._inner = self._inner, None
