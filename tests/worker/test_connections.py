@@ -188,3 +188,21 @@ def test_json_is_bounded_before_it_is_parsed(words: Target, kind: str, most_byte
     assert (reply.status, reply.code) == (400, "protocol")
     reply = words.peer.ask(method, path, b"[]".ljust(most_bytes + 1))
     assert (reply.status, reply.code) == (413, "http")
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_a_head_that_drips_is_cut_off(impatient: WorkerProcess, before: int) -> None:
+    with Line(impatient.url, "") as line:
+        for _ in range(before):
+            assert line.ask("GET", "/healthz").status == 200
+        line.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: ")
+        eventually(lambda: is_cut(line), seconds=5, pause=0.1, what="the connection is closed")
+
+
+def test_a_head_in_two_parts_is_taken(impatient: WorkerProcess) -> None:
+    with Line(impatient.url, "") as line:
+        for _ in range(3):
+            in_parts(line, b"GET /healthz HTTP/1.1\r\n", b"Host: x\r\n\r\n")
+            assert line.reply().status == 200
+        time.sleep(1)  # between requests a connection may rest for longer
+        assert line.ask("GET", "/healthz").status == 200

@@ -81,6 +81,7 @@ class Front(asyncio.Protocol):
         """Whether the socket may be read and written to beside the transport: plain TCP."""
         self._bounds = Bounds()
         self._answered = 0
+        self._handling = False
         self._waiting_bytes: int | None = None
         self._paused = False
         self._flushed = asyncio.Event()
@@ -97,8 +98,7 @@ class Front(asyncio.Protocol):
         self.direct = transport.get_extra_info("ssl_object") is None
         if not self.direct:
             transport.set_write_buffer_limits(high=_TLS_WRITE_BYTES)
-        loop = asyncio.get_running_loop()
-        self._silence = loop.call_later(self._limits.stall_seconds, transport.abort)
+        self._await_head(transport)
         self._inner = self._make_protocol()
         self._inner.connection_made(transport)
 
@@ -117,19 +117,28 @@ class Front(asyncio.Protocol):
                 self._waiting_bytes = head.body_bytes
                 data = head.without_length
         self._bounds.passed(data)
+        if not (self._bounds.certain or self._handling or self._silence):
+            self._await_head(self._transport)  # perhaps only a part of one has come
         self._inner.data_received(data)
+
+    def _await_head(self, transport: asyncio.Transport) -> None:
+        """Give the peer some time to send the rest of a request's head."""
+        loop = asyncio.get_running_loop()
+        self._silence = loop.call_later(self._limits.stall_seconds, transport.abort)
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received() if self._inner is not None else None
 
     def request_began(self) -> None:
         """Note that a request has come: its handler has time-outs of its own."""
+        self._handling = True
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
 
     def request_ended(self) -> None:
         """Note that a request's handler is done."""
+        self._handling = False
         self._answered += 1
 
     def take_waiting(self) -> int | None:

@@ -28,8 +28,8 @@ from crossdock_worker.api.context import (
     target,
 )
 from crossdock_worker.front import front_of
-from crossdock_worker.serve import Answer
 from crossdock_worker.rows import Snapshot
+from crossdock_worker.serve import Answer
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.view_service import view_json
 
