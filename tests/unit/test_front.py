@@ -6,6 +6,7 @@ from typing import cast
 import pytest
 
 from crossdock_worker.front import ConnectionCount, Front
+from crossdock_worker.settings import Limits
 
 HEAD = (
     b"PUT /v1/jobs/j/shuffles/s/0/frames HTTP/1.1\r\nContent-Length: 9\r\n"
@@ -41,7 +42,7 @@ class Above(asyncio.Protocol):
 
 async def _connect() -> tuple[Front, Below, Above]:
     below, above = Below(), Above()
-    front = Front(lambda: above, ConnectionCount(9), first_seconds=60)
+    front = Front(lambda: above, ConnectionCount(9), Limits())
     front.connection_made(cast("asyncio.Transport", below))
     return front, below, above
 

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from crossdock.wire.blocks import Cursor
 from crossdock_worker import selection
-from crossdock_worker.rows import ROW
+from crossdock_worker.rows import ROW, Snapshot
 from crossdock_worker.selection import Selection
-from crossdock_worker.shuffle_log import Snapshot
 
 PARTITIONS = 7
 ALL_MAPS = (0, 2**32)

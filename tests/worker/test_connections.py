@@ -4,6 +4,8 @@ import gzip
 import select
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -136,3 +138,71 @@ def test_readers_that_leave_while_they_wait_for_room_cost_no_descriptor(
     assert target.peer.ask("GET", f"{gathered}/blocks?partitions=0-1").status == 200
     time.sleep(0.3)  # the others have had their turn too
     eventually(lambda: worker.descriptors <= before + 1, seconds=1, what="no descriptor is left")
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[WorkerProcess]:
+    """A worker that cuts peers off soon."""
+    options = {"stall_seconds": 0.7, "min_bytes_per_second": 2**24, "max_connections": 8}
+    with WorkerProcess(options=options) as process:
+        yield process.start()
+
+
+def pipeline(line: Line, request: bytes, *, most_bytes: int) -> None:
+    """Send a request again and again, until the worker takes no more of them."""
+    line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    line.socket.settimeout(0.2)
+    many, sent = request * 1000, 0
+    with suppress(TimeoutError, ConnectionError):
+        while sent < most_bytes:
+            line.send(many)
+            sent += len(many)
+
+
+def is_cut(line: Line) -> bool:
+    """Whether the other side has reset the connection."""
+    line.socket.settimeout(0)
+    try:
+        line.socket.send(b"x")
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+    return False
+
+
+def test_who_asks_for_small_answers_and_takes_none_is_cut_off(impatient: WorkerProcess) -> None:
+    with Line(impatient.url, "") as line:
+        pipeline(line, line.head("GET", "/healthz", length=None), most_bytes=64 * MIB)
+        eventually(lambda: is_cut(line), seconds=5, what="the connection is closed")
+    assert impatient.request("GET", "/healthz").status == 200
+
+
+# -- JSON ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "most_bytes"), [("record", 2**16), ("view", 4 * MIB)])
+def test_json_is_bounded_before_it_is_parsed(words: Target, kind: str, most_bytes: int) -> None:
+    method, path = ("PUT", words.job_path) if kind == "record" else ("POST", f"{words.path}/views")
+    reply = words.peer.ask(method, path, b"[]".ljust(most_bytes))
+    assert (reply.status, reply.code) == (400, "protocol")
+    reply = words.peer.ask(method, path, b"[]".ljust(most_bytes + 1))
+    assert (reply.status, reply.code) == (413, "http")
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_a_head_that_drips_is_cut_off(impatient: WorkerProcess, before: int) -> None:
+    with Line(impatient.url, "") as line:
+        for _ in range(before):
+            assert line.ask("GET", "/healthz").status == 200
+        line.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: ")
+        eventually(lambda: is_cut(line), seconds=5, pause=0.1, what="the connection is closed")
+
+
+def test_a_head_in_two_parts_is_taken(impatient: WorkerProcess) -> None:
+    with Line(impatient.url, "") as line:
+        for _ in range(3):
+            in_parts(line, b"GET /healthz HTTP/1.1\r\n", b"Host: x\r\n\r\n")
+            assert line.reply().status == 200
+        time.sleep(1)  # between requests a connection may rest for longer
+        assert line.ask("GET", "/healthz").status == 200

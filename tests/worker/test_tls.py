@@ -5,8 +5,11 @@ import ipaddress
 import secrets
 import shutil
 import socket
+import ssl
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 import crossdock
 from harness import KEY, QUICK, WorkerProcess, eventually, started_workers
-from raw import make_frame
+from raw import Peer, Target, make_frame
 
 MIB = 2**20
 
@@ -187,6 +190,66 @@ def test_a_bad_certificate_is_a_clear_error(authority: Authority, tmp_path: Path
             process.start()
         assert "--tls-cert" in process.log_text()
         assert "Traceback" not in process.log_text()
+
+
+# -- bounds --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_worker(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[WorkerProcess, Peer]]:
+    """A worker with few connections and little patience."""
+    options: dict[str, object] = {"max_connections": 6, "stall_seconds": 1}
+    monkeypatch.setenv("CROSSDOCK_CA_FILE", str(authority.ca))
+    with WorkerProcess(options=authority.options() | options) as process:
+        process.start()
+        yield process, Peer(process.url, "")
+
+
+def test_small_answers_wait_for_their_reader(small_worker: tuple[WorkerProcess, Peer]) -> None:
+    worker, peer = small_worker
+    target = Target(peer, "tls")
+    assert target.register().status == 201
+    assert target.push(target.frame([(1, secrets.token_bytes(50_000), 1)])).status == 200
+    path, _ = target.register_places(target.keys(target.frames()))
+    before, peak = worker.anonymous_bytes, 0
+    with peer.line() as line:
+        line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.send(line.head("GET", f"{path}/blocks", length=None) * 1000)  # 50 MB of answers
+        line.socket.settimeout(0)
+
+        def over() -> bool:
+            nonlocal peak
+            peak = max(peak, worker.anonymous_bytes)
+            with suppress(BlockingIOError, ssl.SSLWantWriteError):
+                line.socket.send(b"x")
+            return False
+
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            eventually(over, what="the connection is closed")
+    assert peak - before < 16 * MIB
+
+
+def test_handshakes_count_as_connections(small_worker: tuple[WorkerProcess, Peer]) -> None:
+    worker, peer = small_worker
+    before = worker.sockets
+    address = ("127.0.0.1", worker.port)
+    with ExitStack() as stack:
+        for _ in range(50):
+            stack.enter_context(socket.create_connection(address, 10))
+        time.sleep(0.2)
+        assert worker.sockets <= before + 6
+        with pytest.raises(OSError, match=r".*"):
+            peer.ask("GET", "/healthz")
+        eventually(lambda: _answers(peer), seconds=5, what="the end of the handshakes")
+    eventually(lambda: worker.sockets <= before, what="every socket is closed")
+
+
+def _answers(peer: Peer) -> bool:
+    with suppress(OSError):
+        return peer.ask("GET", "/healthz").status == 200
+    return False
 
 
 # -- curl ----------------------------------------------------------------------------------

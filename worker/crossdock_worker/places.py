@@ -9,7 +9,8 @@ import numpy as np
 from crossdock.errors import PlacesUnknown, ProtocolError
 from crossdock.views import ShuffleKey, places_digest
 from crossdock.wire.tables import Table, sort_order
-from crossdock_worker.shuffle_log import ShuffleLog, Snapshot
+from crossdock_worker.rows import Snapshot
+from crossdock_worker.shuffle_log import ShuffleLog
 
 
 @dataclass(frozen=True, slots=True)

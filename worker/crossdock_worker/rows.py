@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from crossdock.wire import tables
+from crossdock.wire.crc import U32
 from crossdock.wire.frame import Columns, FrameHeader
+from crossdock.wire.tables import Table
 
 ROW: Final = np.dtype([*tables.FRAME.descr, ("payload_at", "<u8"), ("index_at", "<u8")])
 """A frame and where its bytes are, 80 bytes."""
@@ -24,6 +27,16 @@ class Reservation:
     @property
     def total_bytes(self) -> int:
         return self.payload_bytes + self.index_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Frames of a shuffle at one moment, and the mapped files that have their bytes."""
+
+    rows: Table
+    """`ROW`s, in the order asked for."""
+    payload: npt.NDArray[np.uint8]
+    index: U32
 
 
 def row_of(header: FrameHeader, columns: Columns, reservation: Reservation) -> np.void:

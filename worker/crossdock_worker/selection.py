@@ -12,7 +12,7 @@ from crossdock.wire import tables
 from crossdock.wire.blocks import Cursor, PieceColumns
 from crossdock.wire.crc import I64, U32
 from crossdock.wire.tables import Table
-from crossdock_worker.shuffle_log import Snapshot
+from crossdock_worker.rows import Snapshot
 
 _MAX_PIECES = 262_144
 _MIN_PIECES = 4_096

@@ -7,6 +7,7 @@ megabyte.
 """
 
 import asyncio
+import errno
 import os
 import socket
 from collections import deque
@@ -19,17 +20,20 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from crossdock.errors import CrossdockError, PeerGone
+from crossdock.errors import CrossdockError, DataCorrupt, PeerGone
 from crossdock.wire import blocks
 from crossdock.wire.crc import I64, BytesLike
 from crossdock_worker import pump
-from crossdock_worker.front import front_of
+from crossdock_worker.front import Front, front_of
 from crossdock_worker.gather import gather
 from crossdock_worker.patience import Patience
 from crossdock_worker.selection import Selection
+
+log = structlog.get_logger()
 
 SENDFILE_RUN_BYTES: Final = 64 * 1024
 """Mean run from which a system call per run costs less than copying the runs together."""
@@ -38,11 +42,16 @@ _WRITE_BYTES: Final = 256 * 1024
 BINARY: Final = "application/octet-stream"
 
 
+Damaged = Callable[[int], CrossdockError]
+"""Notes that the log cannot be read at an offset; returns the error."""
+
+
 class FileRuns:
     """Runs of a file that are sent as they lie there; keeps its place over calls."""
 
-    def __init__(self, fd: int, offsets: I64, lengths: I64) -> None:
+    def __init__(self, fd: int, offsets: I64, lengths: I64, damaged: Damaged) -> None:
         """Args: `fd` is now this object's to close."""
+        self._damaged = damaged
         self.total_bytes = int(lengths.sum())
         self._fd = fd
         self._runs = iter(zip(offsets.tolist(), lengths.tolist(), strict=True))
@@ -58,14 +67,18 @@ class FileRuns:
             while True:
                 while left:
                     sent = sendfile(out, file, offset, left)
-                    if not sent:
-                        raise OSError(5, "the log is shorter than its index says")
+                    if not sent:  # the log is shorter than its index says
+                        raise self._damaged(offset)
                     offset += sent
                     left -= sent
                     total += sent
                 offset, left = next(self._runs, (0, 0))
                 if not left:
                     return
+        except OSError as error:
+            if error.errno == errno.EIO:  # the disk's: a socket has none
+                raise self._damaged(offset) from error
+            raise
         finally:
             self._offset, self._left = offset, left
             moved(total)
@@ -99,6 +112,7 @@ def batch(
     *,
     skip: int,
     payload_fd: Callable[[], int] | None,
+    damaged: Damaged,
 ) -> Answer:
     """Return the answer to a read: the head of a batch, and its payload from byte `skip` on.
 
@@ -107,6 +121,7 @@ def batch(
         log: the mapped file they lie in.
         skip: bytes of the payload to leave out.
         payload_fd: makes a descriptor of the file to send from; None: copy always.
+        damaged: called when the file cannot be read while it is sent.
     """
     head = blocks.encode_head(selection.columns, end=selection.end, skip=skip)
     offsets, lengths = selection.runs(skip)
@@ -114,7 +129,7 @@ def batch(
     if not payload_bytes:
         return Answer([head])
     if payload_fd is not None and payload_bytes >= SENDFILE_RUN_BYTES * len(lengths):
-        return Answer([head], runs=FileRuns(payload_fd(), offsets, lengths))
+        return Answer([head], runs=FileRuns(payload_fd(), offsets, lengths, damaged))
     return Answer([head, gather(log, offsets, lengths)])
 
 
@@ -211,10 +226,14 @@ async def send(
     if front is None or transport is None or transport.is_closing():
         raise PeerGone("the connection closed before its answer was made")
     if not front.direct:
-        return await _send_by_aiohttp(request, plan, pool, patience)
-    with patience.waiting():
-        async with asyncio.timeout(patience.seconds):
-            await front.flush()
+        return await _send_by_aiohttp(request, front, plan, pool, patience)
+    try:
+        with patience.waiting():
+            async with asyncio.timeout(patience.seconds):
+                await front.flush()
+    except PeerGone:
+        transport.abort()
+        raise
     outgoing = _Outgoing(plan, keep_alive=request.keep_alive, patience=patience)
 
     async def waiting() -> None:
@@ -224,9 +243,11 @@ async def send(
     try:
         with pump.duplicate(transport) as sock:
             await pump.send(sock, outgoing, pool=pool, patience=patience, on_wait=waiting)
-    except (CrossdockError, OSError):
+    except (CrossdockError, OSError) as error:
         if not outgoing.begun:
             raise
+        if isinstance(error, DataCorrupt):
+            log.exception("shuffle is damaged")
         # The head is out: only a broken connection can tell the reader now. It resumes.
         transport.abort()
     finally:
@@ -236,7 +257,11 @@ async def send(
 
 
 async def _send_by_aiohttp(
-    request: web.Request, plan: Callable[[], Answer], pool: Executor, patience: Patience
+    request: web.Request,
+    front: Front,
+    plan: Callable[[], Answer],
+    pool: Executor,
+    patience: Patience,
 ) -> web.StreamResponse:
     """Send through aiohttp, where the socket cannot be taken; `plan` must copy."""
     answer = await asyncio.get_running_loop().run_in_executor(pool, plan)
@@ -256,6 +281,9 @@ async def _send_by_aiohttp(
                         await response.write(chunk)
                 patience.moved(len(chunk))
         await response.write_eof()
+        with patience.waiting():  # what is not taken yet takes the room that this answer holds
+            async with asyncio.timeout(patience.seconds):
+                await front.writable()
     except (OSError, CrossdockError):
         if request.transport is not None:
             request.transport.abort()

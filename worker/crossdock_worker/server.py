@@ -5,13 +5,11 @@ import logging
 import resource
 import signal
 import socket
-import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 
 import structlog
 import uvloop
@@ -21,7 +19,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from crossdock.errors import ConfigError, CrossdockError, Unavailable
 from crossdock_worker.api import writing
 from crossdock_worker.api.context import CLAIMS, WORKER, Handler, fill_error, job_uid
-from crossdock_worker.front import Front, front_of
+from crossdock_worker.front import front_of
+from crossdock_worker.listening import listen
 from crossdock_worker.routes import ROUTES, Route
 from crossdock_worker.settings import Settings
 from crossdock_worker.worker import Worker
@@ -32,7 +31,6 @@ _EXCEPTIONS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
 """Without local variables: they may hold a token."""
-_BACKLOG = 1024
 _KEEPALIVE_SECONDS = 75.0
 _LINGERING_SECONDS = 2.0
 """How long the body of a refused request is read, so that its sender sees the answer."""
@@ -90,6 +88,7 @@ async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
     front = front_of(request)
     if front is not None:
         front.request_began()
+        await front.writable()  # of answers that nobody takes, few are made
     try:
         _refuse_compressed(request)
         return await handler(request)
@@ -157,13 +156,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     await runner.setup()
     assert runner.server is not None
     try:
-        connect = partial(
-            Front,
-            runner.server,
-            worker.connections,
-            first_seconds=settings.limits.stall_seconds,
-        )
-        server = await _listen(settings, connect)
+        server = await listen(settings, runner.server, worker.connections)
     except OSError as error:
         await runner.cleanup()
         await worker.close()
@@ -188,40 +181,11 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             await worker.close()
 
 
-async def _listen(settings: Settings, connect: Callable[[], Front]) -> asyncio.Server:
-    loop = asyncio.get_running_loop()
-    if settings.listen_fd is not None:
-        inherited = socket.socket(fileno=settings.listen_fd)
-        return await loop.create_server(
-            connect, sock=inherited, ssl=_tls(settings), backlog=_BACKLOG
-        )
-    return await loop.create_server(
-        connect,
-        settings.host,
-        settings.port,
-        ssl=_tls(settings),
-        reuse_address=True,
-        backlog=_BACKLOG,
-    )
-
-
 def _reachable(host: str) -> str:
     """Return a name under which others reach what listens on `host`."""
     if host in {"0.0.0.0", "::"}:
         return socket.gethostname()
     return f"[{host}]" if ":" in host else host
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls_cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"cannot load --tls-cert {settings.tls_cert}: {error}") from error
-    return context
 
 
 async def _until_signalled(settings: Settings) -> None:

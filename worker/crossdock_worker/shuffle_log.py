@@ -12,7 +12,6 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -30,14 +29,13 @@ from crossdock.errors import (
 )
 from crossdock.views import ShuffleKey
 from crossdock.wire import crc, tables
-from crossdock.wire.crc import U32
 from crossdock.wire.frame import COLUMN_BYTES, Columns, FrameHeader
 from crossdock.wire.tables import Table
 from crossdock_worker import journal
 from crossdock_worker.attempts import Attempts
 from crossdock_worker.files import RangeFile, disk_error, make_directory, open_file, writing
 from crossdock_worker.journal import Kind
-from crossdock_worker.rows import ROW, Reservation, is_row_of, row_of
+from crossdock_worker.rows import ROW, Reservation, Snapshot, is_row_of, row_of
 
 INDEX_BYTES_PER_PIECE: Final = COLUMN_BYTES + 4
 
@@ -47,16 +45,6 @@ _FIRST_ROWS: Final = 64
 
 Pieces = TypeVar("Pieces", int, npt.NDArray[np.int64])
 FrameId = tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Frames of a shuffle at one moment, and the mapped files that have their bytes."""
-
-    rows: Table
-    """`ROW`s, in the order asked for."""
-    payload: npt.NDArray[np.uint8]
-    index: U32
 
 
 class ShuffleLog:
@@ -341,9 +329,23 @@ class ShuffleLog:
             return os.dup(self.payload.fd)
 
     def raise_damage(self) -> None:
-        """Raise what a restart found damaged, if anything."""
+        """Raise what a restart or a read found damaged, if anything."""
         if self._damage is not None:
             raise self._damage
+
+    def note_damage(self, file: RangeFile, offset: int) -> DataCorrupt:
+        """Remember damage that a read met, for all who come later; return the error."""
+        self._damage = self._damage or DataCorrupt(f"{file.path} is damaged at offset {offset}")
+        return self._damage
+
+    def check_maps(self, snapshot: Snapshot) -> None:
+        """Raise what is damaged; to read a map behind its file's end would kill the process."""
+        with self._lock:
+            self._raise_closed()
+            for file, mapped in ((self.payload, snapshot.payload), (self.index, snapshot.index)):
+                if (size := os.fstat(file.fd).st_size) < mapped.nbytes:
+                    self.note_damage(file, size)
+            self.raise_damage()
 
     @property
     def begun(self) -> bool:

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, TypeVar
 
 import numpy as np
@@ -21,13 +21,16 @@ from crossdock.wire.names import U32_MAX, check_name
 from crossdock.wire.tables import Table
 from crossdock_worker import serve
 from crossdock_worker.job import Job
+from crossdock_worker.patience import Patience
 from crossdock_worker.serve import Answer
 from crossdock_worker.worker import Worker
 
 WORKER: web.AppKey[Worker] = web.AppKey("worker", Worker)
 CLAIMS = "claims"
 MAX_BODY_BYTES: Final = 64 * 2**20
-"""Of a call that is no frame: a million frames of places are 16 MiB."""
+"""Of a table: a million frames of places are 16 MiB."""
+MAX_WISH_BYTES: Final = 4 * 2**20
+"""Of what a view shall have: JSON takes many times its size when it is parsed."""
 
 _SMALL_BYTES: Final = 64 * 1024
 
@@ -82,37 +85,49 @@ def _parse_int(name: str, text: str, top: int) -> int:
     return int(text)
 
 
-async def read_body(request: web.Request) -> bytes:
-    """Return the body of a call that is no frame, within the bounds of time and memory."""
+@asynccontextmanager
+async def held_body(request: web.Request, *, most_bytes: int) -> AsyncIterator[bytes]:
+    """Yield the body of a call that is no frame, and hold room for it meanwhile."""
     worker = request.app[WORKER]
-    patience = worker.settings.limits.patience()
     size = request.content_length
     if size is None and request.can_read_body:
         raise ProtocolError("a body needs a Content-Length")
-    if size is not None and size > MAX_BODY_BYTES:
-        raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, size)
-    parts = []
+    if size is not None and size > most_bytes:
+        raise web.HTTPRequestEntityTooLarge(most_bytes, size)
     with worker.admission.body(size or 0):
-        while not request.content.at_eof():
-            try:
-                with patience.waiting():
-                    async with asyncio.timeout(patience.seconds):
-                        parts.append(await request.content.readany())
-                patience.moved(len(parts[-1]))
-            except (ConnectionError, web.RequestPayloadError) as error:
-                raise PeerGone(f"connection failed: {error}") from error
-        return b"".join(parts)
+        yield await _whole_body(request, worker.settings.limits.patience())
 
 
-async def read_json(request: web.Request) -> object:
+async def _whole_body(request: web.Request, patience: Patience) -> bytes:
+    parts = []
+    while not request.content.at_eof():
+        try:
+            with patience.waiting():
+                async with asyncio.timeout(patience.seconds):
+                    parts.append(await request.content.readany())
+            patience.moved(len(parts[-1]))
+        except (ConnectionError, web.RequestPayloadError) as error:
+            raise PeerGone(f"connection failed: {error}") from error
+    return b"".join(parts)
+
+
+def parse_json(body: bytes) -> object:
+    """Parse a JSON body; takes tens of times its size in memory, and holds the GIL meanwhile."""
     try:
-        return json.loads(await read_body(request))
+        return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the body is no JSON: {error}") from error
 
 
+async def read_json(request: web.Request) -> object:
+    """Return a small JSON body; larger ones are not for the event loop."""
+    async with held_body(request, most_bytes=_SMALL_BYTES) as body:
+        return parse_json(body)
+
+
 async def read_table(request: web.Request, dtype: np.dtype[np.void]) -> Table:
-    return tables.decode(dtype, await read_body(request), what=request.path)
+    async with held_body(request, most_bytes=MAX_BODY_BYTES) as body:
+        return tables.decode(dtype, body, what=request.path)
 
 
 async def in_pool(worker: Worker, work: Callable[[], T]) -> T:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -11,24 +10,27 @@ import numpy as np
 from aiohttp import web
 
 from crossdock import views
-from crossdock.errors import AttemptsElsewhere, ProtocolError
+from crossdock.errors import AttemptsElsewhere, CrossdockError, ProtocolError
 from crossdock.wire import names, tables
 from crossdock.wire.blocks import Cursor
 from crossdock.wire.names import U32_MAX
 from crossdock.wire.tables import Table
 from crossdock_worker import selection, serve
 from crossdock_worker.api.context import (
+    MAX_WISH_BYTES,
     WORKER,
+    held_body,
     in_pool,
+    parse_json,
     query_int,
-    read_json,
     read_table,
     send,
     target,
 )
 from crossdock_worker.front import front_of
+from crossdock_worker.rows import Snapshot
 from crossdock_worker.serve import Answer
-from crossdock_worker.shuffle_log import ShuffleLog, Snapshot
+from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.view_service import view_json
 
 _STATISTICS_BYTES: Final = 60
@@ -58,6 +60,7 @@ async def put_places(request: web.Request) -> web.StreamResponse:
 
     def plan() -> Answer:
         places = worker.places.register(shuffle, digest, keys)
+        shuffle.check_maps(places.snapshot)
         return _table(request, shuffle, selection.statistics(places.snapshot, shuffle.partitions))
 
     return await send(request, plan, room=_STATISTICS_BYTES * shuffle.partitions)
@@ -111,7 +114,11 @@ async def _read(
     skip = query_int(request, "skip", 0)
     front = front_of(request)
 
+    def damaged(offset: int) -> CrossdockError:
+        return shuffle.note_damage(shuffle.payload, offset)
+
     def plan() -> Answer:
+        shuffle.check_maps(snapshot)
         chosen = selection.select(
             snapshot, partitions=partitions, maps=maps, cursor=cursor, max_bytes=max_bytes
         )
@@ -121,7 +128,9 @@ async def _read(
         worker.metrics.served_bytes.inc(payload_bytes - skip)
         worker.metrics.served_pieces.inc(len(chosen.columns.length))
         payload_fd = shuffle.payload_fd if front is not None and front.direct else None
-        return serve.batch(chosen, snapshot.payload, skip=skip, payload_fd=payload_fd)
+        return serve.batch(
+            chosen, snapshot.payload, skip=skip, payload_fd=payload_fd, damaged=damaged
+        )
 
     return await send(request, plan, room=max_bytes)
 
@@ -138,6 +147,7 @@ async def block_sizes(request: web.Request) -> web.StreamResponse:
     room = worker.settings.limits.read_batch_bytes
 
     def plan() -> Answer:
+        shuffle.check_maps(places.snapshot)
         sizes, through = selection.block_sizes(
             places.snapshot, wanted, max_blocks=max(1, room // tables.BLOCK.itemsize)
         )
@@ -165,11 +175,13 @@ async def make_view(request: web.Request) -> web.StreamResponse:
     worker = request.app[WORKER]
     job, name, generation = target(request)
     key = views.ShuffleKey(job.uid, name, generation)
+    access = request.headers.get("Authorization", "")
     loop = asyncio.get_running_loop()
-    work = partial(
-        view_json, worker, key, await read_json(request), request.headers.get("Authorization", "")
-    )
-    async with worker.admission.view():
-        view = await loop.run_in_executor(worker.view_pool, lambda: json.dumps(work()).encode())
+    async with held_body(request, most_bytes=MAX_WISH_BYTES) as body, worker.admission.view():
+
+        def make() -> bytes:
+            return json.dumps(view_json(worker, key, parse_json(body), access)).encode()
+
+        view = await loop.run_in_executor(worker.view_pool, make)
         answer = Answer([view], content_type="application/json")
         return await send(request, lambda: answer, room=len(view))
