@@ -88,6 +88,7 @@ async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
     # Each request is handled in a task of its own, so these name its job and shuffle alone.
     structlog.contextvars.bind_contextvars(**request.match_info)
     request_began(request)
+    request.app[WORKER].request_began()
     try:
         return await handler(request)
     except CrossdockError as error:
@@ -169,9 +170,12 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         server.close()
         background.cancel()
         await asyncio.wait([background])  # whatever it ended with, the rest must end too
+        # aiohttp waits for the same time once more, for handlers that it does not cancel.
+        cut = asyncio.get_running_loop().call_later(settings.shutdown_grace_seconds, worker.cut_off)
         try:
             await runner.cleanup()
         finally:
+            cut.cancel()
             await worker.close()
 
 
