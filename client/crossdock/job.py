@@ -127,12 +127,18 @@ class Job:
         return max(found, key=lambda r: r.epoch)
 
     def _records(self) -> list[JobRecord]:
-        def call(url: str) -> JobRecord:
+        """Return what workers were told by the owner; where nobody was, by tasks."""
+
+        def call(url: str) -> tuple[JobRecord, bool]:
             with self.cluster.pool.call("GET", url, self.path) as response:
-                return _record_of(response.read_json())
+                described = response.read_json()
+            record = _record_of(described)
+            return record, isinstance(described, dict) and described.get("introduced") is True
 
         members = self.cluster.members(fresh=True)
-        return list(self.cluster.ask_each(members, call, ignore=(JobUnknown,)).answers.values())
+        found = self.cluster.ask_each(members, call, ignore=(JobUnknown,)).answers.values()
+        owners = [record for record, introduced in found if not introduced]
+        return owners or [record for record, _ in found]
 
     def _register(self) -> JobRecord:
         """Register with every worker that answers. The homes are those of the first time."""

@@ -75,8 +75,7 @@ class Push:
             except CrossdockError as error:
                 if not _is_of_worker(error):
                     raise
-                if problem is None or isinstance(error, Unavailable):  # what waiting may mend
-                    problem = error
+                problem = _sooner(problem, error)
             finally:
                 cluster.load.done(worker)
         if len(acks) < self.replicas:
@@ -117,3 +116,12 @@ def _is_of_worker(error: CrossdockError) -> bool:
     """
     kinds = (Unavailable, DataCorrupt, QuotaExceeded)
     return isinstance(error, kinds) or type(error) is CrossdockError
+
+
+def _sooner(one: CrossdockError | None, other: CrossdockError) -> CrossdockError:
+    """Return of two problems the one that waiting mends, and sooner."""
+    if not isinstance(other, Unavailable):
+        return one or other
+    if isinstance(one, Unavailable) and one.retry_after_seconds <= other.retry_after_seconds:
+        return one
+    return other

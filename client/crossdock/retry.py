@@ -14,19 +14,28 @@ T = TypeVar("T")
 
 _FIRST_WAIT_SECONDS: Final = 0.1
 _LONGEST_WAIT_SECONDS: Final = 3.0
+_LONGEST_ASKED_SECONDS: Final = 30.0
+"""No worker keeps a client waiting for longer than this."""
+_SOON_SECONDS: Final = 1.0
 _MAX_DOUBLINGS: Final = 16
 
 
 def wait_seconds(failures: int, problem: BaseException | None) -> float:
     """Return how long to wait after so many failures in a row: random, and longer each time.
 
-    Never longer than the worker asked for with Retry-After.
+    A worker that asks for more than a second, the least that it can say, has that wait, and the
+    random one comes on top. Else it is never longer than the worker asked for.
     """
     longest = _FIRST_WAIT_SECONDS * 2 ** min(failures - 1, _MAX_DOUBLINGS)
     longest = min(longest, _LONGEST_WAIT_SECONDS)
+    least = 0.0
     if isinstance(problem, Unavailable):
-        longest = min(longest, problem.retry_after_seconds)
-    return random.uniform(0, longest)  # noqa: S311 -- jitter
+        asked = problem.retry_after_seconds
+        if asked > _SOON_SECONDS:
+            least = min(asked, _LONGEST_ASKED_SECONDS)
+        else:
+            longest = min(longest, asked)
+    return least + random.uniform(0, longest)  # noqa: S311 -- jitter
 
 
 class Patience:
@@ -38,10 +47,11 @@ class Patience:
 
     def wait_after(self, problem: CrossdockError) -> None:
         """Wait, longer each time, with jitter; raise `problem` once the deadline has passed."""
-        if time.monotonic() >= self._until:
+        left = self._until - time.monotonic()
+        if left <= 0:
             raise problem
         self._failures += 1
-        time.sleep(wait_seconds(self._failures, problem))
+        time.sleep(min(left, wait_seconds(self._failures, problem)))
 
 
 def patiently(work: Callable[[], T], *, deadline_seconds: float, cancel: Cancel | None = None) -> T:
@@ -62,11 +72,14 @@ def patiently(work: Callable[[], T], *, deadline_seconds: float, cancel: Cancel 
         else:
             cancel.event.wait(seconds)
 
+    def wait(state: tenacity.RetryCallState) -> float:
+        problem = state.outcome.exception() if state.outcome else None
+        left = deadline_seconds - (state.seconds_since_start or 0.0)
+        return min(max(0.0, left), wait_seconds(state.attempt_number, problem))
+
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(Unavailable),
-        wait=lambda state: wait_seconds(
-            state.attempt_number, state.outcome.exception() if state.outcome else None
-        ),
+        wait=wait,
         stop=tenacity.stop_after_delay(deadline_seconds),
         sleep=sleep,
         reraise=True,

@@ -137,6 +137,16 @@ def test_an_aborted_attempt_is_gone_and_stays_out(target: Target, *, expect: boo
     assert target.frames()["attempt"].tolist() == [0, 8]
 
 
+def test_an_abort_of_what_never_came_changes_nothing(target: Target) -> None:
+    check_ack(target.push(target.frame(attempt=3)))
+    before = target.disk_bytes()
+    for query in ("", f"?writer={bytes(16).hex()}"):
+        reply = target.peer.ask("DELETE", f"{target.path}/attempts/1/7{query}")
+        assert (reply.status, reply.json()["frames"]) == (200, 0)
+    assert target.disk_bytes() == before
+    check_ack(target.push(target.frame(map_id=1, attempt=7)))
+
+
 def test_a_committed_attempt_cannot_be_aborted(target: Target) -> None:
     check_ack(target.push(target.frame(attempt=3)))
     reply = target.peer.ask("DELETE", f"{target.path}/attempts/0/3")

@@ -69,6 +69,44 @@ def test_a_quota_may_be_filled_exactly(jobs: Jobs) -> None:
         job.check_quota(101, job.disk_bytes + 100)
 
 
+@pytest.mark.parametrize(("own", "workers", "holds"), [(50, 90, 50), (90, 50, 50), (0, 50, 50)])
+def test_of_two_quotas_the_lower_one_holds(
+    tmp_path: Path, own: int, workers: int, holds: int
+) -> None:
+    jobs = Jobs(tmp_path, max_shuffles=100)
+    record = JobRecord.from_json({"owner": "cluster", "quota_bytes": own})
+    job, _ = jobs.register("one", record)
+    job.check_quota(holds, workers)
+    with pytest.raises(QuotaExceeded, match=f"its quota is {holds}"):
+        job.check_quota(holds + 1, workers)
+    jobs.close()
+
+
+def test_the_owners_word_goes_before_a_tasks(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path, max_shuffles=100)
+    told = JobRecord.from_json({"owner": "runner", "epoch": 2**63, "homes": ["none"]})
+    job, new = jobs.introduce("one", told)
+    assert (new, job.introduced) == (True, True)
+    put_frame(job, 0, epoch=2**63)
+    jobs.close()
+    jobs = Jobs(tmp_path, max_shuffles=100)  # it is known over restarts who said so
+    mine = JobRecord.from_json({"owner": "runner", "epoch": 1, "homes": ["here"]})
+    job, new = jobs.register("one", mine)
+    assert (new, job.introduced, job.record) == (False, False, mine)
+    put_frame(job, 1, epoch=1)
+    assert jobs.introduce("one", told) == (job, False)
+    assert job.record == mine
+    with pytest.raises(StaleEpoch):
+        jobs.register("one", JobRecord.from_json({"owner": "runner", "epoch": 0}))
+    jobs.introduce("two", told)
+    jobs.fence("two", 1)  # the owner may end what it never registered here
+    jobs.close()
+    jobs = Jobs(tmp_path, max_shuffles=100)
+    assert jobs.get("one").record == mine
+    assert not jobs.get("one").introduced
+    jobs.close()
+
+
 def files(directory: Path) -> list[str]:
     found = (directory / "jobs").glob("*/shuffles/*/*")
     return sorted(str(p.relative_to(directory / "jobs")) for p in found)

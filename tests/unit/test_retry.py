@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from crossdock import retry
+from crossdock import push, retry
 from crossdock.errors import DataCorrupt, Overloaded, PeerGone, Unavailable
 
 PROBLEM = PeerGone("gone")
@@ -37,20 +37,43 @@ def in_a_loop(problem: Unavailable, times: int) -> None:
 
 
 @pytest.mark.parametrize("run", [repeated, in_a_loop])
-def test_waits_double_up_to_a_bound(
+def test_a_worker_is_left_alone_for_as_long_as_it_asks(
     waits: list[float], run: Callable[[Unavailable, int], None]
 ) -> None:
-    slow = Overloaded("later", retry_after_seconds=100)
-    run(slow, 8)
-    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 3.0, 3.0]
+    run(Overloaded("later", retry_after_seconds=5), 8)
+    assert waits == [5.1, 5.2, 5.4, 5.8, 6.6, 8.0, 8.0, 8.0]
 
 
 @pytest.mark.parametrize("run", [repeated, in_a_loop])
-def test_no_wait_is_longer_than_the_worker_asked_for(
+def test_no_worker_keeps_a_client_for_ever(
+    waits: list[float], run: Callable[[Unavailable, int], None]
+) -> None:
+    run(Overloaded("next year", retry_after_seconds=3e7), 2)
+    assert waits == [30.1, 30.2]
+
+
+@pytest.mark.parametrize("run", [repeated, in_a_loop])
+def test_waits_that_are_short_double_up_to_what_was_asked_for(
     waits: list[float], run: Callable[[Unavailable, int], None]
 ) -> None:
     run(Overloaded("soon", retry_after_seconds=0.3), 4)
     assert waits == [0.1, 0.2, 0.3, 0.3]
+
+
+def test_no_wait_goes_past_the_deadline(waits: list[float]) -> None:
+    late = Overloaded("later", retry_after_seconds=20)
+    retry.Patience(2).wait_after(late)
+    with pytest.raises(Overloaded):
+        retry.Patience(0).wait_after(late)
+    assert waits == pytest.approx([2], abs=0.5)
+
+
+def test_of_several_workers_the_soonest_counts() -> None:
+    soon, late = Overloaded("soon", retry_after_seconds=1), Overloaded("", retry_after_seconds=5)
+    broken = DataCorrupt("broken")
+    assert push._sooner(late, soon) is push._sooner(soon, late) is soon
+    assert push._sooner(broken, late) is push._sooner(late, broken) is late
+    assert push._sooner(None, broken) is push._sooner(broken, DataCorrupt("other")) is broken
 
 
 @pytest.mark.parametrize("failures", [1, 3, 5000])

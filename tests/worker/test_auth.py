@@ -211,6 +211,24 @@ def test_a_writer_introduces_its_job_and_cannot_take_it_over(
     assert secure_worker.request("DELETE", f"{path}?epoch=9", token=owner).status == 200
 
 
+def test_a_writer_cannot_keep_a_job_from_its_owner(secure_worker: WorkerProcess) -> None:
+    path = "/v1/jobs/taken"
+
+    def put(record: str, right: Right) -> Answer:
+        token = secure_worker.token("taken", [right])
+        return secure_worker.request("PUT", path, body=record.encode(), token=token)
+
+    bad = '{"owner": "driver", "epoch": 9223372036854775808, "homes": ["none"]}'
+    assert put(bad, Right.WRITE).json()["introduced"] is True
+    answer = put('{"owner": "runner", "epoch": 0, "homes": ["here"]}', Right.OWN)
+    assert answer.status == 200
+    assert (answer.json()["record"]["epoch"], answer.json()["record"]["homes"]) == (0, ["here"])
+    answer = put(bad, Right.WRITE)
+    assert (answer.json()["record"]["epoch"], answer.json()["introduced"]) == (0, False)
+    owner = secure_worker.token("taken", [Right.OWN])
+    assert secure_worker.request("DELETE", f"{path}?epoch=0", token=owner).status == 200
+
+
 # -- the client ----------------------------------------------------------------------------
 
 

@@ -221,6 +221,23 @@ def test_sigterm_does_not_wait_for_ever(start_worker: StartWorker) -> None:
     assert not len(target.frames())
 
 
+def test_a_reader_that_stalls_gets_the_grace_once(start_worker: StartWorker) -> None:
+    grace = 2.0
+    worker = start_worker(shutdown_grace_seconds=grace, stall_seconds=60)
+    target = Target(Peer(worker.url, ""), "stopping")
+    assert target.register().status == 201
+    assert target.push(target.frame([(1, bytes(30_000_000), 1)])).status == 200
+    path, _ = target.register_places(target.keys(target.frames()))
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", worker.port))
+        sock.sendall(f"GET {path}/blocks HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert sock.recv(1)
+        started = time.monotonic()
+        assert worker.terminate(20) == 0
+        assert grace - 0.1 < time.monotonic() - started < 2 * grace - 0.2
+
+
 def test_a_data_directory_has_one_worker(start_worker: StartWorker) -> None:
     worker = start_worker()
     other = WorkerProcess(directory=worker.directory)

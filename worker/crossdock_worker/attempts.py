@@ -50,10 +50,10 @@ class Attempts:
         self._aborted.add(key)
         self._known.pop(key, None)
 
-    def is_of(self, key: tuple[int, int], writer: bytes) -> bool:
-        """Whether an attempt is here and of this writer; raises for another's."""
+    def is_of(self, key: tuple[int, int], writer: bytes | None) -> bool:
+        """Whether an attempt is here and of this writer (None: of any); raises for another's."""
         known = self._known.get(key)
-        if known is not None and known.writer != writer:
+        if known is not None and writer is not None and known.writer != writer:
             raise AttemptConflict(f"map {key[0]} attempt {key[1]} is another writer's")
         return known is not None
 

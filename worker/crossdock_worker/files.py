@@ -4,6 +4,7 @@ import errno
 import json
 import mmap
 import os
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,13 +66,14 @@ class RangeFile:
     no space for long.
     """
 
-    __slots__ = ("_free", "_map", "_view", "end", "fd", "path")
+    __slots__ = ("_free", "_free_bytes", "_map", "_view", "end", "fd", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.fd = open_file(path, os.O_RDWR)
         self.end = 0
-        self._free: list[tuple[int, int]] = []
+        self._free: list[tuple[int, int]] = []  # rising; no two touch, none ends at `end`
+        self._free_bytes = 0
         self._map: mmap.mmap | None = None
         self._view: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
 
@@ -83,6 +85,7 @@ class RangeFile:
                     del self._free[i]
                 else:
                     self._free[i] = (offset + size, length - size)
+                self._free_bytes -= size
                 return offset
         offset = self.end
         self.end += size
@@ -92,22 +95,24 @@ class RangeFile:
         """Take a range back whose bytes nobody will read."""
         if not size:
             return
-        ranges = sorted([*self._free, (offset, size)])
-        merged = [ranges[0]]
-        for start, length in ranges[1:]:
-            last_start, last_length = merged[-1]
-            if last_start + last_length == start:
-                merged[-1] = (last_start, last_length + length)
-            else:
-                merged.append((start, length))
-        if merged[-1][0] + merged[-1][1] == self.end:
-            self.end = merged.pop()[0]
-        self._free = merged
+        self._free_bytes += size
+        free, stop = self._free, offset + size
+        i = bisect_left(free, (offset, 0))
+        if i < len(free) and free[i][0] == stop:
+            stop += free.pop(i)[1]
+        if i and sum(free[i - 1]) == offset:
+            i -= 1
+            offset = free.pop(i)[0]
+        if stop < self.end:
+            free.insert(i, (offset, stop - offset))
+        else:
+            self.end = offset
+            self._free_bytes -= stop - offset
 
     @property
     def used_bytes(self) -> int:
         """Bytes handed out and not given back."""
-        return self.end - sum(length for _, length in self._free)
+        return self.end - self._free_bytes
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of `data` at `offset`. Safe to call from any thread for a range it owns."""

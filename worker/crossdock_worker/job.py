@@ -1,6 +1,6 @@
 """One job on a worker: its record, shuffles, releases and seals.
 
-{data_dir}/jobs/{uid}/job.json                 the record as registered
+{data_dir}/jobs/{uid}/job.json                 the record as registered, and whether by a task
 {data_dir}/jobs/{uid}/released.json            {shuffle: first generation that is not released}
 {data_dir}/jobs/{uid}/shuffles/{name}/{generation}/   a ShuffleLog, and its seal
 """
@@ -55,11 +55,21 @@ class Job:
     """When its owner was last heard, on the monotonic clock."""
     released: dict[str, int] = field(default_factory=dict)
     shuffles: dict[tuple[str, int], ShuffleLog] = field(default_factory=dict)
+    introduced: bool = False
+    """Whether only a task told of it yet, not its owner: then its record is only hearsay."""
     fenced: bool = False
     writers: Counter[tuple[str, int]] = field(default_factory=Counter)
     """How many frames are being written to each shuffle."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     files_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def save(self, record: JobRecord, *, introduced: bool) -> None:
+        """Write down a record, on disk first, and let it hold."""
+        data = {**record.to_json(), "introduced": introduced}
+        write_json(self.directory / "job.json", data)
+        self.record, self.introduced = record, introduced
+        for shuffle in self.shuffles.values():
+            shuffle.advance(record.epoch)
 
     def check_epoch(self, epoch: int) -> None:
         """Raise `StaleEpoch` for a lower epoch than the job's."""
@@ -234,8 +244,8 @@ class Job:
             return sum(s.disk_bytes for s in self.shuffles.values())
 
     def check_quota(self, more: int, default_quota_bytes: int) -> None:
-        """Raise `QuotaExceeded` when `more` bytes would be over the quota."""
-        quota = self.record.quota_bytes or default_quota_bytes
+        """Raise `QuotaExceeded` when `more` bytes would be over the job's quota or the worker's."""
+        quota = min((q for q in (self.record.quota_bytes, default_quota_bytes) if q), default=0)
         if quota and self.disk_bytes + more > quota:
             raise QuotaExceeded(
                 f"job {self.uid} has {self.disk_bytes} bytes here and its quota is {quota}"
@@ -262,6 +272,7 @@ class Job:
             return {
                 "uid": self.uid,
                 "record": self.record.to_json(),
+                "introduced": self.introduced,
                 "silent_seconds": round(time.monotonic() - self.renewed, 3),
                 "disk_bytes": self.disk_bytes,
                 "released": self.released,

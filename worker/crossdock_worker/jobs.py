@@ -43,35 +43,42 @@ class Jobs:
         if directory.name in self._fenced or not path.exists():
             shutil.rmtree(directory, ignore_errors=True)
             return
-        record = JobRecord.from_json(json.loads(path.read_text()))
+        data = json.loads(path.read_text())
+        introduced = bool(data.pop("introduced", False))
+        record = JobRecord.from_json(data)
         job = Job(directory.name, directory, record, self._trash, self._check_room)
+        job.introduced = introduced
         job.load()
         self._jobs[job.uid] = job
 
     def register(self, uid: str, record: JobRecord) -> tuple[Job, bool]:
-        """Make a job or renew it; returns it and whether it is new.
+        """Make a job or renew it, in its owner's name; returns it and whether it is new.
 
-        A higher epoch takes it over, a lower one is refused. Homes never change.
+        A higher epoch takes it over, a lower one is refused. Homes never change. What a task
+        introduced gives way, whatever its epoch and homes: only the owner's word holds.
         """
+        job, new = self.introduce(uid, record)
+        with job.lock:
+            if not job.introduced:
+                job.check_epoch(record.epoch)
+                record = replace(record, homes=job.record.homes or record.homes)
+            if record != job.record or job.introduced:
+                job.save(record, introduced=False)
+            job.renewed = time.monotonic()
+        return job, new
+
+    def introduce(self, uid: str, record: JobRecord) -> tuple[Job, bool]:
+        """Make a job that is not known here, in a task's name; a known one stays as it is."""
         self._check_fence(uid)
         job = self._jobs.get(uid)
-        if job is None:
-            directory = self._dir / uid
-            make_directory(directory)
-            job = Job(uid, directory, record, self._trash, self._check_room)
-            write_json(directory / "job.json", record.to_json())
-            self._jobs[uid] = job
-            return job, True
-        with job.lock:
-            job.check_epoch(record.epoch)
-            record = replace(record, homes=job.record.homes or record.homes)
-            if record != job.record:
-                write_json(job.directory / "job.json", record.to_json())
-                job.record = record
-                for shuffle in job.shuffles.values():
-                    shuffle.advance(record.epoch)
-            job.renewed = time.monotonic()
-        return job, False
+        if job is not None:
+            return job, False
+        directory = self._dir / uid
+        make_directory(directory)
+        job = Job(uid, directory, record, self._trash, self._check_room)
+        job.save(record, introduced=True)
+        self._jobs[uid] = job
+        return job, True
 
     def get(self, uid: str) -> Job:
         """Return a live job, or raise `JobFenced` or `JobUnknown`."""
@@ -90,7 +97,7 @@ class Jobs:
         if uid in self._fenced:
             return
         job = self._jobs.get(uid)
-        if job is not None:
+        if job is not None and not job.introduced:
             job.check_epoch(epoch)
         write_json(self._tombstones / f"{uid}.json", {"epoch": epoch})
         self._fenced.add(uid)

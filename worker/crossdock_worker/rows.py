@@ -14,6 +14,9 @@ from crossdock.wire.tables import Table
 ROW: Final = np.dtype([*tables.FRAME.descr, ("payload_at", "<u8"), ("index_at", "<u8")])
 """A frame and where its bytes are, 80 bytes."""
 
+FrameId = tuple[int, int, int]
+"""(map, attempt, seq)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
@@ -50,6 +53,11 @@ def row_of(header: FrameHeader, columns: Columns, reservation: Reservation) -> n
     row["writer"] = np.void(header.writer)
     row["payload_at"], row["index_at"] = reservation.payload_at, reservation.index_at
     return row
+
+
+def frame_id(row: np.void) -> FrameId:
+    """Return how the frame of a row is named within its shuffle."""
+    return int(row["map"]), int(row["attempt"]), int(row["seq"])
 
 
 def is_row_of(row: np.void, header: FrameHeader) -> bool:

@@ -85,6 +85,7 @@ async def _outer(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn our errors into JSON answers, and anything unforeseen into a logged 500."""
     # Each request is handled in a task of its own, so these name its job and shuffle alone.
     structlog.contextvars.bind_contextvars(**request.match_info)
+    request.app[WORKER].request_began()
     front = front_of(request)
     if front is not None:
         front.request_began()
@@ -175,9 +176,12 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         server.close()
         background.cancel()
         await asyncio.wait([background])  # whatever it ended with, the rest must end too
+        # aiohttp waits for the same time once more, for handlers that it does not cancel.
+        cut = asyncio.get_running_loop().call_later(settings.shutdown_grace_seconds, worker.cut_off)
         try:
             await runner.cleanup()
         finally:
+            cut.cancel()
             await worker.close()
 
 

@@ -9,6 +9,8 @@ from crossdock.errors import ConfigError, ProtocolError
 from crossdock_worker.patience import Patience
 
 MIB: Final = 2**20
+LAST_SECONDS: Final = 10.0
+"""How long what is cut off at the end may take to give back what it holds."""
 _OWN_DESCRIPTORS: Final = 64
 """Open files of a worker for itself: logs, sockets, libraries; generous."""
 _PER_CONNECTION: Final = 3

@@ -35,7 +35,15 @@ from crossdock_worker import journal
 from crossdock_worker.attempts import Attempts
 from crossdock_worker.files import RangeFile, disk_error, make_directory, open_file, writing
 from crossdock_worker.journal import Kind
-from crossdock_worker.rows import ROW, Reservation, Snapshot, is_row_of, row_of
+from crossdock_worker.rows import (
+    ROW,
+    FrameId,
+    Reservation,
+    Snapshot,
+    frame_id,
+    is_row_of,
+    row_of,
+)
 
 INDEX_BYTES_PER_PIECE: Final = COLUMN_BYTES + 4
 
@@ -44,7 +52,6 @@ _ABORT: Final = struct.Struct("<IQ")
 _FIRST_ROWS: Final = 64
 
 Pieces = TypeVar("Pieces", int, npt.NDArray[np.int64])
-FrameId = tuple[int, int, int]
 
 
 class ShuffleLog:
@@ -115,11 +122,19 @@ class ShuffleLog:
         return log
 
     def _restore(self, records: list[journal.Record]) -> None:
+        aborted: set[tuple[int, int]] = set()
         for record in records:
             if record.kind is Kind.FRAME:
                 self._remember(np.frombuffer(record.body, ROW)[0])
             elif record.kind is Kind.ABORT:
-                self._forget(*_ABORT.unpack(record.body))
+                aborted.add(_ABORT.unpack(record.body))
+        for key in aborted:  # at once: no frame comes after the abort of its attempt
+            self._attempts.abort(key)
+        rows = self._rows[: self._count]
+        keys = zip(rows["map"].tolist(), rows["attempt"].tolist(), strict=True)
+        rows = rows[np.fromiter((k not in aborted for k in keys), bool, len(rows))]
+        self._rows, self._count = np.concatenate((rows, np.zeros(_FIRST_ROWS, ROW))), len(rows)
+        self._at = {frame_id(row): i for i, row in enumerate(rows)}
         self._restore_ranges()
         self._damage = self._damage or self._check_files()
 
@@ -239,20 +254,21 @@ class ShuffleLog:
     def abort(self, map_id: int, attempt: int, writer: bytes | None) -> int:
         """Give up an attempt that was never committed; return how many of its frames went.
 
-        With `writer`, only that writer's: another's attempt of the same number is a conflict, and
-        one without frames here stays as it is, since its frames may be another's elsewhere.
+        With `writer`, only that writer's: another's attempt of the same number is a conflict. One
+        without frames here stays as it is: they may be elsewhere, and a record of each attempt
+        that never came would be a journal without a bound.
         """
+        key = (map_id, attempt)
         with self._lock:
             self._raise_closed()
-            if writer is not None and not self._attempts.is_of((map_id, attempt), writer):
+            if not self._attempts.is_of(key, writer):
                 return 0
+            if self._attempts.is_committed(key):
+                raise AttemptConflict(f"map {map_id} attempt {attempt} is committed already")
             rows = self._rows[: self._count]
             mine = rows[(rows["map"] == map_id) & (rows["attempt"] == attempt)]
-            if self._attempts.is_committed((map_id, attempt)):
-                raise AttemptConflict(f"map {map_id} attempt {attempt} is committed already")
-            if not self._attempts.is_aborted((map_id, attempt)):
-                self._append(journal.encode(Kind.ABORT, _ABORT.pack(map_id, attempt)))
-                self._forget(map_id, attempt)
+            self._append(journal.encode(Kind.ABORT, _ABORT.pack(map_id, attempt)))
+            self._forget(map_id, attempt)
             for row in mine:
                 self.payload.give_back(int(row["payload_at"]), int(row["payload_bytes"]))
                 self.index.give_back(int(row["index_at"]), _index_bytes(int(row["pieces"])))
@@ -273,23 +289,24 @@ class ShuffleLog:
         if self._count == len(self._rows):
             self._rows = np.concatenate((self._rows, np.zeros(self._count, ROW)))
         self._rows[self._count] = row
-        map_id, attempt, seq = int(row["map"]), int(row["attempt"]), int(row["seq"])
+        map_id, attempt, seq = frame_id(row)
         self._at[map_id, attempt, seq] = self._count
         self._count += 1
         writer = row["writer"].tobytes()
         self._attempts.remember((map_id, attempt), seq, int(row["count"]), writer)
 
     def _forget(self, map_id: int, attempt: int) -> None:
+        """Drop an attempt's frames; the last rows move to where theirs were."""
         rows = self._rows[: self._count]
-        kept = rows[(rows["map"] != map_id) | (rows["attempt"] != attempt)]
+        mine = np.flatnonzero((rows["map"] == map_id) & (rows["attempt"] == attempt))
         self._attempts.abort((map_id, attempt))
-        if len(kept) == self._count:
-            return
-        self._rows, self._count = np.concatenate((kept, np.zeros(_FIRST_ROWS, ROW))), len(kept)
-        self._at = {
-            (int(m), int(a), int(s)): i
-            for i, (m, a, s) in enumerate(tables.frame_keys(kept).tolist())
-        }
+        for at in mine[::-1].tolist():
+            del self._at[frame_id(self._rows[at])]
+            self._count -= 1
+            if at != self._count:
+                last = self._rows[self._count]
+                self._rows[at] = last
+                self._at[frame_id(last)] = at
 
     # -- reading ---------------------------------------------------------------------------
 

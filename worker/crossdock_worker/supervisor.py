@@ -16,13 +16,15 @@ from types import FrameType
 import structlog
 
 from crossdock.errors import ConfigError
-from crossdock_worker.settings import Settings
+from crossdock_worker.settings import LAST_SECONDS, Settings
 
 log = structlog.get_logger()
 
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 _HEALTHY_SECONDS = 10.0
+_EXIT_SECONDS = 5.0
+"""How long a process may take that has ended its requests."""
 _PR_SET_PDEATHSIG = 1
 _LAST_PORT = 65535
 
@@ -133,6 +135,6 @@ def run(settings: Settings, processes: int, *, level: str = "info") -> None:
             slot.process.terminate()
     for slot in slots:
         if slot.process is not None:
-            slot.process.join(settings.shutdown_grace_seconds + 5)
+            slot.process.join(settings.shutdown_grace_seconds + LAST_SECONDS + _EXIT_SECONDS)
             slot.process.kill()
             slot.process.join()

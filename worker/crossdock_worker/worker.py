@@ -19,11 +19,9 @@ from crossdock_worker.jobs import Jobs
 from crossdock_worker.membership import Membership
 from crossdock_worker.metrics import Gauge, Gauges, Metrics
 from crossdock_worker.places import PlacesCache
-from crossdock_worker.settings import Settings
+from crossdock_worker.settings import LAST_SECONDS, Settings
 
 _VIEW_THREADS = 2
-_LAST_SECONDS = 10.0
-"""How long a frame that was cut off at the end may take to give its ranges back."""
 
 
 class Worker:
@@ -47,6 +45,7 @@ class Worker:
         self.pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="bytes")
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
         self._transfers: set[asyncio.Task[object]] = set()
+        self._requests: set[asyncio.Task[object]] = set()
         self.metrics = Metrics()
         self.metrics.registry.register(Gauges(self._gauges))
         self.url = settings.advertise
@@ -114,6 +113,18 @@ class Worker:
         """Keep in touch with the peers, until cancelled."""
         await self.membership.run(self.identity.id)
 
+    def request_began(self) -> None:
+        """Note that this task answers a request; aiohttp makes one for each."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+
+    def cut_off(self) -> None:
+        """Cancel the requests under way: the grace is over."""
+        for task in self._requests:
+            task.cancel()
+
     @contextmanager
     def transfer(self) -> Iterator[None]:
         """Note that this task needs the pool until the end of the block, also when cancelled."""
@@ -129,7 +140,7 @@ class Worker:
         """Let the threads end and close the files."""
         loop = asyncio.get_running_loop()
         if self._transfers:  # they were cancelled, and give back what they hold
-            await asyncio.wait(self._transfers, timeout=_LAST_SECONDS)
+            await asyncio.wait(self._transfers, timeout=LAST_SECONDS)
         self.view_pool.shutdown(wait=False, cancel_futures=True)
         await loop.run_in_executor(None, self.pool.shutdown)
         self.jobs.close()

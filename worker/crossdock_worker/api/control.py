@@ -54,11 +54,8 @@ async def put_job(request: web.Request) -> web.Response:
     worker, uid = request.app[WORKER], job_uid(request)
     record = JobRecord.from_json(await read_json(request))
     claims: Claims = request[CLAIMS]
-    if not claims.may(Right.OWN):
-        known = [job for job in worker.jobs if job.uid == uid]
-        if known:
-            return _job_answer(worker, known[0], created=False)
-    job, created = worker.jobs.register(uid, record)
+    put = worker.jobs.register if claims.may(Right.OWN) else worker.jobs.introduce
+    job, created = put(uid, record)
     return _job_answer(worker, job, created=created)
 
 
