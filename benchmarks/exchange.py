@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/exchange.py --json [--only KEY …] [--runs N]
 
-Each figure is the median over alternating runs; higher is better. `docs/operations.md` says what
-the keys mean.
+Each figure is the median over alternating runs; higher is better. The functions of `FIGURES` say
+what is compared.
 """
 
 import argparse
