@@ -1,10 +1,10 @@
 """`examples/sort` sorts, whatever the keys; its validator finds what is wrong."""
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -94,6 +94,13 @@ def test_strange_keys(tmp_path: Path) -> None:
     assert [r[:10] for r in found] == sorted(r[:10] for r in data)
 
 
+def test_more_in_a_partition_than_a_frame_takes(tmp_path: Path) -> None:
+    script("generate.py", tmp_path / "input", "--records=180000", "--files=1")
+    sort(tmp_path, with_partitions(tmp_path, 1))
+    said = script("validate.py", tmp_path / "input", tmp_path / "output")
+    assert said.stdout.startswith("sorted: 180000 records"), said.stderr
+
+
 def test_nothing_at_all(tmp_path: Path) -> None:
     (tmp_path / "input").mkdir()
     (tmp_path / "input" / "empty").touch()
@@ -103,14 +110,45 @@ def test_nothing_at_all(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def records() -> ModuleType:
+def tasks() -> Iterator[ModuleType]:
+    """The example's tasks, whose module is called like much else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLE))
+        yield importlib.import_module("sort")
+    for name in ("sort", "records"):
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def records(tasks: ModuleType) -> ModuleType:
     """The example's arithmetic."""
-    spec = importlib.util.spec_from_file_location("sort_records", EXAMPLE / "records.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    found: ModuleType = tasks.records
+    return found
+
+
+def test_each_task_reads_its_share_of_all_files(tmp_path: Path, tasks: ModuleType) -> None:
+    data = [b"%0100d" % i for i in range(100)]
+    files = []
+    for name, cut in [("a", slice(70)), ("b", slice(70, 71)), ("c", slice(71, 100))]:
+        (tmp_path / name).write_bytes(b"".join(data[cut]))
+        files.append(tasks.File.at(str(tmp_path / name)))
+    for share in [range(50), range(50, 75), range(75, 100), range(3, 3)]:
+        read = list(tasks.chunks(files, share))
+        assert [r for _, chunk in read for r in chunk.tolist()] == data[share.start : share.stop]
+        assert [n for n, _ in read] == [share.start, *(n for n in (70, 71) if n in share)][
+            : len(read)
+        ]
+
+
+COUNTS = st.one_of(st.integers(0, 100_000), st.sampled_from([0, 1, 40_000, 40_001, 80_000]))
+
+
+@given(st.lists(COUNTS, min_size=1, max_size=20))
+def test_pieces_fit_a_frame_and_have_all_records(tasks: ModuleType, counts: list[int]) -> None:
+    partitions, sizes = tasks.pieces(np.array(counts))
+    assert (np.diff(partitions) >= 0).all()
+    assert ((sizes > 0) & (sizes <= tasks.PIECE_RECORDS)).all()
+    assert np.bincount(partitions, sizes, minlength=len(counts)).tolist() == counts
 
 
 # Few different bytes: keys that are equal, begin alike, end in zeros, or are next to each other.
