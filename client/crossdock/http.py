@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import h11
 
 from crossdock.cancel import Cancel
-from crossdock.errors import ConfigError, ProtocolError, Unavailable, from_response
+from crossdock.errors import ConfigError, ProtocolError, Unavailable
+from crossdock.refusals import from_response
 from crossdock.wire.crc import BytesLike
 
 _READ_BYTES: Final = 64 * 1024

@@ -13,7 +13,8 @@ from tamper import Passing, Tampered, tampered
 
 import crossdock
 from crossdock import ConfigError, CrossdockError, ProtocolError, Shuffle
-from crossdock.errors import BlocksLost, Overloaded, Unavailable, from_response
+from crossdock.errors import BlocksLost, Overloaded, Unavailable
+from crossdock.refusals import from_response
 from harness import WorkerProcess
 
 WINNERS = {0: 0, 1: 0}

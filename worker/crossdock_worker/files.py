@@ -109,6 +109,22 @@ class RangeFile:
             self.end = offset
             self._free_bytes -= stop - offset
 
+    def restore(self, offsets: npt.NDArray[np.integer], sizes: npt.NDArray[np.integer]) -> None:
+        """Take these ranges as handed out, find the file's end, and hand out what lies between.
+
+        That is what pushes held that a crash cut off. Empty ranges hold nothing: where they stand
+        may be behind the last byte that was ever written.
+        """
+        held = np.flatnonzero(sizes > 0)
+        order = held[np.argsort(offsets[held])]
+        starts = offsets[order].astype(np.int64)
+        ends = starts + sizes[order].astype(np.int64)
+        covered = np.concatenate(([0], np.maximum.accumulate(ends)))
+        self.end = int(covered[-1])
+        holes = starts > covered[:-1]
+        for a, b in zip(covered[:-1][holes].tolist(), starts[holes].tolist(), strict=True):
+            self.give_back(a, b - a)
+
     @property
     def used_bytes(self) -> int:
         """Bytes handed out and not given back."""

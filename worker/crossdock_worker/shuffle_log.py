@@ -135,29 +135,9 @@ class ShuffleLog:
         rows = rows[np.fromiter((k not in aborted for k in keys), bool, len(rows))]
         self._rows, self._count = np.concatenate((rows, np.zeros(_FIRST_ROWS, ROW))), len(rows)
         self._at = {frame_id(row): i for i, row in enumerate(rows)}
-        self._restore_ranges()
+        self.payload.restore(rows["payload_at"], rows["payload_bytes"])
+        self.index.restore(rows["index_at"], _index_bytes(rows["pieces"].astype(np.int64)))
         self._damage = self._damage or self._check_files()
-
-    def _restore_ranges(self) -> None:
-        """Find the logs' ends, and hand out again what lies between the frames.
-
-        That is what pushes held that a crash cut off. Frames without bytes hold nothing: where
-        they stand may be behind the last byte that was ever written.
-        """
-        rows = self._rows[: self._count]
-        for file, at, size in (
-            (self.payload, rows["payload_at"], rows["payload_bytes"]),
-            (self.index, rows["index_at"], _index_bytes(rows["pieces"].astype(np.int64))),
-        ):
-            held = np.flatnonzero(size > 0)
-            order = held[np.argsort(at[held])]
-            starts = at[order].astype(np.int64)
-            ends = starts + size[order].astype(np.int64)
-            covered = np.concatenate(([0], np.maximum.accumulate(ends)))
-            file.end = int(covered[-1])
-            holes = starts > covered[:-1]
-            for a, b in zip(covered[:-1][holes].tolist(), starts[holes].tolist(), strict=True):
-                file.give_back(a, b - a)
 
     def _check_files(self) -> DataCorrupt | None:
         """Check that both logs are as long as the journal says and that the index is intact."""
