@@ -65,8 +65,10 @@ class FrameSink:
             self._head_bytes += header.columns_bytes
             if header.columns_bytes:
                 return
-        self._columns = Columns.decode(self._header, bytes(self._head[HEADER_BYTES:]))
+        with memoryview(self._head) as head:  # a slice of a bytearray would be a copy more
+            index = bytes(head[HEADER_BYTES:])
         self._head.clear()
+        self._columns = Columns.decode(self._header, index)
         self._log = self._held.enter_context(self._place(self._header))
         if not self._log.find(self._header):
             self._reservation = self._held.enter_context(self._log.reserve(self._header))

@@ -217,8 +217,9 @@ class ShuffleLog:
 
     def commit(self, header: FrameHeader, columns: Columns, reservation: Reservation) -> bool:
         """Make a frame visible whose payload is written; False if it already was."""
-        ends = columns.ends.astype("<u4").tobytes()
-        self.index.write(reservation.index_at, columns.encoded + ends)
+        self.index.write(reservation.index_at, columns.encoded)
+        ends = columns.ends.astype("<u4", copy=False)
+        self.index.write(reservation.index_at + len(columns.encoded), ends.view(np.uint8).data)
         row = row_of(header, columns, reservation)
         with self._lock:
             if self._find(header):  # again: much may have happened since the frame's head came
