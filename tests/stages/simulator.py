@@ -331,7 +331,7 @@ class World:
                 ledger.have[stage] = {}
                 for index in range(len(shares)):
                     ledger.failures.pop((stage, index), None)
-            case Observed(stage, complete):
+            case Observed(stage, complete, ask) if ask == self.machine.stages[stage].ask:
                 since = self.machine.stages[stage].since
                 ledger.have[stage] = {i: a for i, a in complete.items() if a >= since}
             case Recorded(stage, _, ask) if ask == self.machine.stages[stage].ask:

@@ -109,7 +109,7 @@ def test_everything_at_once(  # noqa: PLR0917
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-@settings(max_examples=50_000)
+@settings(max_examples=20_000)
 @given(
     rules=graphs(tries=st.integers(2, 50)),
     sizes=SIZES,
