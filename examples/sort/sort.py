@@ -53,7 +53,9 @@ class File:
     def open(self) -> Records:
         """Return its records; they are read from the file when they are looked at."""
         with Path(self.path).open("rb") as file:
-            return records.of_bytes(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return records.of_bytes(
+                memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            )
 
 
 def sample(task: Task, output: ShuffleOutput) -> None:
