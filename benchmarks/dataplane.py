@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/dataplane.py --json [--only KEY …] [--runs N]
 
 One worker process, two client connections, both on loopback, memory as storage. Each figure is
-the median over alternating runs. `docs/operations.md` says what the keys mean.
+the median over alternating runs. `docs/benchmarks.md` says what the keys mean.
 """
 
 import argparse

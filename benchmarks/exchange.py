@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/exchange.py --json [--only KEY …] [--runs N]
 
-Higher is better; each figure is the median over alternating runs. `docs/operations.md` says what
+Higher is better; each figure is the median over alternating runs. `docs/benchmarks.md` says what
 the keys mean.
 """
 
