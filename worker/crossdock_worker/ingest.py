@@ -157,9 +157,9 @@ class FrameReceiver:
         transport = request.transport
         if transport is None:
             raise PeerGone("the connection closed before its frame came")
-        transport.write(CONTINUE)
         try:
             with pump.duplicate(transport) as sock:
+                transport.write(CONTINUE)  # a body is only asked for once it can be taken
                 await pump.receive(
                     sock,
                     waiting,
