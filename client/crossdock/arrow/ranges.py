@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from crossdock.arrow.plain import plain_batch
 from crossdock.arrow.words import key_column
 from crossdock.errors import ConfigError
 
-Rows = pa.RecordBatch | pa.Table | Iterable[pa.RecordBatch]
+Rows: TypeAlias = pa.RecordBatch | pa.Table | Iterable[pa.RecordBatch]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,7 @@ class Range:
         return count_not_above(self._words, rows).astype(np.min_scalar_type(count))
 
     @classmethod
-    def from_samples(
-        cls, samples: Rows, keys: Sequence[str | Order], *, partitions: int
-    ) -> Self:
+    def from_samples(cls, samples: Rows, keys: Sequence[str | Order], *, partitions: int) -> Self:
         """Choose boundaries that spread the samples evenly over the partitions.
 
         All tasks must use the same boundaries: choose them once, from samples of all tasks (see
@@ -129,7 +127,8 @@ def sample(rows: Rows, count: int, *, seed: int = 0) -> pa.Table:
 def _batches(rows: Rows) -> Iterable[pa.RecordBatch]:
     if isinstance(rows, pa.RecordBatch):
         return [rows]
-    return rows.to_batches() if isinstance(rows, pa.Table) else rows
+    batches: Iterable[pa.RecordBatch] = rows.to_batches() if isinstance(rows, pa.Table) else rows
+    return batches
 
 
 def _key_batch(rows: Rows, orders: Sequence[Order]) -> pa.RecordBatch:

@@ -68,9 +68,7 @@ def mismatch(ours: pa.Schema, a: str, theirs: pa.Schema, b: str) -> SchemaMismat
     for field, other in zip(ours, theirs, strict=False):
         if field.name != other.name:
             at = ours.names.index(field.name)
-            return SchemaMismatch(
-                f"column {at} is {field.name!r} in {a} and {other.name!r} in {b}"
-            )
+            return SchemaMismatch(f"column {at} is {field.name!r} in {a} and {other.name!r} in {b}")
         if field.type != other.type or field.nullable != other.nullable:
             return SchemaMismatch(
                 f"column {field.name!r} is {describe(field)} in {a} and {describe(other)} in {b}"
