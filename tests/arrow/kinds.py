@@ -107,7 +107,9 @@ def _whole(draw: st.DrawFn, size: int, depth: int) -> pa.Array:
         keys = pa.array([f"k{i}" for i in range(total)], pa.string())
         items = draw(arrays(total, depth - 1))
         kind = pa.map_(pa.string(), items.type)
-        return pa.MapArray.from_arrays(pa.array(offsets, pa.int32()), keys, items, type=kind, mask=mask)
+        return pa.MapArray.from_arrays(
+            pa.array(offsets, pa.int32()), keys, items, type=kind, mask=mask
+        )
     values = draw(arrays(total, depth - 1))
     if shape == "view":
         starts, sizes = pa.array(offsets[:-1], pa.int32()), pa.array(lengths, pa.int32())

@@ -1,6 +1,7 @@
-"""The hash of docs/protocol.md, "Hash partitioning", once more: one value at a time, plain Python."""
+"""The hash of docs/protocol.md, "Hash partitioning", once more: value by value, plain Python."""
 
 import decimal
+import math
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -44,12 +45,12 @@ def decimal_word(value: decimal.Decimal, scale: int) -> int:
 
 
 def float_word(value: float) -> int:
-    if value != value:
+    if math.isnan(value):
         return 0x7FF8000000000000
     return struct.unpack("<Q", struct.pack("<d", 0.0 if value == 0 else value))[0]
 
 
-def word(scalar: pa.Scalar) -> int:
+def word(scalar: pa.Scalar) -> int:  # noqa: PLR0911 -- a line a type
     """Return the word of one value."""
     t, kind = pa.types, scalar.type
     if t.is_dictionary(kind) or t.is_run_end_encoded(kind):

@@ -10,7 +10,7 @@ import pyarrow as pa
 from crossdock.arrow.hashing import U64
 from crossdock.arrow.ordering import Order, count_not_above, order_words, string_words_of
 from crossdock.arrow.partitioning import Ids
-from crossdock.arrow.plain import plain_batch
+from crossdock.arrow.plain import plain_batch, plain_type
 from crossdock.arrow.words import key_column
 from crossdock.errors import ConfigError
 
@@ -60,7 +60,7 @@ class Range:
             raise ConfigError(f"{count} boundaries make more than {partitions} ranges")
         for order in self.orders:
             ours = key_column(self.boundaries, order.column).type
-            given = key_column(batch, order.column).type
+            given = plain_type(key_column(batch, order.column).type)
             if ours != given:
                 raise ConfigError(f"column {order.column!r} is {given}, its boundaries are {ours}")
         if not count:
