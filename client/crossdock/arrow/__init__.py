@@ -6,7 +6,7 @@ reader = crossdock.arrow.read(task.input("orders"))
 """
 
 try:
-    import pyarrow as _pyarrow
+    import pyarrow as pa
 except ImportError as error:
     raise ImportError("crossdock.arrow needs pyarrow: pip install 'crossdock[arrow]'") from error
 
@@ -14,11 +14,11 @@ from crossdock.arrow.hashing import partition_of
 from crossdock.arrow.ordering import Order
 from crossdock.arrow.partitioning import Given, Hash, Partitioning, RoundRobin
 from crossdock.arrow.ranges import Range, sample
-from crossdock.arrow.reader import read
+from crossdock.arrow.reading import read
 from crossdock.arrow.words import hash_rows
-from crossdock.arrow.writer import ArrowWriter, writer
+from crossdock.arrow.writing import ArrowWriter, writer
 
-del _pyarrow
+del pa
 
 __all__ = [
     "ArrowWriter", "Given", "Hash", "Order", "Partitioning", "Range", "RoundRobin", "hash_rows",

@@ -126,7 +126,7 @@ def _load(words: U64, at: I64) -> U64:
     """Return the 8 bytes at each place as little-endian words; two shifts, as 64 would be none."""
     index = at >> 3
     shift = (at & 7).astype(np.uint64) << _3
-    low = words[index] >> shift
+    low: U64 = words[index] >> shift
     high = words[index + 1] << (np.uint64(63) - shift) << np.uint64(1)
     low |= high
     return low

@@ -43,13 +43,16 @@ class WireSchema:
     """The IPC message."""
     fingerprint: int
     """First 8 bytes of the SHA-256 of the IPC message of the schema without metadata."""
+    nothing: pa.RecordBatch
+    """No rows."""
 
     @classmethod
     def of(cls, schema: pa.Schema) -> "WireSchema":
         """Encode a schema of plain types."""
         bare = pa.schema([f.remove_metadata() for f in schema]).serialize().to_pybytes()
         digest = hashlib.sha256(bare).digest()
-        return cls(schema, schema.serialize().to_pybytes(), int.from_bytes(digest[:8], "little"))
+        fingerprint = int.from_bytes(digest[:8], "little")
+        return cls(schema, schema.serialize().to_pybytes(), fingerprint, _nothing(schema))
 
     def piece(self) -> bytes:
         """Return what a map writes first."""
@@ -70,7 +73,13 @@ class WireSchema:
             schema = pa.ipc.read_schema(message)
         except _ARROW_ERRORS as error:
             raise DataCorrupt(f"{what}: its schema is damaged: {error}") from error
-        return cls(schema, message.serialize().to_pybytes(), fingerprint)
+        return cls(schema, message.serialize().to_pybytes(), fingerprint, _nothing(schema))
+
+
+def _nothing(schema: pa.Schema) -> pa.RecordBatch:
+    columns = schema.empty_table().columns
+    arrays = [pa.concat_arrays(c.chunks) if c.num_chunks else c.combine_chunks() for c in columns]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def header(kind: Kind, fingerprint: int) -> bytes:

@@ -67,7 +67,9 @@ def _is_string(kind: pa.DataType) -> bool:
     )  # fmt: skip
 
 
-def _words(array: pa.Array, string_words: int) -> list[U64]:
+def _words(  # noqa: PLR0911 -- a line a type
+    array: pa.Array, string_words: int
+) -> list[U64]:
     """Return words that compare as the values do, ascending; nulls are any."""
     kind = array.type
     if types.is_null(kind):
@@ -143,5 +145,5 @@ def count_not_above(boundaries: Sequence[U64], rows: Sequence[U64]) -> I64:
 def _rank(places: np.ndarray, values: np.ndarray) -> I64:
     """Return 2 i for a value between places i - 1 and i, and 2 i + 1 for place i itself."""
     left = np.searchsorted(places, values, side="left")
-    equal = places[np.minimum(left, len(places) - 1)] == values
-    return 2 * left + equal
+    ranks: I64 = 2 * left + (places[np.minimum(left, len(places) - 1)] == values)
+    return ranks

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -10,11 +10,11 @@ import pyarrow as pa
 from crossdock.arrow.hashing import U64
 from crossdock.arrow.ordering import Order, count_not_above, order_words, string_words_of
 from crossdock.arrow.partitioning import Ids
-from crossdock.arrow.plain import plain_batch
+from crossdock.arrow.plain import plain_batch, plain_type
 from crossdock.arrow.words import key_column
 from crossdock.errors import ConfigError
 
-Rows = pa.RecordBatch | pa.Table | Iterable[pa.RecordBatch]
+Rows: TypeAlias = pa.RecordBatch | pa.Table | Iterable[pa.RecordBatch]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Range:
             raise ConfigError(f"{count} boundaries make more than {partitions} ranges")
         for order in self.orders:
             ours = key_column(self.boundaries, order.column).type
-            given = key_column(batch, order.column).type
+            given = plain_type(key_column(batch, order.column).type)
             if ours != given:
                 raise ConfigError(f"column {order.column!r} is {given}, its boundaries are {ours}")
         if not count:
@@ -127,7 +127,8 @@ def sample(rows: Rows, count: int, *, seed: int = 0) -> pa.Table:
 def _batches(rows: Rows) -> Iterable[pa.RecordBatch]:
     if isinstance(rows, pa.RecordBatch):
         return [rows]
-    return rows.to_batches() if isinstance(rows, pa.Table) else rows
+    batches: Iterable[pa.RecordBatch] = rows.to_batches() if isinstance(rows, pa.Table) else rows
+    return batches
 
 
 def _key_batch(rows: Rows, orders: Sequence[Order]) -> pa.RecordBatch:

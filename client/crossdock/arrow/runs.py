@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from crossdock.arrow.hashing import I64
 from crossdock.arrow.messages import HEADER_BYTES, Kind, WireSchema, header
@@ -25,6 +26,10 @@ GROUP_BYTES: Final = 4 * 2**20
 _END_BYTES: Final = 8
 """What a stream writes when it is closed."""
 
+MEMORY: Final = pa.system_memory_pool()
+"""Where rows and messages are put. Other allocators give what is free back to the system at once,
+and to have it cleared and mapped again, page by page, takes longer than all copying."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -37,7 +42,9 @@ class Run:
     @property
     def partition_bytes(self) -> npt.NDArray[np.float64]:
         """f64[P]: about how many bytes each partition has here."""
-        return np.diff(self.offsets) * (self.batch.nbytes / max(1, self.batch.num_rows))
+        row_bytes = self.batch.nbytes / max(1, self.batch.num_rows)
+        sizes: npt.NDArray[np.float64] = np.diff(self.offsets) * row_bytes
+        return sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,10 @@ class Chunk:
 
 
 def sort_chunk(
-    chunk: Chunk, schema: pa.Schema, partitioning: Partitioning, partitions: int
+    chunk: Chunk,
+    schema: pa.Schema,
+    partitioning: Partitioning,
+    partitions: int,
 ) -> list[Run]:
     """Bring the rows of a chunk into the plain types of `schema`, and the order of partitions."""
     batches = [plain_batch(batch, schema) for batch in chunk.batches]
@@ -74,7 +84,8 @@ def sort_chunk(
 
 def _combined(table: pa.Table) -> list[pa.RecordBatch]:
     """Return the rows in one batch; in several where strings of one would be over 2 GiB."""
-    return table.combine_chunks().to_batches()
+    batches: list[pa.RecordBatch] = table.combine_chunks(memory_pool=MEMORY).to_batches()
+    return batches
 
 
 def check_ids(ids: Ids, partitions: int) -> Ids:
@@ -90,7 +101,8 @@ def _sorted(batch: pa.RecordBatch, ids: Ids, partitions: int) -> Run:
     offsets = np.zeros(partitions + 1, np.int64)
     np.cumsum(np.bincount(ids, minlength=partitions), out=offsets[1:])
     order = np.argsort(ids, kind="stable")  # radix sort up to 65,536 partitions
-    return Run(batch.take(pa.array(order.astype(np.uint32))), offsets)
+    rows = pa.array(order.astype(np.uint32))
+    return Run(pc.take(batch, rows, boundscheck=False, memory_pool=MEMORY), offsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,19 +172,19 @@ def encode(group: Sequence[Rows], wire: WireSchema, options: pa.ipc.IpcWriteOpti
     batches = [batch for _, batch in parts]
     if options.compression is None:
         # Memory of the right size at once: a stream that grows copies all again and again.
-        sizes = [pa.ipc.get_record_batch_size(b) for b in (batches[0].slice(0, 0), *batches)]
+        sizes = [pa.ipc.get_record_batch_size(b) for b in (wire.nothing, *batches)]
         room = sum(sizes) + HEADER_BYTES * len(sizes) + len(wire.encoded) + _END_BYTES
-        data = pa.allocate_buffer(room, resizable=False)
+        data = pa.allocate_buffer(room, MEMORY, resizable=False)
         with pa.FixedSizeBufferWriter(data) as fixed:
             ends = _write_messages(fixed, batches, wire, options)
     else:
-        with pa.BufferOutputStream() as growing:
+        with pa.BufferOutputStream(MEMORY) as growing:
             ends = _write_messages(growing, batches, wire, options)
             data = growing.getvalue()
     return Encoded(
         data.slice(ends[0], ends[-1] - ends[0]),
         np.array([partition for partition, _ in parts], np.int64),
-        np.diff(np.array(ends, np.int64)),
+        np.diff(np.array(ends)).astype(np.int64),
         np.array([batch.num_rows for batch in batches], np.int64),
     )
 
@@ -187,7 +199,7 @@ def _write_messages(
     kind = Kind.ROWS if options.compression is None else Kind.COMPRESSED_ROWS
     head = header(kind, wire.fingerprint)
     with pa.ipc.new_stream(sink, wire.schema, options=options) as stream:
-        stream.write_batch(batches[0].slice(0, 0))  # a stream begins with its schema
+        stream.write_batch(wire.nothing)  # a stream begins with its schema; blocks go without
         ends = [sink.tell()]
         for batch in batches:
             sink.write(head)

@@ -156,7 +156,8 @@ def _date32(array: pa.Array) -> U64:
 
 
 def _date64(array: pa.Array) -> U64:
-    return np.floor_divide(fixed(array, "i8"), _DAY_MILLISECONDS).view(np.uint64)
+    days: I64 = fixed(array, "i8") // _DAY_MILLISECONDS
+    return days.view(np.uint64)
 
 
 def _instants(array: pa.Array) -> U64:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
-from typing import Final, Literal, Protocol, Self, TypeVar
+from typing import Final, Literal, Protocol, Self, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -34,14 +34,17 @@ from crossdock.wire.crc import BytesLike
 T = TypeVar("T")
 MIB: Final = 2**20
 Compression = Literal["zstd", "lz4", "none"]
-Data = pa.RecordBatch | pa.Table | pa.RecordBatchReader | Iterable[pa.RecordBatch | pa.Table]
+Data: TypeAlias = (
+    pa.RecordBatch | pa.Table | pa.RecordBatchReader | Iterable[pa.RecordBatch | pa.Table]
+)
 
 _CHUNK_ROWS: Final = 65_536
-"""Rows that are sorted at once: their columns fit a core's cache."""
-_CHUNK_BYTES: Final = 32 * MIB
-_SLICE_ROWS: Final = 64
-"""Rows of one partition in a chunk, at least, on average: slices cost time by number."""
+"""Rows that are sorted at once: their columns about fit a core's cache."""
 _MAX_CHUNK_ROWS: Final = 2**20
+_SLICE_ROWS: Final = 512
+"""Rows of one partition in a chunk, on average: slices cost time by number, not by rows."""
+_CHUNKS: Final = 8
+"""In how many chunks, at least, the memory for rows is filled."""
 _MAX_THREADS: Final = 8
 
 
@@ -128,7 +131,7 @@ def writer(
         schema,
         partitions=partitions,
         partitioning=chosen,
-        compression=compression or getattr(target, "compression", "zstd"),
+        compression=_checked_compression(compression or getattr(target, "compression", "zstd")),
         block_bytes=block_bytes,
         buffer_bytes=buffer_bytes,
         threads=threads or min(_MAX_THREADS, len(os.sched_getaffinity(0))),
@@ -154,8 +157,6 @@ class ArrowWriter:
         threads: int,
     ) -> None:
         """Use `writer`."""
-        if compression not in {"zstd", "lz4", "none"}:
-            raise ConfigError(f"compression {compression!r} is not zstd, lz4 or none")
         if min(block_bytes, buffer_bytes, threads) <= 0:
             raise ConfigError("block_bytes, buffer_bytes and threads must be more than 0")
         self.schema = plain_schema(schema)
@@ -167,6 +168,7 @@ class ArrowWriter:
         self._partitioning = partitioning
         self._block_bytes = block_bytes
         self._buffer_bytes = buffer_bytes
+        self._chunk_bytes = max(1, buffer_bytes // _CHUNKS)
         self._wire = WireSchema.of(self.schema)
         self._options = pa.ipc.IpcWriteOptions(
             compression=None if compression == "none" else compression, use_threads=False
@@ -219,14 +221,14 @@ class ArrowWriter:
         row_bytes = max(1.0, batch.nbytes / max(1, batch.num_rows))
         at = 0
         while at < batch.num_rows:
-            room = int((_CHUNK_BYTES - self._waiting_bytes) / row_bytes)
+            room = int((self._chunk_bytes - self._waiting_bytes) / row_bytes)
             count = min(self._chunk_rows - self._waiting_rows, max(1, room), batch.num_rows - at)
             part = None if ids is None else ids[at : at + count]
             self._waiting.append((batch.slice(at, count), part))
             self._waiting_rows += count
             self._waiting_bytes += int(count * row_bytes)
             at += count
-            if self._waiting_rows >= self._chunk_rows or self._waiting_bytes >= _CHUNK_BYTES:
+            if self._waiting_rows >= self._chunk_rows or self._waiting_bytes >= self._chunk_bytes:
                 self._sort_waiting()
 
     def _sort_waiting(self) -> None:
@@ -346,6 +348,13 @@ class ArrowWriter:
         except BaseException:
             self.abort()
             raise
+
+
+def _checked_compression(name: object) -> Compression:
+    for known in get_args(Compression):
+        if name == known:
+            return known  # type: ignore[no-any-return]
+    raise ConfigError(f"compression {name!r} is not zstd, lz4 or none")
 
 
 def _batches(data: Data) -> Iterator[pa.RecordBatch]:

@@ -156,4 +156,5 @@ def _concatenated(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
     """Join batches into one; several only where strings of one would be over 2 GiB."""
     if len(batches) <= 1:
         return batches
-    return pa.Table.from_batches(batches).combine_chunks().to_batches()
+    joined: list[pa.RecordBatch] = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return joined
