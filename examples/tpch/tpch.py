@@ -12,11 +12,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import crossdock.arrow
 import duckdb
 from queries import QUERIES, TABLES, Step
 
 import crossdock
+import crossdock.arrow
 from crossdock.tasks import FilesInput, ShuffleInput, ShuffleOutput, Task
 
 SMALL = {"region", "nation"}
