@@ -29,8 +29,8 @@ def compare(a: Any, b: Any, order: Order) -> int:
         return behind if order.nulls == "last" else -behind
     if isinstance(a, str):
         a, b = a.encode(), b.encode()
-    nan_a, nan_b = a != a, b != b  # noqa: PLR0124 -- numbers of any type
-    sign = nan_a - nan_b if nan_a or nan_b else (a > b) - (a < b)
+    nan_a, nan_b = bool(a != a), bool(b != b)  # noqa: PLR0124 -- numbers of any type
+    sign = nan_a - nan_b if nan_a or nan_b else int(a > b) - int(a < b)
     return -sign if order.descending else sign
 
 
