@@ -86,6 +86,12 @@ def test_strings_beyond_the_longest_boundary() -> None:
     assert assign(Range([Order("k")], boundaries), rows, 3).tolist() == [0, 1, 1, 1, 2, 2]
 
 
+def test_a_string_that_begins_a_boundary_is_below_it() -> None:
+    boundaries = pa.record_batch([pa.array(["abc\0"])], ["k"])
+    rows = pa.record_batch([pa.array(["abc", "abc\0", "abc\0\0"])], ["k"])
+    assert assign(Range([Order("k")], boundaries), rows, 2).tolist() == [0, 1, 1]
+
+
 def test_even_ranges_of_a_sample() -> None:
     random = np.random.default_rng(1)
     keys = pa.table({"k": random.normal(size=100_000), "other": np.arange(100_000)})

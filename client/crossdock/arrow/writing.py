@@ -107,9 +107,9 @@ def writer(
         compression: of the buffers within a message: "zstd", "lz4" or "none"; default what the
             target says, else "zstd".
         block_bytes: what a message shall have before compression, if memory allows.
-        buffer_bytes: rows held back to fill blocks. About half as much again is used while they
-            are sorted and encoded, and the client's own `Options.buffer_bytes` come on top.
-            Blocks get small when this is less than partitions × `block_bytes`.
+        buffer_bytes: rows held back to fill blocks. To sort and encode them takes an eighth of it
+            more for each thread, and the client's own `Options.buffer_bytes` come on top. Blocks
+            get small when it is less than partitions × `block_bytes`.
         threads: that sort and encode; default one per usable core, at most 8.
 
     Raises:
@@ -226,6 +226,7 @@ class ArrowWriter:
             part = None if ids is None else ids[at : at + count]
             self._waiting.append((batch.slice(at, count), part))
             self._waiting_rows += count
+            self.rows += count
             self._waiting_bytes += int(count * row_bytes)
             at += count
             if self._waiting_rows >= self._chunk_rows or self._waiting_bytes >= self._chunk_bytes:
@@ -236,8 +237,8 @@ class ArrowWriter:
         if not self._waiting:
             return
         given = [ids for _, ids in self._waiting if ids is not None]
-        chunk = Chunk([batch for batch, _ in self._waiting], given, self.rows)
-        self.rows += self._waiting_rows
+        first_row = self.rows - self._waiting_rows
+        chunk = Chunk([batch for batch, _ in self._waiting], given, first_row)
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
         work = partial(sort_chunk, chunk, self.schema, self._partitioning, self._partitions)
         if self._pool is None:
