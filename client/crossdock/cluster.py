@@ -9,6 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from crossdock.buffers import Buffers
 from crossdock.cancel import Cancel
 from crossdock.errors import CrossdockError, ProtocolError, Unavailable, WorkersLost
 from crossdock.http import Timeouts
@@ -87,6 +88,7 @@ class Cluster:
         self._calls = Threads(_CALL_THREADS, thread_name_prefix="crossdock-call")
         self.pushers = Threads(options.push_threads, thread_name_prefix="crossdock-push")
         self.fetchers = Threads(_CALL_THREADS, thread_name_prefix="crossdock-fetch")
+        self.buffers = Buffers(options.read_ahead_bytes)
         self.load = PushLoad()
 
     def job(
@@ -261,6 +263,7 @@ class Cluster:
             jobs, self._jobs = self._jobs, []
         for job in jobs:
             job.close()
+        self.buffers.clear()
         for threads in (self.pushers, self.fetchers, self._calls):
             threads.close()
 

@@ -7,6 +7,7 @@ a worker that pushes back does so before the bytes travel.
 import json
 import socket
 import ssl
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -146,6 +147,11 @@ class Connection:
             cancel.check()
             raise Unavailable(f"cannot connect to {url}: {error}") from error
         self._plain = tls is None
+        if self._plain:
+            self._socket.setsockopt(
+                socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(timeouts.stall_seconds)
+            )
+        self._receive_flags = socket.MSG_WAITALL if self._plain else 0
 
     def _encrypt(self, tls: ssl.SSLContext, host: str) -> None:
         encrypted = tls.wrap_socket(
@@ -251,12 +257,21 @@ class Connection:
         early = bytearray()
         while isinstance(event := protocol.next_event(), h11.Data):
             early += event.data
+        if self._plain:
+            # SO_RCVTIMEO bounds the waits from here on, in the kernel: one call per piece of the
+            # body, where Python's own time-out makes two for every few packets.
+            self._socket.settimeout(None)
         return Response(self, head, bytes(early))
 
     def receive_into(self, target: memoryview) -> int:
         """Receive at least one byte."""
         try:
-            n = self._socket.recv_into(target)
+            n = self._socket.recv_into(target, 0, self._receive_flags)
+        except BlockingIOError as error:
+            self.close()
+            raise Unavailable(
+                f"{self.url} sent no byte for {self._timeouts.stall_seconds:g} s"
+            ) from error
         except OSError as error:
             self.close()
             self._cancel.check()
@@ -304,6 +319,11 @@ def address_of(url: str) -> tuple[str, str, int]:
     if not url.startswith(("http://", "https://")) or not host or "\0" in host:
         raise ProtocolError(f"{url!r} is no URL of a worker", hint="http://HOST:PORT")
     return parts.netloc, host, port
+
+
+def _timeval(seconds: float) -> bytes:
+    """Return a `struct timeval`; of zero, which would mean for ever, at least a microsecond."""
+    return struct.pack("@ll", *divmod(max(1, round(seconds * 1e6)), 1_000_000))
 
 
 def _connected(host: str, port: int, seconds: float, cancel: Cancel) -> socket.socket:

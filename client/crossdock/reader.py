@@ -29,7 +29,7 @@ from crossdock.wire.blocks import BatchHeader, Cursor, PieceColumns
 if TYPE_CHECKING:
     from crossdock.view import Share, View
 
-_RECEIVE_BYTES: Final = 512 * 1024
+_RECEIVE_BYTES: Final = 256 * 1024
 _MIN_BATCH_BYTES: Final = 1024 * 1024
 _QUICK_TRIES: Final = 2
 _UNEVEN: Final = 17 / 16
@@ -135,7 +135,7 @@ class _Stream:
             if int(columns.length.sum(dtype=np.int64)) != header.payload_bytes:
                 raise ProtocolError(f"{url}: the pieces of a batch do not add up to its payload")
             if broken is None:
-                data = np.empty(header.payload_bytes, np.uint8).data
+                data = cluster.buffers.take(header.payload_bytes)
                 broken = _Broken(header.columns_crc, data, 0, 0)
             if (broken.columns_crc, broken.done) != (header.columns_crc, header.skip):
                 raise Unavailable(f"{url} did not go on where the batch broke off")
