@@ -1,0 +1,85 @@
+"""Where things lie in a store. The only place that makes or takes apart a key.
+
+    {cluster}/{job}/{hash}/{shuffle}/{generation}/
+        intents/{run}                what a persist run may bring into being, before its first write
+        segments/{run}/{ordinal}     pieces and a footer (segment.py)
+        records/{run}                which frames a finished run has put where (records.py)
+        views/{view id}              a manifest
+
+`{hash}` is the same for all keys of one shuffle and differs between shuffles, so a store that
+splits its load by key prefix spreads them, and one shuffle is deleted by one prefix. A run's name
+is drawn anew by whoever runs it, so no key is ever used twice: a request that was thought to have
+failed can only ever bring back what its own run's intent names.
+"""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+from crossdock.errors import ProtocolError
+from crossdock.views import ShuffleKey
+from crossdock.wire.names import check_name
+
+_HASH_DIGITS: Final = 4
+_ORDINAL_DIGITS: Final = 6
+
+
+def job_prefix(cluster: str, job: str) -> str:
+    """Return the beginning of all keys of a job."""
+    check_name("cluster", cluster)
+    check_name("job", job)
+    return f"{cluster}/{job}/"
+
+
+def new_run(incarnation: str) -> str:
+    """Return a name for a persist run that nobody used, or will use."""
+    return f"{incarnation}-{secrets.token_hex(6)}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffleLayout:
+    """The keys of one generation of a shuffle."""
+
+    prefix: str
+    """Beginning of all its keys, with a slash at the end."""
+
+    @classmethod
+    def of(cls, cluster: str, key: ShuffleKey) -> "ShuffleLayout":
+        """Return the layout of a shuffle of a cluster."""
+        digest = hashlib.sha256(key.digest_prefix()).hexdigest()[:_HASH_DIGITS]
+        check_name("shuffle", key.name)
+        return cls(f"{job_prefix(cluster, key.job)}{digest}/{key.name}/{key.generation}/")
+
+    def intent(self, run: str) -> str:
+        """Return the key of a run's intent."""
+        return f"{self.prefix}intents/{run}"
+
+    def segment(self, run: str, ordinal: int) -> str:
+        """Return the key of the `ordinal`-th segment of a run; retries take a new ordinal."""
+        return f"{self.segments(run)}{ordinal:0{_ORDINAL_DIGITS}d}"
+
+    def segments(self, run: str) -> str:
+        """Return the beginning of the keys of all segments of a run."""
+        return f"{self.prefix}segments/{run}/"
+
+    def record(self, run: str) -> str:
+        """Return the key of a run's record."""
+        return f"{self.records}{run}"
+
+    @property
+    def records(self) -> str:
+        """The beginning of the keys of all records."""
+        return f"{self.prefix}records/"
+
+    def manifest(self, view_id: str) -> str:
+        """Return the key of a view's manifest."""
+        return f"{self.prefix}views/{view_id}"
+
+
+def job_of(key: str) -> str:
+    """Return the job that a key belongs to, or raise `ProtocolError`."""
+    parts = key.split("/")
+    if len(parts) < 3:
+        raise ProtocolError(f"{key!r} is no key of ours")
+    return parts[1]
