@@ -27,6 +27,7 @@ class Verb(StrEnum):
     HEAD = "HeadObject"
     LIST = "ListObjectsV2"
     LIST_UPLOADS = "ListMultipartUploads"
+    LIST_PARTS = "ListParts"
     DELETE = "DeleteObjects"
 
 
@@ -47,7 +48,7 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a store was found to do when it was opened."""
+    """What a store was found to do when that was first asked."""
 
     conditional_put: bool
     """Put-if-absent is decided by the store. Without it, the object is looked for, put, and read
@@ -151,9 +152,13 @@ class Store(Protocol):
     All methods raise `StoreUnavailable` when the deadline passes, and `StoreDenied`.
     """
 
-    url: str
-    """Without credentials."""
-    capabilities: Capabilities
+    @property
+    def url(self) -> str:
+        """Where it is, without credentials."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do. Found out at the first use, by some requests where it is remote."""
 
     def put(
         self,
@@ -247,4 +252,5 @@ class StoreOptions:
     stall_seconds: float = 30.0
     """Longest wait for the next byte of an answer."""
     extra: dict[str, str] = field(default_factory=dict)
-    """Options of `pyarrow.fs` file systems, by their names there."""
+    """Of `file://`: `fsync`, "true" or "false". Of `pyarrow.fs` file systems: what their URLs take
+    behind the question mark, by its names there."""
