@@ -46,6 +46,7 @@ from crossdock.errors import (
 from crossdock.job import Job
 from crossdock.options import Options
 from crossdock.shuffle import Shuffle
+from crossdock.store.view import StoreView, open_view
 from crossdock.tasks import Task, task
 from crossdock.view import View
 from crossdock.writer import Writer
@@ -56,6 +57,6 @@ __all__ = [
     "Forbidden", "FrameError", "FrameTooLarge", "Gone", "Job", "JobFenced", "JobUnknown",
     "Missing", "Options", "Overloaded", "ProtocolError", "QuotaExceeded", "SchemaMismatch",
     "SealLost", "Shuffle", "ShuffleIncomplete", "ShuffleMismatch", "ShuffleReleased",
-    "ShuffleUnknown", "StaleEpoch", "Task", "Unauthenticated", "Unavailable", "View", "Writer",
-    "connect", "task",
+    "ShuffleUnknown", "StaleEpoch", "StoreView", "Task", "Unauthenticated", "Unavailable", "View",
+    "Writer", "connect", "open_view", "task",
 ]  # fmt: skip

@@ -27,6 +27,8 @@ class Options:
     """Bytes asked for in one read; up to half as many again where that saves one."""
     read_ahead_bytes: int = 64 * MIB
     """Bytes that one reader fetches ahead."""
+    store_threads: int = 4
+    """Ranges of a view in a store that are fetched at once."""
     deadline_seconds: float = 300.0
     """How long a call rides out workers that are unavailable."""
     loss_after_seconds: float = 120.0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from crossdock.blocks import BlockBatch, Pieces, assemble
+from crossdock.blocks import BlockBatch, Pieces
 from crossdock.errors import (
     NOT_HERE,
     CorruptBlock,
@@ -21,6 +21,7 @@ from crossdock.errors import (
     ProtocolError,
     Unavailable,
 )
+from crossdock.merging import Merge
 from crossdock.retry import Patience, patiently
 from crossdock.threads import result_of
 from crossdock.wire import blocks, crc
@@ -77,11 +78,6 @@ class _Stream:
     def go_on_from(self, other: "_Stream") -> None:
         """Take over the batch that broke off at another holder of the same frames."""
         self.broken = other.broken
-
-    @property
-    def last_key(self) -> tuple[int, int] | None:
-        """The block of the last piece at hand; the stream may still have more of it."""
-        return self.pending[-1].block_key(-1) if self.pending else None
 
     def prefetch(self) -> None:
         """Begin to fetch the next batch."""
@@ -195,19 +191,19 @@ class Reader:
             aim=options.read_batch_bytes,
             at_most=options.read_ahead_bytes // (2 * len(shares)),
         )
-        self._streams = [_Stream(self, share, None) for share in shares]
+        self._merge = Merge([_Stream(self, share, None) for share in shares], self._advance)
         self._patience: Patience | None = None
         self._damaged: dict[str, dict[tuple[int, int, int], str]] = {}
 
     def __iter__(self) -> Iterator[BlockBatch]:
         """Yield whole blocks until the range is read. Whether it was all is the view's to check."""
         try:
-            for stream in self._streams:
+            for stream in self._merge.streams:
                 stream.prefetch()
-            while self._streams:
-                yield from self._round()
+            while self._merge.streams:
+                yield from self._merge.round()
         finally:
-            for stream in self._streams:
+            for stream in self._merge.streams:
                 stream.cancel()
 
     def query(self, cursor: Cursor | None, *, skip: int) -> str:
@@ -219,38 +215,6 @@ class Reader:
         if cursor is not None:
             query += f"&cursor={cursor}"
         return f"{query}&skip={skip}" if skip else query
-
-    def _round(self) -> list[BlockBatch]:
-        """Advance the streams that hold the others up; return the blocks that are whole now."""
-        open_ = [s for s in self._streams if not s.ended]
-        if open_:
-            keys = [s.last_key for s in open_]
-            lowest = min((k for k in keys if k is not None), default=None)
-            behind = [s for s, k in zip(open_, keys, strict=True) if k is None or k == lowest]
-            for stream in behind:
-                self._advance(stream)
-        open_ = [s for s in self._streams if not s.ended]
-        keys = [s.last_key for s in open_]
-        if any(k is None for k in keys):
-            return []
-        frontier = min((k for k in keys if k is not None), default=None)
-        taken = [self._take(stream, frontier) for stream in self._streams]
-        self._streams = [s for s in self._streams if s.pending or not s.ended]
-        return assemble([pieces for pieces in taken if pieces])
-
-    def _take(self, stream: _Stream, frontier: tuple[int, int] | None) -> list[Pieces]:
-        """Take the pieces of blocks before `frontier` off a stream; all, if it is None."""
-        taken = []
-        while stream.pending:
-            pieces = stream.pending[0]
-            n = len(pieces) if frontier is None else pieces.below(frontier)
-            if n:
-                taken.append(pieces.cut(0, n))
-            if n < len(pieces):
-                stream.pending[0] = pieces.cut(n, len(pieces))
-                break
-            stream.pending.popleft()
-        return taken
 
     def _advance(self, stream: _Stream) -> None:
         """Advance a stream; when it fails, go on with other places for what it has left."""
@@ -292,6 +256,6 @@ class Reader:
         fresh = [_Stream(self, share, stream.cursor) for share in shares]
         if len(fresh) == 1:
             fresh[0].go_on_from(stream)
-        self._streams += fresh
+        self._merge.streams += fresh
         for new in fresh:
             new.prefetch()

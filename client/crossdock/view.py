@@ -15,12 +15,12 @@ from crossdock.blocks import Block, BlockBatch
 from crossdock.errors import (
     NOT_HERE,
     BlocksLost,
-    ConfigError,
     CorruptBlock,
     DataCorrupt,
     Missing,
     Unavailable,
 )
+from crossdock.persisting import Progress, Published, persist
 from crossdock.reader import Reader
 from crossdock.retry import patiently
 from crossdock.sums import Delivered, Promise
@@ -84,6 +84,11 @@ class View:
             self.rows += share.statistics["rows"]
 
     @property
+    def shares(self) -> Sequence[Share]:
+        """Who served what when it was made."""
+        return self._shares
+
+    @property
     def frames(self) -> Table:
         """The frames it consists of: `tables.FRAME`s, sorted."""
         return self._resolution.frames
@@ -123,7 +128,7 @@ class View:
         Returns:
             `tables.BLOCK`s (partition, map, bytes, rows) by (partition, map).
         """
-        first, last = self._check_range("partitions", partitions, self.partitions)
+        first, last = views.check_range("partitions", partitions, self.partitions)
         parts = [
             sizes
             for share in self._shares
@@ -146,7 +151,7 @@ class View:
         return sizes
 
     def _sizes_of(self, share: Share, first: int, last: int) -> list[Table]:
-        return self._ask(share, lambda s: self.shuffle.fetch_block_sizes(s, first, last))
+        return self.ask(share, lambda s: self.shuffle.fetch_block_sizes(s, first, last))
 
     def first_piece(self, partition: int, map_id: int) -> memoryview | None:
         """Return the first piece of a block without the rest of it; None if there is no piece.
@@ -157,19 +162,19 @@ class View:
             BlocksLost: confirmed loss, or every copy is damaged.
             Unavailable: workers are away until the deadline.
         """
-        self._check_range("partitions", range(partition, partition + 1), self.partitions)
+        views.check_range("partitions", range(partition, partition + 1), self.partitions)
         found = [
             piece
             for share in self._shares
             if share.statistics["blocks"][partition]
-            for piece in self._ask(
+            for piece in self.ask(
                 share, lambda s: self.shuffle.fetch_first_piece(s, partition, map_id)
             )
             if piece is not None
         ]
         return min(found, key=itemgetter(0))[1] if found else None
 
-    def _ask(self, share: Share, call: Callable[[Share], T]) -> list[T]:
+    def ask(self, share: Share, call: Callable[[Share], T]) -> list[T]:
         """Ask the worker of a share, or others with the same frames when it does not answer."""
 
         def once() -> list[T]:
@@ -212,9 +217,9 @@ class View:
         wanted = (
             (0, self.partitions)
             if partitions is None
-            else self._check_range("partitions", partitions, self.partitions)
+            else views.check_range("partitions", partitions, self.partitions)
         )
-        chosen = None if maps is None else self._check_range("maps", maps, U32_MAX + 1)
+        chosen = None if maps is None else views.check_range("maps", maps, U32_MAX + 1)
         return self._read_runs(wanted, chosen)
 
     def _read_runs(
@@ -273,6 +278,21 @@ class View:
         cuts = (np.flatnonzero(weight[1:] != weight[:-1]) + 1 + first).tolist()
         return [(a, b) for a, b in pairwise([first, *cuts, last]) if a < b]
 
+    def persist(self, on_progress: Callable[[Progress], None] | None = None) -> Published:
+        """Bring the view into the workers' store, so that it can be read without any worker.
+
+        Frames that are there already are not sent again. Returns when the view is published.
+
+        Args:
+            on_progress: called from time to time, from any thread, one call at a time.
+
+        Raises:
+            ConfigError: the workers have no store.
+            BlocksLost: confirmed loss of frames that were not persisted.
+            Unavailable: workers or the store are away, or get no further, until the deadline.
+        """
+        return persist(self, on_progress)
+
     def places(self) -> list[dict[str, object]]:
         """Describe who serves the view now: worker id, URL path of its places, frames."""
         return [
@@ -308,14 +328,6 @@ class View:
             )
         places = part.places(avoid=() if avoid is None else (avoid,))
         return self.shuffle.register(places, resolution.frames)
-
-    def _check_range(self, kind: str, wanted: range, top: int) -> tuple[int, int]:
-        if wanted.step != 1:
-            raise ConfigError(f"{kind} {wanted} is not a contiguous range")
-        first, last = wanted.start, max(wanted.start, wanted.stop)
-        if not 0 <= first <= last <= top:
-            raise ConfigError(f"{kind} {first} to {last} is outside 0 to {top}")
-        return first, last
 
     def __repr__(self) -> str:
         key = self.shuffle.key

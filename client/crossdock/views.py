@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from crossdock.errors import Missing
+from crossdock.errors import ConfigError, Missing
 from crossdock.wire import tables
 from crossdock.wire.tables import Table
 
@@ -194,6 +194,20 @@ def places_digest(key: ShuffleKey, frame_keys: Table) -> str:
 def check_winners(winners: Table) -> Sequence[int]:
     """Return the maps that have more than one winner (there should be none)."""
     return [int(m) for m in winners["map"][1:][winners["map"][1:] == winners["map"][:-1]]]
+
+
+def check_range(kind: str, wanted: range, top: int) -> tuple[int, int]:
+    """Return (first, end) of a range that somebody wants to read.
+
+    Raises:
+        ConfigError: it has gaps, or goes beyond 0 to `top`.
+    """
+    if wanted.step != 1:
+        raise ConfigError(f"{kind} {wanted} is not a contiguous range")
+    first, last = wanted.start, max(wanted.start, wanted.stop)
+    if not 0 <= first <= last <= top:
+        raise ConfigError(f"{kind} {first} to {last} is outside 0 to {top}")
+    return first, last
 
 
 def _attempts_of(frames: Table) -> Table:

@@ -6,6 +6,9 @@ from typing import Annotated
 import typer
 
 from crossdock.errors import ConfigError
+from crossdock.store.layout import DEFAULT_CLUSTER
+from crossdock.store.settings import store_options
+from crossdock.wire.names import check_name
 from crossdock_worker.settings import Limits, Settings
 
 _DEFAULT = Limits()
@@ -15,8 +18,14 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
     data_dir: Annotated[Path, typer.Option(help="Directory for frames; one worker's alone.")],
     listen: Annotated[str, typer.Option(help="HOST:PORT to listen on.")] = "127.0.0.1:7070",
     store: Annotated[
-        str, typer.Option(help="URL of the object store. Persisting is not built yet.")
+        str, typer.Option(help="URL of the object store: s3://BUCKET/PREFIX, file:///DIR, ….")
     ] = "",
+    store_option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for the store; docs/stores.md. Repeatable.")
+    ] = None,
+    cluster: Annotated[
+        str, typer.Option(help="Uid of the cluster: clusters may share a store.")
+    ] = DEFAULT_CLUSTER,
     peers: Annotated[
         str,
         typer.Option(help="URLs of the other workers, by commas, or dns+http://NAME:PORT."),
@@ -52,6 +61,9 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
     disk_high: Annotated[float, typer.Option()] = _DEFAULT.disk_high,
     disk_low: Annotated[float, typer.Option()] = _DEFAULT.disk_low,
     job_quota_bytes: Annotated[int, typer.Option()] = _DEFAULT.job_quota_bytes,
+    segment_bytes: Annotated[int, typer.Option()] = _DEFAULT.segment_bytes,
+    store_uploads: Annotated[int, typer.Option()] = _DEFAULT.store_uploads,
+    store_settle_seconds: Annotated[float, typer.Option()] = 30.0,
     shutdown_grace_seconds: Annotated[float, typer.Option()] = 20.0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
@@ -61,8 +73,6 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
     fd = _descriptor(listen)
     host, port = _host_port(listen) if fd is None else ("", 0)
     server.configure_logging(level=log_level)
-    if store:
-        server.log.warning("persisting is not built yet: data stay on the disk", store=store)
     settings = Settings(
         data_dir=data_dir,
         host=host,
@@ -71,6 +81,10 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
         advertise=advertise.rstrip("/"),
         peers=tuple(p.strip() for p in peers.split(",") if p.strip()),
         peers_interval_seconds=peers_interval_seconds,
+        store=store,
+        store_options=store_options(store_option or ()),
+        store_settle_seconds=store_settle_seconds,
+        cluster=check_name("cluster", cluster),
         key_file=key_file,
         insecure=insecure_no_auth,
         tls_cert=tls_cert,
@@ -93,6 +107,8 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
             disk_high=disk_high,
             disk_low=disk_low,
             job_quota_bytes=job_quota_bytes,
+            segment_bytes=segment_bytes,
+            store_uploads=store_uploads,
         ),
     )
     if processes == 1:

@@ -243,6 +243,11 @@ class Job:
         with self.lock:
             return sum(s.disk_bytes for s in self.shuffles.values())
 
+    def logs(self) -> list[ShuffleLog]:
+        """Return its shuffles that have frames here."""
+        with self.lock:
+            return [s for s in self.shuffles.values() if s.begun]
+
     def check_quota(self, more: int, default_quota_bytes: int) -> None:
         """Raise `QuotaExceeded` when `more` bytes would be over the job's quota or the worker's."""
         quota = min((q for q in (self.record.quota_bytes, default_quota_bytes) if q), default=0)

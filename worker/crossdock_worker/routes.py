@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from crossdock.wire.tokens import Right
-from crossdock_worker.api import control, reading, writing
+from crossdock_worker.api import control, persisting, reading, writing
 from crossdock_worker.api.context import Handler
 
 
@@ -40,4 +40,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{_SHUFFLE}/places/{{digest}}/sizes", reading.block_sizes, Right.READ),
     Route("POST", f"{_SHUFFLE}/blocks", reading.read_attempts, Right.READ),
     Route("POST", f"{_SHUFFLE}/views", reading.make_view, Right.READ),
+    Route("POST", f"{_SHUFFLE}/persist", persisting.persist, Right.OWN),
+    Route("GET", f"{_SHUFFLE}/runs/{{run}}", persisting.get_record, Right.READ),
+    Route("PUT", f"{_SHUFFLE}/views/{{view}}/manifest", persisting.put_manifest, Right.OWN),
 )

@@ -25,6 +25,8 @@ class Selection:
     columns: PieceColumns
     offsets: I64
     """Where each piece begins in the payload log."""
+    frames: I64
+    """Which row of the snapshot each piece is of."""
     end: bool
     """Whether nothing of the range comes after."""
 
@@ -34,13 +36,7 @@ class Selection:
         Args:
             skip: bytes at the beginning of the batch to leave out.
         """
-        length = self.columns.length.astype(np.int64)
-        keep = length > 0
-        starts, length = self.offsets[keep], length[keep]
-        new = np.ones(len(starts), bool)
-        new[1:] = starts[1:] != starts[:-1] + length[:-1]
-        first = np.flatnonzero(new)
-        starts, length = starts[first], np.add.reduceat(length, first) if len(first) else length
+        starts, length = contiguous(self.offsets, self.columns.length)
         if skip:
             ends = np.cumsum(length)
             whole = int(np.searchsorted(ends, skip, side="right"))
@@ -52,6 +48,17 @@ class Selection:
         return starts, length
 
 
+def contiguous(offsets: I64, lengths: U32) -> tuple[I64, I64]:
+    """Join pieces that lie one behind the other; return (offset, length) of what is left."""
+    length = lengths.astype(np.int64)
+    keep = length > 0
+    starts, length = offsets[keep], length[keep]
+    new = np.ones(len(starts), bool)
+    new[1:] = starts[1:] != starts[:-1] + length[:-1]
+    first = np.flatnonzero(new)
+    return starts[first], np.add.reduceat(length, first) if len(first) else length
+
+
 def select(
     snapshot: Snapshot,
     *,
@@ -59,6 +66,7 @@ def select(
     maps: tuple[int, int],
     cursor: Cursor | None,
     max_bytes: int,
+    most_pieces: int | None = None,
 ) -> Selection:
     """Return the first batch of at most `max_bytes` (at least one piece) of a range.
 
@@ -68,12 +76,16 @@ def select(
         maps: half open, by map id.
         cursor: where to begin; None: at the range's beginning.
         max_bytes: bound on the payload.
+        most_pieces: bound on the pieces looked at; None: what suits an answer.
 
     The batch takes pieces by (partition, map, attempt, seq, position), and has them by frame:
     of each frame's pieces of neighbouring partitions one run, where the other order has many.
     """
     rows = snapshot.rows
-    rows = rows[(rows["map"] >= maps[0]) & (rows["map"] < maps[1]) & (rows["pieces"] > 0)]
+    taken = np.flatnonzero(
+        (rows["map"] >= maps[0]) & (rows["map"] < maps[1]) & (rows["pieces"] > 0)
+    )
+    rows = rows[taken]
     first, last = partitions
     if cursor is not None:
         first = max(first, cursor.partition)
@@ -86,7 +98,7 @@ def select(
     if cursor is not None and cursor.partition == first:
         low = _skip_to(index, rows, base, count, low=low, cursor=cursor)
 
-    budget = _piece_budget(rows, max_bytes)
+    budget = _piece_budget(rows, max_bytes, most_pieces or _MAX_PIECES)
     high = _bisect(index, base, count, last)
     left = low < high
     if not left.any():
@@ -132,7 +144,8 @@ def select(
         crc=index[at + 3 * n],
     )
     ends = index[at + 4 * n].astype(np.int64)
-    return Selection(columns, rows["payload_at"][frame].astype(np.int64) + ends - length, complete)
+    offsets = rows["payload_at"][frame].astype(np.int64) + ends - length
+    return Selection(columns, offsets, taken[frame], complete)
 
 
 def _fitting(partition: U32, length: U32, max_bytes: int) -> I64:
@@ -256,15 +269,16 @@ def _skip_to(index: U32, rows: Table, base: I64, count: I64, *, low: I64, cursor
     return np.where(equal, np.clip(cursor.position, low, after), low)
 
 
-def _piece_budget(rows: Table, max_bytes: int) -> int:
+def _piece_budget(rows: Table, max_bytes: int, most_pieces: int) -> int:
     """Return how many pieces are worth looking at for one batch of `max_bytes`."""
     pieces = int(rows["pieces"].sum(dtype=np.int64))
     mean = int(rows["payload_bytes"].sum(dtype=np.uint64)) // max(1, pieces)
     wanted = max_bytes // max(1, mean)
-    return min(_MAX_PIECES, max(_MIN_PIECES, wanted))
+    return min(most_pieces, max(_MIN_PIECES, wanted))
 
 
 def _empty() -> Selection:
     none = np.empty(0, np.uint32)
     columns = PieceColumns(none, none, np.empty(0, np.uint64), none, none, none, none, none)
-    return Selection(columns, np.empty(0, np.int64), end=True)
+    nowhere = np.empty(0, np.int64)
+    return Selection(columns, nowhere, nowhere, end=True)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from crossdock.errors import ConfigError, ProtocolError
+from crossdock.store.api import StoreOptions
+from crossdock.store.layout import DEFAULT_CLUSTER
 from crossdock_worker.patience import Patience
 
 MIB: Final = 2**20
@@ -56,6 +58,11 @@ class Limits:
     job_quota_bytes: int = 0
     """Bytes on this worker's disk for each job; beyond it 507. 0: no quota."""
 
+    segment_bytes: int = 128 * MIB
+    """No object in the store is larger."""
+    store_uploads: int = 4
+    """Segments sent to the store at once."""
+
     def __post_init__(self) -> None:
         """Refuse limits that contradict each other, naming the option."""
         if not 0 < self.disk_low <= self.disk_high <= 1:
@@ -65,9 +72,14 @@ class Limits:
             )
         for name in ("max_frame_bytes", "max_inflight_bytes", "max_read_bytes",
                      "max_partitions", "max_connections", "read_batch_bytes", "threads",
-                     "stall_seconds", "min_bytes_per_second"):  # fmt: skip
+                     "stall_seconds", "min_bytes_per_second", "store_uploads"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ConfigError(f"--{name.replace('_', '-')} must be more than 0")
+        if self.segment_bytes < self.max_frame_bytes + MIB:
+            raise ConfigError(
+                f"--segment-bytes {self.segment_bytes} is less than 1 MiB more than "
+                f"--max-frame-bytes {self.max_frame_bytes}: no segment could hold its pieces"
+            )
         if self.max_shuffles < 0:
             raise ConfigError("--max-shuffles must not be below 0")
         if self.max_inflight_bytes < self.max_frame_bytes:
@@ -124,6 +136,13 @@ class Settings:
     tls_key: Path | None = None
     tls_ca: Path | None = None
     """Certificate authority that peers' certificates are checked with; default: `tls_cert`."""
+    store: str = ""
+    """URL of the object store; "": frames stay on this disk."""
+    store_options: StoreOptions = field(default_factory=StoreOptions)
+    store_settle_seconds: float = 30.0
+    """A request to the store takes effect within this time of being sent, or never."""
+    cluster: str = DEFAULT_CLUSTER
+    """Uid of the cluster: two that share a store never touch each other's objects."""
     limits: Limits = field(default_factory=Limits)
     shutdown_grace_seconds: float = 20.0
     """How long SIGTERM waits for requests under way."""

@@ -3,6 +3,7 @@
     journal       what is visible (journal.py); a frame exists when its record does
     payload.log   payloads, each a contiguous range
     index.log     per frame u32[5 n]: the columns as they came, then where each piece ends
+    runs/         what of it was persisted (runs.py)
 
 Memory holds one row per frame; the index of pieces is read through a map of its file.
 """
@@ -44,6 +45,7 @@ from crossdock_worker.rows import (
     is_row_of,
     row_of,
 )
+from crossdock_worker.runs import Runs
 
 INDEX_BYTES_PER_PIECE: Final = COLUMN_BYTES + 4
 
@@ -80,6 +82,7 @@ class ShuffleLog:
             self._journal = open_file(directory / "journal", os.O_WRONLY | os.O_APPEND)
             opened.pop_all()
         self._journal_bytes = os.fstat(self._journal).st_size
+        self.runs = Runs(directory / "runs")
 
     @classmethod
     def create(cls, directory: Path, key: ShuffleKey) -> "ShuffleLog":

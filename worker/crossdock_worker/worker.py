@@ -5,12 +5,16 @@ import fcntl
 import os
 import resource
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
-from crossdock.errors import ConfigError
+import structlog
+
+from crossdock.errors import ConfigError, CrossdockError
 from crossdock.records import WorkerInfo
+from crossdock.store.opening import open_store
 from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
 from crossdock_worker.front import ConnectionCount
@@ -18,8 +22,12 @@ from crossdock_worker.identity import Identity
 from crossdock_worker.jobs import Jobs
 from crossdock_worker.membership import Membership
 from crossdock_worker.metrics import Gauge, Gauges, Metrics
+from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
 from crossdock_worker.settings import LAST_SECONDS, Settings
+from crossdock_worker.shuffle_log import ShuffleLog
+
+log = structlog.get_logger()
 
 _VIEW_THREADS = 2
 
@@ -44,6 +52,7 @@ class Worker:
         self.places = PlacesCache(limits.places_cache_bytes)
         self.pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="bytes")
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
+        self.persister = self._open_store()
         self._transfers: set[asyncio.Task[object]] = set()
         self._requests: set[asyncio.Task[object]] = set()
         self.metrics = Metrics()
@@ -68,6 +77,18 @@ class Worker:
                 hint="give every worker process a directory of its own",
             ) from None
         return fd
+
+    def _open_store(self) -> Persister | None:
+        settings = self.settings
+        if not settings.store:
+            return None
+        return Persister(
+            open_store(settings.store, settings.store_options),
+            cluster=settings.cluster,
+            worker=self.identity.id,
+            segment_bytes=settings.limits.segment_bytes,
+            uploads=settings.limits.store_uploads,
+        )
 
     def _peer_tls(self) -> ssl.SSLContext | None:
         option, ca = "--tls-ca", self.settings.tls_ca
@@ -110,8 +131,29 @@ class Worker:
         yield "disk_bytes", "Bytes of shuffles on this disk.", sum(j.disk_bytes for j in jobs)
 
     async def run_background(self) -> None:
-        """Keep in touch with the peers, until cancelled."""
-        await self.membership.run(self.identity.id)
+        """Keep in touch with the peers, and clean up after an earlier process, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.membership.run(self.identity.id))
+            if self.persister is not None:
+                left = [(s, s.runs.unfinished) for job in self.jobs for s in job.logs()]
+                tasks.create_task(self._recover(self.persister, [p for p in left if p[1]]))
+
+    async def _recover(
+        self, persister: Persister, left: list[tuple[ShuffleLog, list[str]]]
+    ) -> None:
+        """Finish or undo the persist runs that an earlier process left, once and once more."""
+        for shuffle, _ in left:
+            await self._in_background(partial(persister.recover, shuffle))
+        if left:
+            await asyncio.sleep(self.settings.store_settle_seconds)
+        for shuffle, runs in left:
+            await self._in_background(partial(persister.forget_settled, shuffle, runs))
+
+    async def _in_background(self, work: Callable[[], None]) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self.view_pool, work)
+        except CrossdockError as error:  # the next start tries again
+            log.warning("persist runs of an earlier process are left", problem=str(error))
 
     def request_began(self) -> None:
         """Note that this task answers a request; aiohttp makes one for each."""
@@ -142,6 +184,8 @@ class Worker:
         if self._transfers:  # they were cancelled, and give back what they hold
             await asyncio.wait(self._transfers, timeout=LAST_SECONDS)
         self.view_pool.shutdown(wait=False, cancel_futures=True)
+        if self.persister is not None:
+            await loop.run_in_executor(None, self.persister.close)
         await loop.run_in_executor(None, self.pool.shutdown)
         self.jobs.close()
         os.close(self._lock_fd)

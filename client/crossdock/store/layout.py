@@ -21,6 +21,9 @@ from crossdock.errors import ProtocolError
 from crossdock.views import ShuffleKey
 from crossdock.wire.names import check_name
 
+DEFAULT_CLUSTER: Final = "default"
+"""Uid of a cluster that nobody named; whoever shares a store between clusters names them."""
+
 _HASH_DIGITS: Final = 4
 _ORDINAL_DIGITS: Final = 6
 

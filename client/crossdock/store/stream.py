@@ -1,0 +1,229 @@
+"""One run's pieces, straight from its segments: few ranged requests, several under way at once."""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+import numpy as np
+
+from crossdock.blocks import Pieces
+from crossdock.buffers import Buffers
+from crossdock.errors import BlocksLost, CorruptBlock, Missing, ProtocolError
+from crossdock.options import Options
+from crossdock.retry import Patience
+from crossdock.store.api import Store
+from crossdock.store.errors import ObjectDamaged, ObjectMissing, StoreUnavailable
+from crossdock.store.manifest import Manifest
+from crossdock.store.records import SegmentInfo
+from crossdock.threads import Threads, result_of
+from crossdock.wire import crc
+from crossdock.wire.blocks import COLUMN_BYTES, HEADER_BYTES, BatchHeader, PieceColumns
+from crossdock.wire.crc import I64
+from crossdock.wire.tables import Table
+
+RANGE_BYTES: Final = 16 * 2**20
+"""Batches that lie one behind the other are asked for together up to this size."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Range:
+    """Batches that lie one behind the other in a segment."""
+
+    segment: int
+    start: int
+    sizes: tuple[int, ...]
+    """Bytes of each batch."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(self.sizes)
+
+
+def ranges_of(batches: Table, *, at_most: int = RANGE_BYTES) -> list[Range]:
+    """Group `segment.BATCH`es, in their order, into ranges of at most about `at_most` bytes."""
+    ranges: list[Range] = []
+    group: list[int] = []
+    begin = (-1, 0)
+    end = (-1, 0)
+    for segment, offset, nbytes in batches[["segment", "offset", "nbytes"]].tolist():
+        if group and ((segment, offset) != end or sum(group) + nbytes > at_most):
+            ranges.append(Range(begin[0], begin[1], tuple(group)))
+            group = []
+        if not group:
+            begin = (segment, offset)
+        group.append(nbytes)
+        end = (segment, offset + nbytes)
+    if group:
+        ranges.append(Range(begin[0], begin[1], tuple(group)))
+    return ranges
+
+
+Pick = Callable[[PieceColumns], I64 | None]
+"""Returns which pieces of a batch are wanted, rising; None for all."""
+
+
+class Segments:
+    """Reads ranges of a manifest's segments, verified. Thread-safe."""
+
+    def __init__(self, store: Store, manifest: Manifest, options: Options) -> None:
+        self._store = store
+        self._manifest = manifest
+        self._options = options
+        self._buffers = Buffers(options.read_ahead_bytes)
+        self._threads = Threads(options.store_threads, thread_name_prefix="crossdock-store")
+
+    def submit(self, wanted: Range, pick: Pick) -> Future[list[Pieces]]:
+        """Have a thread read a range."""
+        return self._threads.submit(self._fetch, wanted, pick)
+
+    def close(self) -> None:
+        """Wait for what is under way. Idempotent."""
+        self._threads.close()
+        self._buffers.clear()
+
+    def _fetch(self, wanted: Range, pick: Pick) -> list[Pieces]:
+        """Read a range; what fails its checksum once is read once more.
+
+        Raises:
+            BlocksLost: the segment is gone.
+            CorruptBlock: a piece is damaged in the store.
+            StoreUnavailable: the store is, until the deadline.
+        """
+        segment = self._manifest.segments[wanted.segment]
+        for last_try in (False, True):
+            try:
+                data = self._receive(segment, wanted.start, wanted.nbytes)
+                return self._decode(segment, wanted, data, pick)
+            except ObjectMissing as error:
+                raise self._lost(wanted.segment, f"{segment.key} is gone") from error
+            except (CorruptBlock, ObjectDamaged):
+                if last_try:
+                    raise
+        raise AssertionError
+
+    def _receive(self, segment: SegmentInfo, start: int, nbytes: int) -> memoryview:
+        """Read bytes of a segment; what breaks off goes on from the byte reached."""
+        data = self._buffers.take(nbytes)
+        done = 0
+        patience = Patience(self._options.deadline_seconds)
+        while done < nbytes:
+            try:
+                with self._store.get(
+                    segment.key, start + done, start + nbytes, etag=segment.etag or None
+                ) as reading:
+                    while n := reading.read_into(data[done:]):
+                        done += n
+            except StoreUnavailable as error:
+                patience.wait_after(error)
+            else:
+                if done < nbytes:
+                    raise ObjectDamaged(f"{segment.key} ends before offset {start + nbytes}")
+        return data
+
+    def _decode(
+        self, segment: SegmentInfo, wanted: Range, data: memoryview, pick: Pick
+    ) -> list[Pieces]:
+        found = []
+        at = 0
+        for size in wanted.sizes:
+            where = f"{segment.key} at offset {wanted.start + at}"
+            pieces = self._decode_batch(data[at : at + size], where, wanted.start + at, segment)
+            which = pick(pieces.columns)
+            if which is not None:
+                pieces = Pieces(pieces.columns.take(which), pieces.starts[which], pieces.data)
+            if len(pieces):
+                found.append(pieces)
+            at += size
+        return found
+
+    def _decode_batch(
+        self, batch: memoryview, where: str, offset: int, segment: SegmentInfo
+    ) -> Pieces:
+        try:
+            header = BatchHeader.decode(batch[:HEADER_BYTES])
+        except ProtocolError as error:
+            raise ObjectDamaged(f"{where}: {error}") from error
+        begin = HEADER_BYTES + header.pieces * COLUMN_BYTES
+        index, payload = batch[HEADER_BYTES:begin], batch[begin:]
+        if crc.extend(0, index) != header.columns_crc or len(payload) != header.payload_bytes:
+            raise ObjectDamaged(f"{where}: the index of a batch fails its checksum")
+        columns = PieceColumns.decode(header.pieces, index)
+        if crc.extend(0, payload) != crc.combined(columns.crc, columns.length):
+            raise _corrupt(columns, payload, segment.key, offset + begin)
+        return Pieces.of_batch(columns, payload)
+
+    def _lost(self, segment: int, why: str) -> BlocksLost:
+        """Name the attempts that have pieces in a segment."""
+        inside = self._manifest.frames[self._manifest.members[segment]]
+        lost = sorted({(int(f["map"]), int(f["attempt"])) for f in inside})
+        return BlocksLost([Missing(m, a, why) for m, a in lost])
+
+
+def _corrupt(columns: PieceColumns, payload: memoryview, key: str, offset: int) -> CorruptBlock:
+    """Name the pieces that are damaged, and where in which object."""
+    bad = np.flatnonzero(crc.of_pieces(payload, columns.length) != columns.crc)
+    begins = (columns.ends - columns.length)[bad]
+    hurt = columns.take(bad)
+    fields = (hurt.map_id, hurt.attempt, hurt.seq, hurt.partition, begins)
+    frames: dict[tuple[int, int, int], str] = {}
+    for m, a, s, p, at in zip(*(f.tolist() for f in fields), strict=True):  # rare, and few
+        piece = f"piece of map {m} attempt {a} partition {p}"
+        why = f"{key} at offset {offset + at}: {piece} is damaged"
+        frames.setdefault((m, a, s), why)
+    return CorruptBlock("; ".join(list(frames.values())[:3]), frames=frames)
+
+
+class RunStream:
+    """The pieces of one run that a read wants (`merging.PieceStream`)."""
+
+    def __init__(
+        self,
+        segments: Segments,
+        ranges: list[Range],
+        pick: Pick,
+        *,
+        ahead: int,
+    ) -> None:
+        """Make one.
+
+        Args:
+            segments: where they are read.
+            ranges: in the order of pieces.
+            pick: which pieces are wanted.
+            ahead: ranges under way or waiting at once.
+        """
+        self.pending: deque[Pieces] = deque()
+        self.ended = not ranges
+        self._segments = segments
+        self._pick = pick
+        self._left = iter(ranges)
+        self._under_way: deque[Future[list[Pieces]]] = deque()
+        self._ahead = ahead
+
+    def prefetch(self) -> None:
+        """Begin to fetch as many ranges as may be under way."""
+        for wanted in islice(self._left, self._ahead - len(self._under_way)):
+            self._under_way.append(self._segments.submit(wanted, self._pick))
+
+    def advance(self) -> None:
+        """Wait for the next range."""
+        self.prefetch()
+        if not self._under_way:
+            self.ended = True
+            return
+        pieces = result_of(self._under_way.popleft())
+        self.pending.extend(pieces)
+        self.prefetch()
+        self.ended = not self._under_way
+
+    def cancel(self) -> None:
+        """Fetch no more, and wait for what is under way."""
+        self.ended = True
+        self._left = iter(())
+        while self._under_way:
+            ahead = self._under_way.popleft()
+            if not ahead.cancel():
+                ahead.exception()

@@ -1,0 +1,272 @@
+"""A persisted view needs no worker, and is the very same view; what is damaged or gone is named."""
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import crossdock
+from crossdock import BlocksLost, ConfigError, View
+from crossdock.errors import CorruptBlock
+from crossdock.persisting import Published
+from crossdock.store.errors import ObjectMissing
+from crossdock.store.view import StoreView
+from harness import QUICK, StartWorker, WorkerProcess, connect_all
+
+SMALL = {"segment_bytes": 3 * 2**20, "max_frame_bytes": 2**20}
+Blocks = list[tuple[int, int, bytes, int]]
+
+
+def blocks_of(view: View | StoreView, **ranges: range | None) -> Blocks:
+    return [(b.partition, b.map_id, bytes(b.data), b.rows) for b in view.read(**ranges)]
+
+
+@dataclass
+class Cluster:
+    """Workers with one store."""
+
+    workers: list[WorkerProcess]
+    directory: Path
+
+    @contextmanager
+    def job(self, uid: str) -> Iterator[crossdock.Job]:
+        options = crossdock.Options(
+            frame_bytes=2**19, buffer_bytes=2**21, deadline_seconds=QUICK.deadline_seconds,
+            loss_after_seconds=QUICK.loss_after_seconds,
+        )  # fmt: skip
+        with (
+            connect_all(self.workers, options=options) as cluster,
+            cluster.job(uid, owner="runner") as job,
+        ):
+            yield job
+
+    def objects(self, part: str = "") -> list[Path]:
+        """Return the objects in the store whose keys have `part`."""
+        return sorted(p for p in self.directory.rglob("*") if p.is_file() and part in str(p))
+
+    def kill(self) -> None:
+        for worker in self.workers:
+            worker.kill9()
+
+
+@pytest.fixture
+def cluster(start_worker: StartWorker, tmp_path: Path) -> Cluster:
+    store = (tmp_path / "store").as_uri()
+    return Cluster([start_worker(store=store, **SMALL) for _ in range(2)], tmp_path / "store")
+
+
+def write(shuffle: crossdock.Shuffle, map_id: int, attempt: int = 0, *, size: int = 3000) -> None:
+    """Write blocks of random sizes, some empty, two pieces each now and then."""
+    rng = random.Random(f"{map_id} {attempt}")
+    with shuffle.writer(map_id=map_id, attempt=attempt) as writer:
+        for _ in range(2):
+            for p in range(shuffle.partitions):
+                if rng.random() < 0.7:
+                    writer.write(p, rng.randbytes(rng.randrange(size)), rows=rng.randrange(5))
+
+
+def opened(published: Published) -> StoreView:
+    return crossdock.open_view(
+        published.store, published.job, published.shuffle, published.view,
+        generation=published.generation, cluster=published.cluster,
+    )  # fmt: skip
+
+
+def test_a_persisted_view_is_read_with_every_worker_dead(cluster: Cluster, job_uid: str) -> None:
+    with cluster.job(job_uid) as job:
+        shuffle = job.shuffle("words", partitions=40, maps=12)
+        for m in range(12):
+            write(shuffle, m, size=40_000)
+        view = shuffle.view()
+        expected = blocks_of(view)
+        seen = []
+        published = view.persist(on_progress=seen.append)
+        cluster.kill()
+    assert seen[-1].persisted_bytes == seen[-1].total_bytes == int(view.bytes.sum())
+    assert len(cluster.objects("segments")) >= 4
+    with opened(published) as stored:
+        assert blocks_of(stored) == expected
+        assert stored.id == view.id
+        assert stored.winners == view.winners
+        for mine, theirs in ((stored.bytes, view.bytes), (stored.rows, view.rows)):
+            assert (mine == theirs).all()
+        assert (stored.blocks == view.blocks).all()
+        assert blocks_of(stored, partitions=range(7, 19)) == [b for b in expected if 7 <= b[0] < 19]
+        some = [b for b in expected if 3 <= b[0] < 30 and 2 <= b[1] < 9]
+        assert blocks_of(stored, partitions=range(3, 30), maps=range(2, 9)) == some
+        assert blocks_of(stored, maps=range(4)) == [b for b in expected if b[1] < 4]
+        assert blocks_of(stored, partitions=range(5, 5)) == []
+        with pytest.raises(ConfigError, match="partitions 0 to 41 is outside"):
+            stored.read_batches(range(41))
+
+
+def test_no_object_is_larger_than_the_bound_and_all_end_with_the_job_directory(
+    cluster: Cluster, job_uid: str
+) -> None:
+    with cluster.job(job_uid) as job:
+        shuffle = job.shuffle("big", partitions=2, maps=6)
+        for m in range(6):
+            with shuffle.writer(map_id=m, attempt=0) as writer:
+                for _ in range(4):
+                    writer.write(1, random.Random(m).randbytes(500_000), rows=1)
+        view = shuffle.view()
+        expected = blocks_of(view)
+        published = view.persist()
+    segments = cluster.objects("segments")
+    assert len(segments) >= 4, "one partition of several segments"
+    assert max(p.stat().st_size for p in segments) <= SMALL["segment_bytes"]
+    assert not cluster.objects("intents"), "a run that is over leaves no intent"
+    assert all(f"default/{job_uid}/" in str(p) for p in cluster.objects())
+    with opened(published) as stored:
+        assert blocks_of(stored) == expected
+
+
+def test_persisting_again_writes_nothing_and_a_new_view_reuses_the_segments(
+    cluster: Cluster, job_uid: str
+) -> None:
+    with cluster.job(job_uid) as job:
+        shuffle = job.shuffle("again", partitions=9, maps=5)
+        for m in range(5):
+            write(shuffle, m)
+        first = shuffle.view(dict.fromkeys(range(5), 0))
+        first.persist()
+        before = cluster.objects()
+        assert first.persist() == first.persist()
+        assert cluster.objects() == before
+
+        write(shuffle, 3, attempt=1)
+        second = shuffle.view({m: int(m == 3) for m in range(5)})
+        expected = blocks_of(second)
+        published = second.persist()
+        new = [p for p in cluster.objects("segments") if p not in before]
+        assert (
+            sum(p.stat().st_size for p in new)
+            < sum(p.stat().st_size for p in before if "segments" in str(p)) / 2
+        ), "only the map that ran again was sent"
+        cluster.kill()
+    with opened(published) as stored:
+        assert blocks_of(stored) == expected
+        assert stored.winners[3] == 1
+
+
+def test_a_restarted_worker_remembers_what_it_has_persisted(cluster: Cluster, job_uid: str) -> None:
+    with cluster.job(job_uid) as job:
+        shuffle = job.shuffle("restart", partitions=9, maps=4)
+        for m in range(4):
+            write(shuffle, m)
+        view = shuffle.view()
+        published = view.persist()
+        before = cluster.objects()
+        cluster.kill()
+        for worker in cluster.workers:
+            worker.start()
+        assert shuffle.view().persist() == published
+    assert cluster.objects() == before
+
+
+@pytest.mark.parametrize("maps", [0, 1])
+def test_views_without_data_are_published_too(cluster: Cluster, job_uid: str, maps: int) -> None:
+    with cluster.job(job_uid) as job:
+        shuffle = job.shuffle("empty", partitions=3, maps=maps)
+        for m in range(maps):
+            with shuffle.writer(map_id=m, attempt=0):
+                pass
+        published = shuffle.view(dict.fromkeys(range(maps), 0)).persist()
+    with opened(published) as stored:
+        assert blocks_of(stored) == []
+        assert stored.winners == dict.fromkeys(range(maps), 0)
+        assert stored.bytes.tolist() == [0, 0, 0]
+
+
+def test_ten_thousand_small_partitions_share_a_segment(cluster: Cluster, job_uid: str) -> None:
+    with cluster.job(job_uid) as job:
+        shuffle = job.shuffle("small", partitions=10_000, maps=2)
+        for m in range(2):
+            with shuffle.writer(map_id=m, attempt=0) as writer:
+                for p in range(10_000):
+                    writer.write(p, b"%d %d " % (p, m) * 10, rows=1)
+        view = shuffle.view()
+        expected = blocks_of(view)
+        published = view.persist()
+    assert len(cluster.objects("segments")) <= 4
+    with opened(published) as stored:
+        assert blocks_of(stored) == expected
+        assert blocks_of(stored, partitions=range(7777, 7778)) == [
+            b for b in expected if b[0] == 7777
+        ]
+
+
+def published_alone(cluster: Cluster, job_uid: str) -> tuple[Published, Blocks]:
+    with cluster.job(job_uid) as job:
+        shuffle = job.shuffle("hurt", partitions=30, maps=8)
+        for m in range(8):
+            write(shuffle, m, size=60_000)
+        view = shuffle.view()
+        return view.persist(), blocks_of(view)
+
+
+def test_one_flipped_byte_is_named_by_object_offset_partition_and_map(
+    cluster: Cluster, job_uid: str
+) -> None:
+    published, expected = published_alone(cluster, job_uid)
+    segment = cluster.objects("segments")[0]
+    data = bytearray(segment.read_bytes())
+    block = max(expected, key=lambda b: len(b[2]) if b[2][:50] in data else 0)
+    at = data.index(block[2][:50])
+    data[at + 20] ^= 1
+    stat = segment.stat()
+    segment.write_bytes(data)
+    os.utime(segment, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    key = str(segment.relative_to(cluster.directory))
+    with opened(published) as stored:
+        with pytest.raises(CorruptBlock) as caught:
+            blocks_of(stored)
+        said = str(caught.value)
+        assert key in said
+        assert f"offset {at}" in said
+        assert f"map {block[1]} attempt 0 partition {block[0]}" in said
+        others = [b for b in expected if b[0] < block[0] - 12]
+        assert blocks_of(stored, partitions=range(max(0, block[0] - 12))) == others
+
+
+def test_a_segment_that_is_gone_names_exactly_the_maps_inside(
+    cluster: Cluster, job_uid: str, tmp_path: Path
+) -> None:
+    with cluster.job(job_uid) as job:
+        shuffle = job.shuffle("gone", partitions=6, maps=6)
+        for m in range(6):  # map m has data in partition m alone, more than fits one segment
+            with shuffle.writer(map_id=m, attempt=0) as writer:
+                for _ in range(3):
+                    writer.write(m, random.Random(m).randbytes(700_000), rows=1)
+        published = shuffle.view().persist()
+    with opened(published) as stored:
+        whole = blocks_of(stored)
+        for segment in cluster.objects("segments"):
+            kept = segment.read_bytes()
+            aside = segment.rename(tmp_path / "aside")
+            inside = {m for p, m, data, _ in whole if data[:60] in kept or data[-60:] in kept}
+            inside |= {m for _, m, data, _ in whole if data[700_000:700_060] in kept}
+            with pytest.raises(BlocksLost) as caught:
+                blocks_of(stored)
+            assert {m.map_id for m in caught.value.missing} == inside
+            aside.rename(segment)
+
+
+def test_a_view_that_was_not_published_is_told_with_the_remedy(
+    cluster: Cluster, job_uid: str
+) -> None:
+    with pytest.raises(ObjectMissing, match=r"view aabb of shuffle 'words'.*view\.persist\(\)"):
+        crossdock.open_view(cluster.directory.as_uri(), job_uid, "words", "aabb")
+
+
+def test_workers_without_a_store_say_so(worker: WorkerProcess, job_uid: str) -> None:
+    with connect_all([worker]) as found, found.job(job_uid, owner="runner") as job:
+        shuffle = job.shuffle("none", partitions=2, maps=1)
+        write(shuffle, 0)
+        with pytest.raises(ConfigError, match=r"no store.*--store URL"):
+            shuffle.view().persist()
+        job.end()
