@@ -151,28 +151,40 @@ class Persister:
         if self._closed.is_set():
             raise CrossdockError("the worker ends")
 
-    def recover(self, shuffle: ShuffleLog) -> None:
+    def recover(self, shuffle: ShuffleLog, runs: list[str]) -> None:
         """Finish or undo the runs that an earlier process left: nothing half-done stays.
+
+        Only those: runs of this process look alike, and are alive.
 
         A write that the dead process had sent may still land after this, so it is to be done
         again once the store has settled; only `forget_settled` drops the intents.
         """
         layout = self.layout(shuffle.key)
-        for run in shuffle.runs.unfinished:
+        for run in set(runs) & set(shuffle.runs.unfinished):
             record = self._find_record(layout, run)
             if record is not None:
                 shuffle.runs.finish(record)
                 self.store.delete([layout.intent(run)])
             else:
-                self.store.delete(o.key for o in self.store.list(layout.segments(run)))
+                self._delete_under(layout.segments(run))
+            for key in (layout.intent(run), layout.record(run)):
+                self._abort_under(key)
 
     def forget_settled(self, shuffle: ShuffleLog, runs: list[str]) -> None:
         """Undo runs for good: what they might still have written has landed by now."""
-        self.recover(shuffle)
+        self.recover(shuffle, runs)
         layout = self.layout(shuffle.key)
         for run in set(runs) & set(shuffle.runs.unfinished):
             self.store.delete([layout.intent(run)])
             shuffle.runs.forget(run)
+
+    def _delete_under(self, prefix: str) -> None:
+        self._abort_under(prefix)
+        self.store.delete(info.key for info in self.store.list(prefix))
+
+    def _abort_under(self, prefix: str) -> None:
+        for upload in self.store.uploads(prefix):
+            self.store.abort(upload)
 
     def _find_record(self, layout: ShuffleLayout, run: str) -> Record | None:
         key = layout.record(run)

@@ -142,8 +142,8 @@ class Worker:
         self, persister: Persister, left: list[tuple[ShuffleLog, list[str]]]
     ) -> None:
         """Finish or undo the persist runs that an earlier process left, once and once more."""
-        for shuffle, _ in left:
-            await self._in_background(partial(persister.recover, shuffle))
+        for shuffle, runs in left:
+            await self._in_background(partial(persister.recover, shuffle, runs))
         if left:
             await asyncio.sleep(self.settings.store_settle_seconds)
         for shuffle, runs in left:

@@ -91,7 +91,8 @@ class StoreView:
         self.blocks: npt.NDArray[np.uint32] = manifest.statistics["blocks"].astype(np.uint32)
         """u32[P], blocks per partition: how many maps have data there."""
         self._store = store
-        self._manifest = manifest
+        self.manifest = manifest
+        """What is published of it."""
         self._segments = Segments(store, manifest, options)
         self._read_ahead_bytes = options.read_ahead_bytes
         self._partial = _partial_runs(manifest)
@@ -144,7 +145,7 @@ class StoreView:
             delivered.check(f"view {self.id}")
 
     def _streams(self, partitions: tuple[int, int], maps: tuple[int, int]) -> list[RunStream]:
-        manifest = self._manifest
+        manifest = self.manifest
         batches = manifest.batches[overlapping(manifest.batches, partitions, maps)]
         run_of = manifest.runs[batches["segment"]]
         runs = np.unique(run_of).tolist()
@@ -163,7 +164,7 @@ class StoreView:
         """Return what leaves out pieces beyond the ranges, and of frames that others serve."""
         wanted = None
         if run in self._partial:
-            frames = self._manifest.frames[self._manifest.sources == run]
+            frames = self.manifest.frames[self.manifest.sources == run]
             wanted = np.sort(tables.frame_keys(frames).view("V16"))
 
         def pick(columns: PieceColumns) -> I64 | None:
@@ -182,9 +183,9 @@ class StoreView:
     def _promise(self, partitions: tuple[int, int], maps: tuple[int, int]) -> Promise | None:
         """Say what must come. Of some maps in some partitions only the index knows."""
         if maps == _ALL_MAPS:
-            return Promise.of_statistics([self._manifest.statistics], *partitions)
+            return Promise.of_statistics([self.manifest.statistics], *partitions)
         if partitions == (0, self.partitions):
-            frames = self._manifest.frames
+            frames = self.manifest.frames
             return Promise.of_frames(frames[(frames["map"] >= maps[0]) & (frames["map"] < maps[1])])
         return None
 
@@ -205,7 +206,7 @@ class StoreView:
         self.close()
 
     def __repr__(self) -> str:
-        key = self._manifest.shuffle
+        key = self.manifest.shuffle
         return (
             f"<StoreView {self.id[:12]} of {key.job}/{key.name}/{key.generation} in "
             f"{self._store.url}: {self.partitions} partitions, {int(self.bytes.sum())} bytes>"
