@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -23,6 +23,8 @@ from crossdock.options import (
 )
 from crossdock.pool import Pool
 from crossdock.records import JobRecord, Owner, WorkerInfo
+from crossdock.store.api import StoreOptions
+from crossdock.store.tier import StoreTier
 from crossdock.survey import Acquaintances, Answer, Found, Survey
 from crossdock.threads import Threads, result_of
 from crossdock.wire import names
@@ -74,6 +76,7 @@ class Cluster:
         *,
         pool: Pool,
         options: Options,
+        store_options: StoreOptions | None = None,
     ) -> None:
         """Use `connect`."""
         self.options = options
@@ -89,6 +92,7 @@ class Cluster:
         self.pushers = Threads(options.push_threads, thread_name_prefix="crossdock-push")
         self.fetchers = Threads(_CALL_THREADS, thread_name_prefix="crossdock-fetch")
         self.buffers = Buffers(options.read_ahead_bytes)
+        self.tier = StoreTier(options, store_options)
         self.load = PushLoad()
 
     def job(
@@ -266,6 +270,7 @@ class Cluster:
         self.buffers.clear()
         for threads in (self.pushers, self.fetchers, self._calls):
             threads.close()
+        self.tier.close()
 
     def __enter__(self) -> Self:
         return self
@@ -312,6 +317,7 @@ def connect(
     token_file: str | os.PathLike[str] | None = None,
     ca_file: str | os.PathLike[str] | None = None,
     options: Options | None = None,
+    store_options: StoreOptions | None = None,
 ) -> Cluster:
     """Return a cluster, reached through any of its workers.
 
@@ -323,15 +329,18 @@ def connect(
         ca_file: authority of the workers' certificates, PEM; default CROSSDOCK_CA_FILE, then
             the system's.
         options: all other settings.
+        store_options: of the store that `options.store` names.
 
     Raises:
         ConfigError: an argument is wrong. Nothing is sent yet.
     """
     options = options or Options()
+    if not options.store:
+        options = replace(options, store=os.environ.get("CROSSDOCK_STORE", ""))
     pool = Pool(
         token=token_source(token, token_file),
         tls=tls_context(ca_file),
         timeouts=Timeouts(options.connect_seconds, options.stall_seconds),
     )
     urls = check_endpoints(endpoints_from_environment() if endpoints is None else endpoints)
-    return Cluster(urls, pool=pool, options=options)
+    return Cluster(urls, pool=pool, options=options, store_options=store_options)

@@ -9,6 +9,7 @@ from typing import Final
 
 from crossdock.errors import ConfigError, ProtocolError
 from crossdock.http import address_of
+from crossdock.store.layout import DEFAULT_CLUSTER
 
 MIB: Final = 2**20
 
@@ -27,6 +28,11 @@ class Options:
     """Bytes asked for in one read; up to half as many again where that saves one."""
     read_ahead_bytes: int = 64 * MIB
     """Bytes that one reader fetches ahead."""
+    store: str = ""
+    """URL of the workers' store, where frames are looked for that no worker has; default
+    CROSSDOCK_STORE, and if that is not set: nowhere."""
+    store_cluster: str = DEFAULT_CLUSTER
+    """Uid of the cluster within the store: the workers' `--cluster`."""
     store_threads: int = 4
     """Ranges of a view in a store that are fetched at once."""
     deadline_seconds: float = 300.0
@@ -41,7 +47,8 @@ class Options:
     def __post_init__(self) -> None:
         """Refuse values that cannot work, naming the option."""
         for name in self.__dataclass_fields__:
-            if getattr(self, name) <= 0:
+            value = getattr(self, name)
+            if not isinstance(value, str) and value <= 0:
                 raise ConfigError(f"{name} must be more than 0")
         if self.buffer_bytes < self.frame_bytes:
             raise ConfigError(

@@ -89,6 +89,8 @@ def _persist_share(view: "View", report: "_Report", share: "Share") -> list[Reco
     """Have a worker persist what it serves of a view; return the records of the runs."""
     shuffle = view.shuffle
     cluster = shuffle.job.cluster
+    if share.stored is not None:
+        return [cluster.tier.record(share.worker)]
     url = cluster.url(share.worker)
     target = f"{shuffle.path}/persist?epoch={shuffle.job.epoch}"
     body = tables.encode(share.keys)

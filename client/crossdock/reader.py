@@ -23,6 +23,8 @@ from crossdock.errors import (
 )
 from crossdock.merging import Merge
 from crossdock.retry import Patience, patiently
+from crossdock.store.frames import ALL_MAPS
+from crossdock.store.stream import SegmentLost
 from crossdock.threads import result_of
 from crossdock.wire import blocks, crc
 from crossdock.wire.blocks import BatchHeader, Cursor, PieceColumns
@@ -162,6 +164,45 @@ class _Stream:
         raise CorruptBlock(next(iter(frames.values())), frames=frames)
 
 
+class _StoredStream:
+    """The pieces of one share that a persist run in the store serves."""
+
+    broken: None = None
+
+    def __init__(self, reader: "Reader", share: "Share", cursor: Cursor | None) -> None:
+        assert share.stored is not None
+        self.share = share
+        runs = share.stored.streams(reader.partitions, reader.maps or ALL_MAPS, cursor)
+        self._run = runs[0] if runs else None  # a share is of one run
+        self._from = cursor
+        self._tries = 0
+        self.pending: deque[Pieces] = deque() if self._run is None else self._run.pending
+        self.ended = self._run is None
+
+    @property
+    def cursor(self) -> Cursor | None:
+        return self._from if self._run is None else self._run.cursor or self._from
+
+    def prefetch(self) -> None:
+        if self._run is not None:
+            self._run.prefetch()
+
+    def advance(self) -> None:
+        if self._run is not None:
+            self._run.advance()
+            self.ended = self._run.ended
+            self._tries = 0
+
+    def cancel(self) -> None:
+        self.ended = True
+        if self._run is not None:
+            self._run.cancel()
+
+    def failed(self) -> int:
+        self._tries += 1
+        return self._tries
+
+
 def _check_length(header: BatchHeader, nbytes: int, where: str) -> None:
     """Raise `ProtocolError` unless an answer of `nbytes` is what its header says."""
     index_bytes = header.pieces * blocks.COLUMN_BYTES
@@ -191,7 +232,7 @@ class Reader:
             aim=options.read_batch_bytes,
             at_most=options.read_ahead_bytes // (2 * len(shares)),
         )
-        self._merge = Merge([_Stream(self, share, None) for share in shares], self._advance)
+        self._merge = Merge([self._stream(share, None) for share in shares], self._advance)
         self._patience: Patience | None = None
         self._damaged: dict[str, dict[tuple[int, int, int], str]] = {}
 
@@ -206,6 +247,10 @@ class Reader:
             for stream in self._merge.streams:
                 stream.cancel()
 
+    def _stream(self, share: "Share", cursor: Cursor | None) -> "_Stream | _StoredStream":
+        kind = _Stream if share.stored is None else _StoredStream
+        return kind(self, share, cursor)
+
     def query(self, cursor: Cursor | None, *, skip: int) -> str:
         """Return the query of a read from `cursor` on."""
         first, last = self.partitions
@@ -216,24 +261,25 @@ class Reader:
             query += f"&cursor={cursor}"
         return f"{query}&skip={skip}" if skip else query
 
-    def _advance(self, stream: _Stream) -> None:
+    def _advance(self, stream: _Stream | _StoredStream) -> None:
         """Advance a stream; when it fails, go on with other places for what it has left."""
         problem: CrossdockError
         try:
             stream.advance()
         except (Unavailable, *NOT_HERE) as error:
             problem = error
-        except CorruptBlock as error:
+        except (CorruptBlock, SegmentLost) as error:
             problem = error
         else:
             self._patience = None
             return
         self._be_patient(problem)
         tries = stream.failed()
-        if isinstance(problem, Unavailable) and tries < _QUICK_TRIES:
+        again = isinstance(stream, _Stream) and tries < _QUICK_TRIES
+        if isinstance(problem, Unavailable) and again:
             return
         worker = stream.share.worker
-        if isinstance(problem, CorruptBlock):
+        if isinstance(problem, CorruptBlock | SegmentLost):
             self._damaged.setdefault(worker, {}).update(problem.frames)
         avoid = None if isinstance(problem, NOT_HERE) else worker
         deadline = self.view.shuffle.job.cluster.options.deadline_seconds
@@ -250,11 +296,11 @@ class Reader:
             self._patience = Patience(deadline)
         self._patience.wait_after(problem)
 
-    def _replace(self, stream: _Stream, shares: Sequence["Share"]) -> None:
+    def _replace(self, stream: _Stream | _StoredStream, shares: Sequence["Share"]) -> None:
         """Put streams over other places where `stream` was; what it has at hand is kept."""
         stream.cancel()
-        fresh = [_Stream(self, share, stream.cursor) for share in shares]
-        if len(fresh) == 1:
+        fresh = [self._stream(share, stream.cursor) for share in shares]
+        if len(fresh) == 1 and isinstance(fresh[0], _Stream) and isinstance(stream, _Stream):
             fresh[0].go_on_from(stream)
         self._merge.streams += fresh
         for new in fresh:

@@ -120,8 +120,12 @@ class Shuffle:
         view_id = views.view_id(self.key, self.partitions, resolution.frames)
         return View(self, view_id, winners, resolution, shares)
 
-    def resolve(self, winners: Table) -> Resolution:
-        """Ask all workers once who holds the winners' frames.
+    def resolve(self, winners: Table, *, in_store: bool = False) -> Resolution:
+        """Ask all workers once who holds the winners' frames, and the store if need be.
+
+        Args:
+            winners: a table of `tables.ATTEMPT`.
+            in_store: ask the store even if the workers have everything.
 
         Raises:
             BlocksLost: something is missing, and no worker that may hold it is away.
@@ -129,6 +133,9 @@ class Shuffle:
         """
         held, away, notes = self._held(winners)
         resolution = views.resolve(held, winners)
+        if resolution.missing or in_store:
+            stored = self.job.cluster.tier.holders(self.key)
+            resolution = views.resolve({**held, **stored}, winners)
         if resolution.missing and away:
             raise Unavailable(
                 f"{len(resolution.missing)} attempts are not where they can be seen, and these "
@@ -179,10 +186,20 @@ class Shuffle:
             Unavailable: one lost frames.
             ProtocolError: one answers totals that are not those of its frames.
         """
-        shares = [self.register_share(worker, keys) for worker, keys in places.items()]
+        shares = [
+            self._stored_share(holder, keys, frames)
+            if holder.startswith(views.STORE)
+            else self.register_share(holder, keys)
+            for holder, keys in places.items()
+        ]
         for share in shares:
-            _check_totals(share, frames)
+            share.check_totals(frames)
         return shares
+
+    def _stored_share(self, holder: str, keys: Table, frames: Table) -> Share:
+        mine = np.isin(tables.frame_keys(frames).view("V16"), keys.view("V16"))
+        stored, statistics = self.job.cluster.tier.share(self.key, holder, frames[mine])
+        return Share(holder, "", keys, statistics, stored)
 
     def register_share(self, worker: str, keys: Table) -> Share:
         """Register what one worker serves, and learn its statistics."""
@@ -207,6 +224,8 @@ class Shuffle:
 
     def fetch_block_sizes(self, share: Share, first: int, last: int) -> Table:
         """Ask a worker once for the size of every block of a partition range of its share."""
+        if share.stored is not None:
+            return share.stored.block_sizes((first, last))
         cluster = self.job.cluster
         url = cluster.url(share.worker)
 
@@ -239,6 +258,8 @@ class Shuffle:
         Raises:
             CorruptBlock: the piece fails its checksum.
         """
+        if share.stored is not None:
+            return share.stored.first_piece(partition, map_id)
         cluster = self.job.cluster
         url = cluster.url(share.worker)
         query = f"partitions={partition}&maps={map_id}&max_bytes=1"  # a batch has one at least
@@ -363,21 +384,3 @@ def _explained(missing: Sequence[Missing], notes: Sequence[str]) -> list[Missing
     """Add to each reason what is known of lost workers and damaged disks."""
     why = "".join(f"; {note}" for note in notes)
     return [replace(m, reason=m.reason + why) for m in missing]
-
-
-def _check_totals(share: Share, frames: Table) -> None:
-    """Raise `ProtocolError` unless a share's statistics are those of its frames."""
-    mine = np.isin(tables.frame_keys(frames).view("V16"), share.keys.view("V16"))
-    for what, field in (("bytes", "payload_bytes"), ("rows", "rows")):
-        expected, got = int(frames[field][mine].sum()), int(share.statistics[what].sum())
-        if expected != got:
-            raise ProtocolError(
-                f"worker {share.worker} lists frames of {expected} {what}, and answers totals of "
-                f"{got} for them"
-            )
-    pieces, blocks = int(frames["pieces"][mine].sum()), int(share.statistics["blocks"].sum())
-    if blocks > pieces or (pieces and not blocks):
-        raise ProtocolError(
-            f"worker {share.worker} lists frames of {pieces} pieces, and answers totals of "
-            f"{blocks} blocks for them"
-        )

@@ -18,11 +18,13 @@ from crossdock.errors import (
     CorruptBlock,
     DataCorrupt,
     Missing,
+    ProtocolError,
     Unavailable,
 )
 from crossdock.persisting import Progress, Published, persist
 from crossdock.reader import Reader
 from crossdock.retry import patiently
+from crossdock.store.stream import SegmentLost
 from crossdock.sums import Delivered, Promise
 from crossdock.views import Resolution
 from crossdock.wire import tables
@@ -31,6 +33,7 @@ from crossdock.wire.tables import Table
 
 if TYPE_CHECKING:
     from crossdock.shuffle import Shuffle
+    from crossdock.store.frames import StoredFrames
 
 T = TypeVar("T")
 U64 = npt.NDArray[np.uint64]
@@ -43,7 +46,7 @@ _BLOCKS_AT_ONCE = 1_000_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Share:
-    """The part of a view that one worker serves."""
+    """The part of a view that one worker serves, or one persist run in the store."""
 
     worker: str
     target: str
@@ -52,6 +55,25 @@ class Share:
     """`tables.FRAME_KEY`s, sorted."""
     statistics: Table
     """`tables.STATISTICS`[P] of these frames."""
+    stored: "StoredFrames | None" = None
+    """How they are read, where a persist run in the store serves them."""
+
+    def check_totals(self, frames: Table) -> None:
+        """Raise `ProtocolError` unless the statistics are those of its frames, of `frames`."""
+        mine = np.isin(tables.frame_keys(frames).view("V16"), self.keys.view("V16"))
+        for what, field in (("bytes", "payload_bytes"), ("rows", "rows")):
+            expected, got = int(frames[field][mine].sum()), int(self.statistics[what].sum())
+            if expected != got:
+                raise ProtocolError(
+                    f"worker {self.worker} lists frames of {expected} {what}, and answers totals "
+                    f"of {got} for them"
+                )
+        pieces, blocks = int(frames["pieces"][mine].sum()), int(self.statistics["blocks"].sum())
+        if blocks > pieces or (pieces and not blocks):
+            raise ProtocolError(
+                f"worker {self.worker} lists frames of {pieces} pieces, and answers totals of "
+                f"{blocks} blocks for them"
+            )
 
 
 class View:
@@ -181,7 +203,7 @@ class View:
             damaged: Damaged = {}
             try:
                 return [call(share)]
-            except CorruptBlock as error:
+            except (CorruptBlock, SegmentLost) as error:
                 damaged = {share.worker: error.frames}
             except (Unavailable, *NOT_HERE):
                 pass  # others may have the same frames
@@ -313,11 +335,11 @@ class View:
             BlocksLost: confirmed loss, or every copy of something is damaged.
             Unavailable: not now.
         """
-        resolution = self.shuffle.resolve(self._winner_table)
+        damaged = damaged or {}
+        resolution = self.shuffle.resolve(self._winner_table, in_store=bool(damaged))
         found = views.view_id(self.shuffle.key, self.partitions, resolution.frames)
         if found != self.id:
             raise DataCorrupt(f"the winners of view {self.id} now have other contents: {found}")
-        damaged = damaged or {}
         part = resolution.only(share.keys).without(damaged)
         lost = part.nowhere().tolist()
         if lost:

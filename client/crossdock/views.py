@@ -17,6 +17,9 @@ from crossdock.errors import ConfigError, Missing
 from crossdock.wire import tables
 from crossdock.wire.tables import Table
 
+STORE: Final = "store/"
+"""Names of holders begin so that are persist runs in a store, not workers."""
+
 _ID_DOMAIN: Final = b"crossdock view 1\0"
 _PLACES_DOMAIN: Final = b"crossdock places 1\0"
 
@@ -73,8 +76,9 @@ class Resolution:
     def places(self, *, avoid: Iterable[str] = ()) -> dict[str, Table]:
         """Assign each frame to one holder; return frame keys by worker.
 
-        Workers in `avoid` get only what nobody else holds. A worker with the more frames goes
-        first, so that a reader meets few workers; ties go to the smaller id.
+        Workers in `avoid` get only what nobody else holds, and the store what no other worker
+        does. Who has the more frames goes first, so that a reader meets few; ties go to the
+        smaller id.
         """
         shunned = set(avoid)
         open_ = np.ones(len(self.frames), bool)
@@ -82,9 +86,10 @@ class Resolution:
         assigned: dict[str, Table] = {}
         keys = tables.frame_keys(self.frames)
 
-        def rank(worker: str) -> tuple[bool, int]:
-            gain = int((usable[worker] & open_).sum())
-            return gain > 0 and worker not in shunned, gain
+        def rank(holder: str) -> tuple[int, int]:
+            gain = int((usable[holder] & open_).sum())
+            worth = 0 if holder in shunned else 1 if holder.startswith(STORE) else 2
+            return worth if gain else 0, gain
 
         while open_.any() and usable:
             best = max(sorted(usable), key=rank)

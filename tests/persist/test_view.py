@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import crossdock
-from crossdock import BlocksLost, ConfigError, View
+from crossdock import BlocksLost, ConfigError, CrossdockError, View
 from crossdock.errors import CorruptBlock
 from crossdock.persisting import Published
 from crossdock.store.errors import ObjectMissing
@@ -270,3 +271,33 @@ def test_workers_without_a_store_say_so(worker: WorkerProcess, job_uid: str) -> 
         with pytest.raises(ConfigError, match=r"no store.*--store URL"):
             shuffle.view().persist()
         job.end()
+
+
+def test_two_clients_persist_one_view_at_once_and_agree(cluster: Cluster, job_uid: str) -> None:
+    with cluster.job(job_uid) as job:
+        shuffle = job.shuffle("race", partitions=20, maps=6)
+        for m in range(6):
+            write(shuffle, m, size=30_000)
+        expected = blocks_of(shuffle.view())
+        with connect_all(cluster.workers) as other, ThreadPoolExecutor(4) as pool:
+            views = [
+                shuffle.view(),
+                other.job(job_uid).shuffle("race", partitions=20, maps=6).view(),
+            ]
+            published = list(pool.map(View.persist, [*views, *views]))
+    assert len(set(published)) == 1
+    assert len(cluster.objects("views")) == 1
+    assert len(cluster.objects("records")) == 2, "each worker sent its part once"
+    with opened(published[0]) as stored:
+        assert blocks_of(stored) == expected
+
+
+def test_a_released_shuffle_is_not_persisted_any_more(cluster: Cluster, job_uid: str) -> None:
+    with cluster.job(job_uid) as job:
+        shuffle = job.shuffle("released", partitions=2, maps=1)
+        write(shuffle, 0)
+        view = shuffle.view()
+        shuffle.release()
+        with pytest.raises(CrossdockError, match="released"):
+            view.persist()
+    assert not cluster.objects("segments")

@@ -19,8 +19,14 @@ from crossdock.store.errors import ObjectDamaged, ObjectMissing, StoreUnavailabl
 from crossdock.store.manifest import Manifest
 from crossdock.store.records import SegmentInfo
 from crossdock.threads import Threads, result_of
-from crossdock.wire import crc
-from crossdock.wire.blocks import COLUMN_BYTES, HEADER_BYTES, BatchHeader, PieceColumns
+from crossdock.wire import crc, tables
+from crossdock.wire.blocks import (
+    COLUMN_BYTES,
+    HEADER_BYTES,
+    BatchHeader,
+    Cursor,
+    PieceColumns,
+)
 from crossdock.wire.crc import I64
 from crossdock.wire.tables import Table
 
@@ -65,30 +71,66 @@ Pick = Callable[[PieceColumns], I64 | None]
 """Returns which pieces of a batch are wanted, rising; None for all."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Access:
+    """A store, and what reading it takes; shared by all that is read from there."""
+
+    store: Store
+    options: Options
+    buffers: Buffers
+    threads: Threads
+
+    @classmethod
+    def to(cls, store: Store, options: Options) -> "Access":
+        """Make threads and buffers of its own for a store."""
+        threads = Threads(options.store_threads, thread_name_prefix="crossdock-store")
+        return cls(store, options, Buffers(options.read_ahead_bytes), threads)
+
+    def close(self) -> None:
+        """Wait for what is under way, and close the store. Idempotent."""
+        self.threads.close()
+        self.buffers.clear()
+        self.store.close()
+
+
+class SegmentLost(BlocksLost):
+    """A segment is gone; `frames` are those that had pieces in it."""
+
+    def __init__(self, frames: Table, why: str) -> None:
+        pairs = sorted({(int(f["map"]), int(f["attempt"])) for f in frames})
+        super().__init__([Missing(m, a, why) for m, a in pairs])
+        keys = tables.frame_keys(frames).tolist()
+        self.frames: dict[tuple[int, int, int], str] = dict.fromkeys(keys, why)
+
+
 class Segments:
     """Reads ranges of a manifest's segments, verified. Thread-safe."""
 
-    def __init__(self, store: Store, manifest: Manifest, options: Options) -> None:
-        self._store = store
+    def __init__(self, access: Access, manifest: Manifest) -> None:
+        self._access = access
         self._manifest = manifest
-        self._options = options
-        self._buffers = Buffers(options.read_ahead_bytes)
-        self._threads = Threads(options.store_threads, thread_name_prefix="crossdock-store")
 
     def submit(self, wanted: Range, pick: Pick) -> Future[list[Pieces]]:
         """Have a thread read a range."""
-        return self._threads.submit(self._fetch, wanted, pick)
+        return self._access.threads.submit(self._fetch, wanted, pick)
 
-    def close(self) -> None:
-        """Wait for what is under way. Idempotent."""
-        self._threads.close()
-        self._buffers.clear()
+    def submit_head(self, segment: int, start: int, pieces: int) -> Future[PieceColumns]:
+        """Have a thread read the index of one batch."""
+        return self._access.threads.submit(self._fetch_head, segment, start, pieces)
+
+    def _fetch_head(self, number: int, start: int, pieces: int) -> PieceColumns:
+        segment = self._manifest.segments[number]
+        try:
+            data = self._receive(segment, start, HEADER_BYTES + pieces * COLUMN_BYTES)
+        except ObjectMissing as error:
+            raise self._lost(number, f"{segment.key} is gone") from error
+        return _decode_head(data, f"{segment.key} at offset {start}")[1]
 
     def _fetch(self, wanted: Range, pick: Pick) -> list[Pieces]:
         """Read a range; what fails its checksum once is read once more.
 
         Raises:
-            BlocksLost: the segment is gone.
+            SegmentLost: it is gone.
             CorruptBlock: a piece is damaged in the store.
             StoreUnavailable: the store is, until the deadline.
         """
@@ -106,12 +148,12 @@ class Segments:
 
     def _receive(self, segment: SegmentInfo, start: int, nbytes: int) -> memoryview:
         """Read bytes of a segment; what breaks off goes on from the byte reached."""
-        data = self._buffers.take(nbytes)
+        data = self._access.buffers.take(nbytes)
         done = 0
-        patience = Patience(self._options.deadline_seconds)
+        patience = Patience(self._access.options.deadline_seconds)
         while done < nbytes:
             try:
-                with self._store.get(
+                with self._access.store.get(
                     segment.key, start + done, start + nbytes, etag=segment.etag or None
                 ) as reading:
                     while n := reading.read_into(data[done:]):
@@ -142,24 +184,29 @@ class Segments:
     def _decode_batch(
         self, batch: memoryview, where: str, offset: int, segment: SegmentInfo
     ) -> Pieces:
-        try:
-            header = BatchHeader.decode(batch[:HEADER_BYTES])
-        except ProtocolError as error:
-            raise ObjectDamaged(f"{where}: {error}") from error
+        header, columns = _decode_head(batch, where)
         begin = HEADER_BYTES + header.pieces * COLUMN_BYTES
-        index, payload = batch[HEADER_BYTES:begin], batch[begin:]
-        if crc.extend(0, index) != header.columns_crc or len(payload) != header.payload_bytes:
-            raise ObjectDamaged(f"{where}: the index of a batch fails its checksum")
-        columns = PieceColumns.decode(header.pieces, index)
+        payload = batch[begin:]
+        if len(payload) != header.payload_bytes:
+            raise ObjectDamaged(f"{where}: a batch is longer or shorter than it says")
         if crc.extend(0, payload) != crc.combined(columns.crc, columns.length):
             raise _corrupt(columns, payload, segment.key, offset + begin)
         return Pieces.of_batch(columns, payload)
 
-    def _lost(self, segment: int, why: str) -> BlocksLost:
-        """Name the attempts that have pieces in a segment."""
-        inside = self._manifest.frames[self._manifest.members[segment]]
-        lost = sorted({(int(f["map"]), int(f["attempt"])) for f in inside})
-        return BlocksLost([Missing(m, a, why) for m, a in lost])
+    def _lost(self, segment: int, why: str) -> SegmentLost:
+        return SegmentLost(self._manifest.frames[self._manifest.members[segment]], why)
+
+
+def _decode_head(batch: memoryview, where: str) -> tuple[BatchHeader, PieceColumns]:
+    """Read header and index of a batch that begins here."""
+    try:
+        header = BatchHeader.decode(batch[:HEADER_BYTES])
+    except ProtocolError as error:
+        raise ObjectDamaged(f"{where}: {error}") from error
+    index = batch[HEADER_BYTES : HEADER_BYTES + header.pieces * COLUMN_BYTES]
+    if crc.extend(0, index) != header.columns_crc:
+        raise ObjectDamaged(f"{where}: the index of a batch fails its checksum")
+    return header, PieceColumns.decode(header.pieces, index)
 
 
 def _corrupt(columns: PieceColumns, payload: memoryview, key: str, offset: int) -> CorruptBlock:
@@ -197,6 +244,8 @@ class RunStream:
         """
         self.pending: deque[Pieces] = deque()
         self.ended = not ranges
+        self.cursor: Cursor | None = None
+        """Where to go on elsewhere: behind the last piece that came."""
         self._segments = segments
         self._pick = pick
         self._left = iter(ranges)
@@ -216,6 +265,8 @@ class RunStream:
             return
         pieces = result_of(self._under_way.popleft())
         self.pending.extend(pieces)
+        if pieces:
+            self.cursor = pieces[-1].columns.cursor_behind(-1)
         self.prefetch()
         self.ended = not self._under_way
 

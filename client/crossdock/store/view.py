@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,21 +12,17 @@ from crossdock.merging import Merge
 from crossdock.options import Options
 from crossdock.store.api import Store, StoreOptions
 from crossdock.store.errors import ObjectMissing
+from crossdock.store.frames import ALL_MAPS, StoredFrames
 from crossdock.store.layout import DEFAULT_CLUSTER, ShuffleLayout
 from crossdock.store.manifest import Manifest
 from crossdock.store.objects import read_whole
 from crossdock.store.opening import open_store
-from crossdock.store.segment import overlapping
-from crossdock.store.stream import RANGE_BYTES, Pick, RunStream, Segments, ranges_of
+from crossdock.store.stream import Access, RunStream
 from crossdock.sums import Delivered, Promise
 from crossdock.views import ShuffleKey, check_range
-from crossdock.wire import tables
-from crossdock.wire.blocks import PieceColumns
-from crossdock.wire.crc import I64
 from crossdock.wire.names import U32_MAX
 
 U64 = npt.NDArray[np.uint64]
-_ALL_MAPS: Final = (0, U32_MAX + 1)
 
 
 def open_view(
@@ -90,12 +86,10 @@ class StoreView:
         """u64[P], rows per partition, as the writers said."""
         self.blocks: npt.NDArray[np.uint32] = manifest.statistics["blocks"].astype(np.uint32)
         """u32[P], blocks per partition: how many maps have data there."""
-        self._store = store
         self.manifest = manifest
         """What is published of it."""
-        self._segments = Segments(store, manifest, options)
-        self._read_ahead_bytes = options.read_ahead_bytes
-        self._partial = _partial_runs(manifest)
+        self._access = Access.to(store, options)
+        self._frames = StoredFrames(self._access, manifest)
 
     def read(
         self, partitions: range | int | None = None, maps: range | None = None
@@ -122,13 +116,13 @@ class StoreView:
             partitions = range(partitions, partitions + 1)
         whole = range(self.partitions)
         chosen = check_range("partitions", whole if partitions is None else partitions, len(whole))
-        of_maps = _ALL_MAPS if maps is None else check_range("maps", maps, U32_MAX + 1)
+        of_maps = ALL_MAPS if maps is None else check_range("maps", maps, U32_MAX + 1)
         return self._read(chosen, of_maps)
 
     def _read(self, partitions: tuple[int, int], maps: tuple[int, int]) -> Iterator[BlockBatch]:
         promise = self._promise(partitions, maps)
         delivered = None if promise is None else Delivered(promise)
-        merge = Merge(self._streams(partitions, maps), RunStream.advance)
+        merge = Merge(self._frames.streams(partitions, maps), RunStream.advance)
         streams = list(merge.streams)
         try:
             for stream in streams:
@@ -144,45 +138,9 @@ class StoreView:
         if delivered is not None:
             delivered.check(f"view {self.id}")
 
-    def _streams(self, partitions: tuple[int, int], maps: tuple[int, int]) -> list[RunStream]:
-        manifest = self.manifest
-        batches = manifest.batches[overlapping(manifest.batches, partitions, maps)]
-        run_of = manifest.runs[batches["segment"]]
-        runs = np.unique(run_of).tolist()
-        ahead = max(1, self._read_ahead_bytes // (RANGE_BYTES * max(1, len(runs))))
-        return [
-            RunStream(
-                self._segments,
-                ranges_of(batches[run_of == run]),
-                self._pick(run, partitions, maps),
-                ahead=ahead,
-            )
-            for run in runs
-        ]
-
-    def _pick(self, run: int, partitions: tuple[int, int], maps: tuple[int, int]) -> Pick:
-        """Return what leaves out pieces beyond the ranges, and of frames that others serve."""
-        wanted = None
-        if run in self._partial:
-            frames = self.manifest.frames[self.manifest.sources == run]
-            wanted = np.sort(tables.frame_keys(frames).view("V16"))
-
-        def pick(columns: PieceColumns) -> I64 | None:
-            chosen = (columns.partition >= partitions[0]) & (columns.partition < partitions[1])
-            if maps != _ALL_MAPS:
-                chosen &= (columns.map_id >= maps[0]) & (columns.map_id < maps[1])
-            if wanted is not None:
-                keys = np.empty(len(chosen), tables.FRAME_KEY)
-                keys["map"], keys["attempt"] = columns.map_id, columns.attempt
-                keys["seq"] = columns.seq
-                chosen &= np.isin(keys.view("V16"), wanted)
-            return None if chosen.all() else np.flatnonzero(chosen)
-
-        return pick
-
     def _promise(self, partitions: tuple[int, int], maps: tuple[int, int]) -> Promise | None:
         """Say what must come. Of some maps in some partitions only the index knows."""
-        if maps == _ALL_MAPS:
+        if maps == ALL_MAPS:
             return Promise.of_statistics([self.manifest.statistics], *partitions)
         if partitions == (0, self.partitions):
             frames = self.manifest.frames
@@ -191,8 +149,7 @@ class StoreView:
 
     def close(self) -> None:
         """Wait for what is under way, and close the connections. Idempotent."""
-        self._segments.close()
-        self._store.close()
+        self._access.close()
 
     def __enter__(self) -> Self:
         return self
@@ -208,14 +165,6 @@ class StoreView:
     def __repr__(self) -> str:
         key = self.manifest.shuffle
         return (
-            f"<StoreView {self.id[:12]} of {key.job}/{key.name}/{key.generation} in "
-            f"{self._store.url}: {self.partitions} partitions, {int(self.bytes.sum())} bytes>"
+            f"<StoreView {self.id[:12]} of {key.job}/{key.name}/{key.generation}: "
+            f"{self.partitions} partitions, {int(self.bytes.sum())} bytes>"
         )
-
-
-def _partial_runs(manifest: Manifest) -> set[int]:
-    """Return the runs whose segments have pieces that they do not serve."""
-    of_batch = manifest.runs[manifest.batches["segment"]]
-    there = np.bincount(of_batch, manifest.batches["pieces"], minlength=len(manifest.frames))
-    served = np.bincount(manifest.sources, manifest.frames["pieces"], minlength=len(there))
-    return set(np.flatnonzero(there != served[: len(there)]).tolist())
