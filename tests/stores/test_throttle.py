@@ -90,13 +90,13 @@ def test_a_turn_that_comes_too_late_is_not_taken() -> None:
     rate = Rate()
     rate.refused(0.0, sent=0.0)
     assert rate.rate == MIN_RATE
-    assert rate.take(0.0, 0.5) is None
+    assert rate.take(0.0, 0.1) is None
     first = rate.take(0.0, 10.0)
     second = rate.take(0.0, 10.0)
     assert first is not None
     assert second is not None
     assert second - first == pytest.approx(1 / MIN_RATE)
-    assert rate.take(0.0, 1.5) is None
+    assert rate.take(0.0, 2.5 / MIN_RATE) is None
 
 
 EVENTS = st.lists(
@@ -146,7 +146,7 @@ def test_threads_wait_until_their_turn_or_the_end() -> None:
     throttle = Throttle(clock)
     throttle.refused(clock.now)
     with pytest.raises(StoreUnavailable, match="throttles"):
-        throttle.wait(0.2, cancel)
+        throttle.wait(0.1, cancel)
     failures: list[BaseException] = []
 
     def wait() -> None:

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from crossdock.store.errors import StoreUnavailable
 
 DECREASE: Final = 0.5
-MIN_RATE: Final = 1.0
+MIN_RATE: Final = 4.0
 """Requests a second that are always tried, to notice when the store is well again."""
 MAX_RATE: Final = 10_000.0
 """Requests a second beyond which there is no limit: twice what S3 serves for one prefix."""

@@ -104,7 +104,17 @@ _BY_CODE: Final = {
         ],
         Kind.BAD_BYTES,
     ),
-    **dict.fromkeys(["NoSuchBucket", "AllAccessDisabled"], Kind.DENIED),
+    **dict.fromkeys(
+        [
+            "AccessDenied",
+            "AccountProblem",
+            "AllAccessDisabled",
+            "InvalidAccessKeyId",
+            "NoSuchBucket",
+            "SignatureDoesNotMatch",
+        ],
+        Kind.DENIED,
+    ),
     **dict.fromkeys(["NoSuchKey", "NoSuchUpload"], Kind.MISSING),
     "PreconditionFailed": Kind.UNMET,
     "InvalidRange": Kind.NO_RANGE,
