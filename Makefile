@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test lint format lock soak bench clean
+.PHONY: setup run test test-servers versitygw minio lint format lock soak bench clean
 
 setup: $(STAMP)
 
@@ -30,8 +30,16 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint
-	$(BIN)/pytest -n 2 --dist worksteal -m "not soak"
+test: lint versitygw
+	$(BIN)/pytest -n 2 --dist worksteal -m "not soak and not servers"
+
+# The S3 servers of the tests are built once, and kept in the user's cache.
+versitygw minio: setup
+	$(BIN)/python tests/stores/build_servers.py $@
+
+# Stores against MinIO, which takes some six minutes to build.
+test-servers: minio
+	$(BIN)/pytest -n 2 --dist worksteal -m servers tests/stores
 
 soak: setup
 	$(BIN)/pytest -n 2 --dist worksteal -m soak --timeout 3600

@@ -5,7 +5,7 @@ import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given, settings
@@ -14,9 +14,7 @@ from places import Place, RandomSource, Tally, keys, read, whole
 
 from crossdock.errors import ConfigError, CrossdockError
 from crossdock.store.api import ObjectInfo, Source, Store, Verb
-from crossdock.store.arrowfs import ArrowStore
 from crossdock.store.errors import ObjectDamaged, ObjectExists, ObjectMissing
-from crossdock.store.file import FileStore
 from crossdock.wire import crc
 from crossdock.wire.crc import BytesLike
 
@@ -251,15 +249,17 @@ def test_an_upload_replaces_nothing_if_asked(store: Store, folder: str, nbytes: 
     assert not [*store.uploads(folder)]
 
 
-def test_unfinished_uploads_are_found_and_ended(store: Store, folder: str) -> None:
+def test_unfinished_uploads_are_found_and_ended(place: Place, folder: str) -> None:
+    # moto answers 500 to a part of an aborted upload: that is not to take the whole deadline.
+    store = place.store(replace(place.shape, deadline_seconds=2))
     names = [f"{folder}{n}/part" for n in (2, 1)]
     uploads = [store.upload(name) for name in names]
     for upload in uploads:
         upload.write(bytes(17 * MIB))
     found = [*store.uploads(folder)]
     if store.capabilities.lists_uploads:
-        assert [each.key for each in found] == sorted(names)
-        assert [each.key for each in store.uploads(folder[:-1])] == sorted(names)
+        assert {each.key for each in found} == set(names)
+        assert {each.key for each in store.uploads(folder[:-1])} == set(names)
         assert [each.key for each in store.uploads(f"{folder}2/pa")] == [names[0]]
     assert not keys(store, folder)
     for each in found:
@@ -279,9 +279,7 @@ def test_unfinished_uploads_are_found_and_ended(store: Store, folder: str) -> No
 
 
 def test_listings_rise_like_bytes(store: Store, folder: str) -> None:
-    names = ["a", "a!", "a/b", "a/b.c/d", "a0", "b/1", "b/10", "b/2", "é", "z z+&=%20", "Z"]
-    if isinstance(store, FileStore | ArrowStore):
-        names.remove("a")  # no directory holds "a" and "a/b"
+    names = ["a!", "a/b", "a/b.c/d", "a0", "b/1", "b/10", "b/2", "é", "z z+&=%20", "Z"]
     for name in names:
         store.put(folder + name, name.encode())
     full = sorted((folder + name for name in names), key=str.encode)

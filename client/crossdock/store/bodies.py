@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator
-from typing import Final
+from typing import IO, Final, cast
 
 from crossdock.store.api import Source
 from crossdock.store.errors import ObjectDamaged
@@ -83,6 +83,7 @@ class BodyFile(io.RawIOBase):
         super().__init__()
         self._source = source
         self._at = 0
+        self._problem: Exception | None = None
 
     def __len__(self) -> int:
         return self._source.nbytes
@@ -107,6 +108,19 @@ class BodyFile(io.RawIOBase):
         wanted = left if size < 0 else min(left, max(size, PIECE_BYTES))
         if not wanted:
             return b""
-        piece = read_exactly(self._source, self._at, wanted)
+        try:
+            piece = read_exactly(self._source, self._at, wanted)
+        except Exception as problem:
+            self._problem = problem
+            raise
         self._at += wanted
         return piece if isinstance(piece, bytes) else memoryview(piece)  # type: ignore[return-value]
+
+    def as_io(self) -> IO[bytes] | bytes:
+        """Return what to give to botocore; without bytes there is nothing to wait for."""
+        return cast("IO[bytes]", self) if self._source.nbytes else b""
+
+    def raise_problem(self, reported: Exception) -> None:
+        """Raise what the source failed with, which botocore takes for a broken connection."""
+        if self._problem is not None:
+            raise self._problem from reported

@@ -260,7 +260,7 @@ class FileUpload:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         with as_store_error(self._key, writing=True):
             for _ in range(_FOLDER_TRIES):
-                with suppress(FileNotFoundError):  # a delete has just found a folder empty
+                with suppress(FileNotFoundError, FileExistsError):  # a delete takes a folder away
                     self.path.parent.mkdir(parents=True, exist_ok=True)
                     return os.open(self.path, flags, 0o666)
             return os.open(self.path, flags, 0o666)

@@ -9,9 +9,10 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from crossdock.errors import ConfigError
 from crossdock.store.api import Meter, Store, StoreOptions
 from crossdock.store.file import FileStore
+from crossdock.store.keys import check_key
 
-SCHEMES: Final = ("file", "gs", "hdfs", "abfs")
-_URLS: Final = "file:///directory, gs://, hdfs:// or abfs://"
+SCHEMES: Final = ("file", "s3", "gs", "hdfs", "abfs")
+_URLS: Final = "file:///directory, s3://bucket/prefix, gs://, hdfs:// or abfs://"
 _BOOLEANS: Final = {"": False, "false": False, "true": True}
 _MIN_PART_BYTES: Final = 5 * 2**20
 _ENCRYPTIONS: Final = ("", "AES256", "aws:kms")
@@ -36,6 +37,8 @@ def open_store(
     parts = _split(url)
     if parts.scheme == "file":
         return _open_file(parts, chosen, meter)
+    if parts.scheme == "s3":
+        return _open_s3(parts, chosen, meter)
     return _open_arrow(url, chosen, meter)
 
 
@@ -113,6 +116,26 @@ def _open_file(parts: SplitResult, options: StoreOptions, meter: Meter | None) -
     if fsync not in _BOOLEANS:
         raise ConfigError(f"fsync {fsync!r}: neither 'true' nor 'false'")
     return FileStore(Path(path), fsync=_BOOLEANS[fsync], meter=meter)
+
+
+def _open_s3(parts: SplitResult, options: StoreOptions, meter: Meter | None) -> Store:
+    bucket, prefix = parts.netloc, parts.path.strip("/")
+    if not bucket:
+        raise ConfigError(f"store {parts.geturl()!r} names no bucket", hint="s3://bucket/prefix")
+    if "," in bucket:
+        raise ConfigError(
+            f"store {parts.geturl()} has several buckets, and a job lives in one",
+            hint="choose it with store_for_job",
+        )
+    if prefix:
+        check_key(prefix)
+
+    def load() -> Store:
+        from crossdock.store.s3.store import S3Store  # noqa: PLC0415 -- an extra
+
+        return S3Store(bucket, f"{prefix}/" if prefix else "", options, meter=meter)
+
+    return _with_extra("s3", parts.scheme, load)
 
 
 def _open_arrow(url: str, options: StoreOptions, meter: Meter | None) -> Store:

@@ -1,0 +1,123 @@
+"""S3 servers as processes of a test module, on free ports, gone when it ends."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import boto3
+import build_servers
+import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from harness import eventually
+
+ACCESS_KEY: Final = "crossdock"
+SECRET_KEY: Final = "crossdock-secret"
+BUCKET: Final = "shuffles"
+REGION: Final = "us-east-1"
+ENVIRONMENT: Final = {
+    "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+    "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+_START_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A server with an empty bucket."""
+
+    kind: str
+    endpoint: str
+    bucket: str = BUCKET
+    region: str = REGION
+
+
+@contextmanager
+def running(kind: str, directory: Path) -> Iterator[S3Server]:
+    """Run a server until the context ends."""
+    port = _free_port()
+    command, environment = _command(kind, port, directory)
+    setpriv = shutil.which("setpriv")
+    if setpriv:  # so that nothing stays if this process is killed
+        command = [setpriv, "--pdeathsig", "KILL", *command]
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **ENVIRONMENT, **environment},
+            cwd=directory,
+        )
+        try:
+            server = S3Server(kind, f"http://127.0.0.1:{port}")
+            _make_bucket(server, process, directory / "log")
+            yield server
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _command(kind: str, port: int, directory: Path) -> tuple[list[str], dict[str, str]]:
+    address = f"127.0.0.1:{port}"
+    if kind == "moto":
+        module = [sys.executable, "-m", "moto.server"]
+        return [*module, "-H", "127.0.0.1", "-p", str(port)], {}
+    program = build_servers.cached(kind)
+    if not program.exists():
+        pytest.fail(f"{program} is not built; `make {kind}` does it", pytrace=False)
+    data = directory / "data"
+    data.mkdir()
+    if kind == "versitygw":
+        keys = {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
+        start = [str(program), "--port", address, "--keep-alive", "--quiet", "posix"]
+        return [*start, "--data-integrity-etag", str(data)], keys
+    keys = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
+    start = [str(program), "server", "--quiet", "--address", address]
+    return [*start, "--console-address", f"127.0.0.1:{_free_port()}", str(data)], keys
+
+
+def _make_bucket(server: S3Server, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    client = boto3.session.Session().client(
+        "s3",
+        endpoint_url=server.endpoint,
+        region_name=server.region,
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        config=Config(
+            retries={"total_max_attempts": 1},
+            connect_timeout=2,
+            read_timeout=10,
+            s3={"addressing_style": "path"},
+        ),
+    )
+
+    def made() -> bool:
+        assert process.poll() is None, log.read_text()
+        try:
+            client.create_bucket(Bucket=server.bucket)
+        except (BotoCoreError, ClientError):
+            return False
+        return True
+
+    try:
+        eventually(made, seconds=_START_SECONDS, what=f"{server.kind} answers", pause=0.1)
+    finally:
+        client.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
