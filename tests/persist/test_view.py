@@ -301,3 +301,25 @@ def test_a_released_shuffle_is_not_persisted_any_more(cluster: Cluster, job_uid:
         with pytest.raises(CrossdockError, match="released"):
             view.persist()
     assert not cluster.objects("segments")
+
+
+def test_requests_are_counted_by_job_and_a_shuffle_that_is_not_persisted_costs_none(
+    cluster: Cluster, job_uid: str
+) -> None:
+    with cluster.job(job_uid) as job, cluster.job(f"{job_uid}-2") as other:
+        for each in (job, other):
+            shuffle = each.shuffle("counted", partitions=5, maps=2)
+            for m in range(2):
+                write(shuffle, m)
+        view = job.shuffle("counted", partitions=5, maps=2).view()
+        blocks_of(other.shuffle("counted", partitions=5, maps=2).view())
+        view.persist()
+        asked = [w.get_json(f"/v1/jobs/{job_uid}")["store"] for w in cluster.workers]
+        spared = [w.get_json(f"/v1/jobs/{job_uid}-2")["store"] for w in cluster.workers]
+        said = cluster.workers[0].request("GET", "/metrics").body.decode()
+    assert sum(s["persisted_bytes"] for s in asked) == int(view.bytes.sum())
+    assert sum(s["writes"] for s in asked) == 3 * 2 + 1, "intent, segment, record; one manifest"
+    assert all(s["dollars"] > 0 for s in asked)
+    nothing = {"persisted_bytes": 0, "requests": 0, "writes": 0, "dollars": 0}
+    assert spared == [nothing, nothing]
+    assert 'crossdock_store_requests_total{outcome="ok",verb="PutObject"}' in said

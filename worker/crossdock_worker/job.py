@@ -248,6 +248,11 @@ class Job:
         with self.lock:
             return [s for s in self.shuffles.values() if s.begun]
 
+    @property
+    def persisted_bytes(self) -> int:
+        """Bytes of payload that this worker has brought into the store."""
+        return sum(r.payload_bytes for s in self.logs() for r in s.runs.records())
+
     def check_quota(self, more: int, default_quota_bytes: int) -> None:
         """Raise `QuotaExceeded` when `more` bytes would be over the job's quota or the worker's."""
         quota = min((q for q in (self.record.quota_bytes, default_quota_bytes) if q), default=0)

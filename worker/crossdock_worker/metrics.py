@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from crossdock.store.accounting import Requests
 
 
 class Metrics:
@@ -55,3 +57,27 @@ class Gauges(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         for name, help_, value in self._read():
             yield GaugeMetricFamily(f"crossdock_{name}", help_, value=value)
+
+
+class StoreRequests(Collector):
+    """What was asked of the store, by verb and outcome, and what it cost, estimated."""
+
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        asked = CounterMetricFamily(
+            "crossdock_store_requests",
+            "Requests to the store, retries included.",
+            labels=["verb", "outcome"],
+        )
+        sent = CounterMetricFamily("crossdock_store_sent_bytes", "Bytes of objects sent.")
+        total = self._requests.total()
+        for (verb, outcome), count in sorted(total.items()):
+            asked.add_metric([verb, outcome], count.requests)
+        sent.add_metric([], sum(count.nbytes for count in total.values()))
+        dollars = CounterMetricFamily(
+            "crossdock_store_dollars", "What the requests cost, estimated from above."
+        )
+        dollars.add_metric([], self._requests.dollars(total))
+        yield from (asked, sent, dollars)

@@ -14,6 +14,7 @@ import structlog
 
 from crossdock.errors import ConfigError, CrossdockError
 from crossdock.records import WorkerInfo
+from crossdock.store.accounting import Requests, writes
 from crossdock.store.opening import open_store
 from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
@@ -21,7 +22,7 @@ from crossdock_worker.front import ConnectionCount
 from crossdock_worker.identity import Identity
 from crossdock_worker.jobs import Jobs
 from crossdock_worker.membership import Membership
-from crossdock_worker.metrics import Gauge, Gauges, Metrics
+from crossdock_worker.metrics import Gauge, Gauges, Metrics, StoreRequests
 from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
 from crossdock_worker.settings import LAST_SECONDS, Settings
@@ -52,11 +53,13 @@ class Worker:
         self.places = PlacesCache(limits.places_cache_bytes)
         self.pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="bytes")
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
+        self.store_requests = Requests()
         self.persister = self._open_store()
         self._transfers: set[asyncio.Task[object]] = set()
         self._requests: set[asyncio.Task[object]] = set()
         self.metrics = Metrics()
         self.metrics.registry.register(Gauges(self._gauges))
+        self.metrics.registry.register(StoreRequests(self.store_requests))
         self.url = settings.advertise
         self.membership = Membership(
             settings.peers,
@@ -83,7 +86,7 @@ class Worker:
         if not settings.store:
             return None
         return Persister(
-            open_store(settings.store, settings.store_options),
+            open_store(settings.store, settings.store_options, meter=self.store_requests),
             cluster=settings.cluster,
             worker=self.identity.id,
             segment_bytes=settings.limits.segment_bytes,
@@ -108,6 +111,15 @@ class Worker:
             return "draining"
         self.admission.check_disk()
         return "full" if self.admission.disk_full else "serving"
+
+    def store_use(self, job: str) -> dict[str, object]:
+        """Return what a job has asked of the store since this process began."""
+        counts = self.store_requests.of_job(job)
+        return {
+            "requests": sum(count.requests for count in counts.values()),
+            "writes": writes(counts),
+            "dollars": round(self.store_requests.dollars(counts), 6),
+        }
 
     def info(self) -> WorkerInfo:
         """Describe this worker as `/v1/workers` does."""
