@@ -23,6 +23,7 @@ from crossdock.options import (
 )
 from crossdock.pool import Pool
 from crossdock.records import JobRecord, Owner, WorkerInfo
+from crossdock.retry import LONGEST_WAIT_SECONDS
 from crossdock.store.api import StoreOptions
 from crossdock.store.tier import StoreTier
 from crossdock.survey import Acquaintances, Answer, Found, Survey
@@ -86,7 +87,8 @@ class Cluster:
         self._jobs: list[Job] = []
         self._members: Members | None = None
         self._asked = float("-inf")
-        self._silent_since: dict[str, float] = {}
+        self._silences: dict[str, tuple[float, float]] = {}
+        """By URL: for how many seconds it was asked in vain, and until when."""
         self._met = Acquaintances()
         self._calls = Threads(_CALL_THREADS, thread_name_prefix="crossdock-call")
         self.pushers = Threads(options.push_threads, thread_name_prefix="crossdock-push")
@@ -148,6 +150,7 @@ class Cluster:
         return members
 
     def _ask_all(self, cancel: Cancel) -> Members:
+        began = time.monotonic()
         with self._lock:
             survey = Survey(self._endpoints, self._met)
         urls = list(self._endpoints)
@@ -159,11 +162,11 @@ class Cluster:
         cancel.check()  # or those that were not asked to the end would count as silent
         with self._lock:
             found = survey.found()
-        return self._judge(found, survey.problem)
+        return self._judge(found, survey.problem, began)
 
-    def _judge(self, found: Found, problem: CrossdockError | None) -> Members:
+    def _judge(self, found: Found, problem: CrossdockError | None, began: float) -> Members:
         """Tell who is away from who is lost; raise when there is nobody else."""
-        away = self._not_lost(found.silent)
+        away = self._not_lost(found.silent, began)
         bound = self.options.loss_after_seconds
         late = [f"{u} has not answered for {bound:g} s" for u in sorted(found.silent - away)]
         lost = (*found.lost.values(), *late)
@@ -173,13 +176,22 @@ class Cluster:
             raise problem or Unavailable("no worker answers")
         return Members(found.reachable, away, lost, frozenset(found.lost))
 
-    def _not_lost(self, silent: Iterable[str]) -> frozenset[str]:
-        """Leave out what has been silent for so long that it counts as lost."""
+    def _not_lost(self, silent: Iterable[str], began: float) -> frozenset[str]:
+        """Leave out what has been silent for so long that it counts as lost.
+
+        Only time in which somebody asked counts, and the short waits between: who was not asked
+        for an hour may have been there, and gone a second time.
+        """
         now = time.monotonic()
         with self._lock:
-            self._silent_since = {u: self._silent_since.get(u, now) for u in silent}
+            known, self._silences = self._silences, {}
+            for url in silent:
+                seconds, until = known.get(url, (0.0, now))
+                waited = min(max(0.0, began - until), LONGEST_WAIT_SECONDS)
+                asked = now - max(began, until)
+                self._silences[url] = (seconds + waited + asked, now)
             bound = self.options.loss_after_seconds
-            return frozenset(u for u, t in self._silent_since.items() if now - t < bound)
+            return frozenset(u for u, (seconds, _) in self._silences.items() if seconds < bound)
 
     def _ask(self, cancel: Cancel, url: str) -> Answer:
         with self.pool.call("GET", url, "/v1/workers", cancel=cancel) as response:

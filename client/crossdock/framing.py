@@ -13,6 +13,12 @@ MAX_PIECES: Final = 262_144
 """Per frame, so that its index stays a few MiB."""
 
 
+_PIECE_BYTES: Final = 120
+"""Of a piece that is written alone: a bytes object, and its place in three lists."""
+_INDEX_BYTES: Final = 24
+"""Of a piece in a run: its partition, length and rows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """Pieces back to back: of a batch, or of single writes; as a frame's contents, sorted."""
@@ -29,25 +35,31 @@ class FrameBuffer:
 
     nbytes: int = 0
     pieces: int = 0
+    held_bytes: int = 0
+    """Memory, about: small pieces take many times their own bytes."""
     _runs: list[Run] = field(default_factory=list)
     _partitions: list[int] = field(default_factory=list)
     _payloads: list[bytes] = field(default_factory=list)
     _rows: list[int] = field(default_factory=list)
 
-    def add(self, partition: int, payload: bytes, rows: int) -> None:
-        """Append one piece."""
+    def add(self, partition: int, payload: bytes, rows: int) -> int:
+        """Append one piece; return how much more memory is held."""
         self._partitions.append(partition)
         self._payloads.append(payload)
         self._rows.append(rows)
         self.nbytes += len(payload)
         self.pieces += 1
+        self.held_bytes += (more := len(payload) + _PIECE_BYTES)
+        return more
 
-    def add_run(self, run: Run) -> None:
-        """Append many pieces; their bytes are not copied yet."""
+    def add_run(self, run: Run) -> int:
+        """Append many pieces, not copied yet; return how much more memory is held."""
         self._close_writes()
         self._runs.append(run)
         self.nbytes += len(run.payload)
         self.pieces += len(run.partition)
+        self.held_bytes += (more := len(run.payload) + _INDEX_BYTES * len(run.partition))
+        return more
 
     def _close_writes(self) -> None:
         """Make a run of the single writes so far."""
@@ -66,7 +78,7 @@ class FrameBuffer:
         """Return all pieces in a frame's order, neighbours of one partition joined; empties it."""
         self._close_writes()
         runs, self._runs = self._runs, []
-        self.nbytes = self.pieces = 0
+        self.nbytes = self.pieces = self.held_bytes = 0
         return _joined(runs[0] if len(runs) == 1 else _merged(runs))
 
 

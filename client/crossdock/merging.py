@@ -31,9 +31,12 @@ class Merge(Generic[S]):
         """Advance the streams that hold the others up; return the blocks that are whole now."""
         open_ = [s for s in self.streams if not s.ended]
         if open_:
-            keys = [_last_key(s) for s in open_]
-            lowest = min((k for k in keys if k is not None), default=None)
-            behind = [s for s, k in zip(open_, keys, strict=True) if k is None or k == lowest]
+            # While one has nothing at hand, no block is whole: what the others got would pile up.
+            behind = [s for s in open_ if not s.pending]
+            if not behind:
+                keys = [_last_key(s) for s in open_]
+                lowest = min(k for k in keys if k is not None)
+                behind = [s for s, k in zip(open_, keys, strict=True) if k == lowest]
             for stream in behind:
                 self._advance(stream)
         keys = [_last_key(s) for s in self.streams if not s.ended]

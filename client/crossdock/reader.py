@@ -18,6 +18,7 @@ from crossdock.errors import (
     NOT_HERE,
     CorruptBlock,
     CrossdockError,
+    DataCorrupt,
     ProtocolError,
     Unavailable,
 )
@@ -73,6 +74,8 @@ class _Stream:
         self.ended = False
         self.cursor = cursor
         self.broken: _Broken | None = None
+        self.patience: Patience | None = None
+        """Since its last failure in a row; handed on to what replaces it."""
         self._reader = reader
         self._ahead: Future[tuple[Pieces, bool]] | None = None
         self._tries = 0
@@ -118,7 +121,7 @@ class _Stream:
         reader = self._reader
         cluster = reader.view.shuffle.job.cluster
         url = cluster.url(self.share.worker)
-        broken, self.broken = self.broken, None
+        broken = self.broken
         query = reader.query(self.cursor, skip=broken.done if broken else 0)
         with cluster.pool.call("GET", url, f"{self.share.target}/blocks?{query}") as response:
             head = bytearray(blocks.HEADER_BYTES)
@@ -135,6 +138,7 @@ class _Stream:
             if broken is None:
                 data = cluster.buffers.take(header.payload_bytes)
                 broken = _Broken(header.columns_crc, data, 0, 0)
+            self.broken = None  # only now: until here a failure leaves what had come as it was
             if (broken.columns_crc, broken.done) != (header.columns_crc, header.skip):
                 raise Unavailable(f"{url} did not go on where the batch broke off")
             done, checksum, data = broken.done, broken.checksum, broken.data
@@ -176,6 +180,7 @@ class _StoredStream:
         self._run = runs[0] if runs else None  # a share is of one run
         self._from = cursor
         self._tries = 0
+        self.patience: Patience | None = None
         self.pending: deque[Pieces] = deque() if self._run is None else self._run.pending
         self.ended = self._run is None
 
@@ -233,7 +238,6 @@ class Reader:
             at_most=options.read_ahead_bytes // (2 * len(shares)),
         )
         self._merge = Merge([self._stream(share, None) for share in shares], self._advance)
-        self._patience: Patience | None = None
         self._damaged: dict[str, dict[tuple[int, int, int], str]] = {}
 
     def __iter__(self) -> Iterator[BlockBatch]:
@@ -266,14 +270,16 @@ class Reader:
         problem: CrossdockError
         try:
             stream.advance()
-        except (Unavailable, *NOT_HERE) as error:
+        except (Unavailable, DataCorrupt, SegmentLost, *NOT_HERE) as error:
             problem = error
-        except (CorruptBlock, SegmentLost) as error:
-            problem = error
+        except CrossdockError as error:
+            if type(error) is not CrossdockError:
+                raise
+            problem = error  # a worker that fails by itself: others may do better
         else:
-            self._patience = None
+            stream.patience = None
             return
-        self._be_patient(problem)
+        self._be_patient(stream, problem)
         tries = stream.failed()
         again = isinstance(stream, _Stream) and tries < _QUICK_TRIES
         if isinstance(problem, Unavailable) and again:
@@ -289,12 +295,12 @@ class Reader:
         )
         self._replace(stream, shares)
 
-    def _be_patient(self, problem: CrossdockError) -> None:
+    def _be_patient(self, stream: _Stream | _StoredStream, problem: CrossdockError) -> None:
         """Wait a little after a failure; raise it when nothing has come until the deadline."""
-        if self._patience is None:
+        if stream.patience is None:
             deadline = self.view.shuffle.job.cluster.options.deadline_seconds
-            self._patience = Patience(deadline)
-        self._patience.wait_after(problem)
+            stream.patience = Patience(deadline)
+        stream.patience.wait_after(problem)
 
     def _replace(self, stream: _Stream | _StoredStream, shares: Sequence["Share"]) -> None:
         """Put streams over other places where `stream` was; what it has at hand is kept."""
@@ -304,4 +310,5 @@ class Reader:
             fresh[0].go_on_from(stream)
         self._merge.streams += fresh
         for new in fresh:
+            new.patience = stream.patience
             new.prefetch()

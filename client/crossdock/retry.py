@@ -13,7 +13,7 @@ from crossdock.errors import CrossdockError, Unavailable
 T = TypeVar("T")
 
 _FIRST_WAIT_SECONDS: Final = 0.1
-_LONGEST_WAIT_SECONDS: Final = 3.0
+LONGEST_WAIT_SECONDS: Final = 3.0
 _LONGEST_ASKED_SECONDS: Final = 30.0
 """No worker keeps a client waiting for longer than this."""
 _SOON_SECONDS: Final = 1.0
@@ -27,7 +27,7 @@ def wait_seconds(failures: int, problem: BaseException | None) -> float:
     random one comes on top. Else it is never longer than the worker asked for.
     """
     longest = _FIRST_WAIT_SECONDS * 2 ** min(failures - 1, _MAX_DOUBLINGS)
-    longest = min(longest, _LONGEST_WAIT_SECONDS)
+    longest = min(longest, LONGEST_WAIT_SECONDS)
     least = 0.0
     if isinstance(problem, Unavailable):
         asked = problem.retry_after_seconds

@@ -1,14 +1,13 @@
 """A shuffle as the client sees it: writers in, views out."""
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crossdock import placement, views
+from crossdock import views
 from crossdock.errors import (
     NOT_HERE,
     BlocksLost,
@@ -16,16 +15,14 @@ from crossdock.errors import (
     CorruptBlock,
     DataCorrupt,
     JobUnknown,
-    Missing,
     PlacesUnknown,
     ProtocolError,
-    SealLost,
-    ShuffleIncomplete,
     Unavailable,
     WorkersLost,
 )
 from crossdock.http import Response
 from crossdock.retry import patiently
+from crossdock.seals import Seals
 from crossdock.view import Share, View
 from crossdock.views import Resolution, ShuffleKey
 from crossdock.wire import crc, names, tables
@@ -87,7 +84,7 @@ class Shuffle:
         """
         deadline = self.job.cluster.options.deadline_seconds
         if winners is None:
-            table = patiently(self._sealed, deadline_seconds=deadline)
+            table = patiently(Seals(self).choice, deadline_seconds=deadline)
         else:
             table = tables.attempts(winners)
         double = views.check_winners(table)
@@ -106,7 +103,7 @@ class Shuffle:
         """
 
         def ask() -> dict[int, int]:
-            held, away, _ = self._held(None)
+            held, away, _ = self.held(None)
             if away:
                 raise Unavailable(f"these workers do not answer: {', '.join(sorted(away))}")
             found = reversed(views.complete_attempts(held).tolist())
@@ -131,7 +128,7 @@ class Shuffle:
             BlocksLost: something is missing, and no worker that may hold it is away.
             Unavailable: something is missing, and some worker does not answer.
         """
-        held, away, notes = self._held(winners)
+        held, away, notes = self.held(winners)
         resolution = views.resolve(held, winners)
         if resolution.missing or in_store:
             stored = self.job.cluster.tier.holders(self.key)
@@ -142,10 +139,10 @@ class Shuffle:
                 f"workers do not answer: {', '.join(sorted(away))}"
             )
         if resolution.missing:
-            raise BlocksLost(_explained(resolution.missing, notes))
+            raise BlocksLost(views.explained(resolution.missing, notes))
         return resolution
 
-    def _held(self, winners: Table | None) -> tuple[dict[str, Table], set[str], list[str]]:
+    def held(self, winners: Table | None) -> tuple[dict[str, Table], set[str], list[str]]:
         """Return the frames each worker holds, who does not answer, and what is known of losses."""
         cluster = self.job.cluster
         body = b"" if winners is None else tables.encode(winners)
@@ -212,7 +209,7 @@ class Shuffle:
             ) as response:
                 stats = tables.decode(tables.STATISTICS, response.read(), what=target)
                 answered = response.headers.get("crossdock-worker", worker)
-        except NOT_HERE as error:
+        except (DataCorrupt, *NOT_HERE) as error:
             raise Unavailable(f"worker {worker} no longer holds what it did: {error}") from error
         if answered != worker:
             raise Unavailable(f"another worker answers in the place of {worker}")
@@ -279,76 +276,6 @@ class Shuffle:
             raise CorruptBlock(why, frames={frame: why})
         return columns.cursor_behind(0), first
 
-    # -- seals -----------------------------------------------------------------------------
-
-    def _sealed(self) -> Table:
-        """Return the one choice of winners, made now if nobody has made it."""
-        if self.maps is None:
-            raise ConfigError(
-                "a view without winners needs the number of maps",
-                hint="job.shuffle(…, maps=M), or view(winners=…)",
-            )
-        homes = self._homes()
-        for home in homes:  # the deciding one may have been away when the choice was made
-            existing = self._seal("GET", home, b"")
-            if len(existing):
-                if home == homes[0]:
-                    return existing
-                return self._seal("PUT", homes[0], tables.encode(existing))
-        held, away, notes = self._held(None)
-        winners, lacking = views.choose_winners(held, self.maps)
-        if lacking and away:
-            raise Unavailable(
-                f"{len(lacking)} maps have no complete attempt, and these workers do not answer: "
-                f"{', '.join(sorted(away))}"
-            )
-        if lacking:
-            raise ShuffleIncomplete(_explained(lacking, notes))
-        sealed = self._seal("PUT", homes[0], tables.encode(winners))
-        for copy in homes[1:2]:
-            self._seal("PUT", copy, tables.encode(sealed))
-        return sealed
-
-    def _homes(self) -> list[str]:
-        """Return the URLs of the workers for this shuffle's seal, the deciding one first.
-
-        While the deciding one is away nobody else decides; once it is confirmed lost the next
-        one does, which has the copy.
-        """
-        if not self.job.record.homes:
-            raise ConfigError(
-                f"job {self.key.job} was registered without homes, so nothing can hold a seal",
-                hint="register it with homes, the ids of its workers, or pass winners",
-            )
-        try:
-            members = self.job.cluster.members(fresh=True)
-        except WorkersLost as error:
-            raise self._seal_lost([error.message]) from error
-        key = f"seal/{self.key.job}/{self.key.name}/{self.key.generation}"
-        found = []
-        for worker in placement.ranked(key, self.job.record.homes):
-            if worker in members.reachable:
-                found.append(members.reachable[worker].url)
-            elif members.unreachable and not found:
-                raise Unavailable(f"worker {worker}, home of the seal, does not answer")
-        if not found:
-            raise self._seal_lost(members.lost)
-        return found
-
-    def _seal_lost(self, notes: Sequence[str]) -> SealLost:
-        return SealLost(
-            f"no home of the seals of job {self.key.job} is left, so nobody knows which attempts "
-            f"were chosen, and nobody can choose again: {'; '.join(notes) or 'all are gone'}"
-        )
-
-    def _seal(self, method: str, url: str, body: bytes) -> Table:
-        """Read or store a seal; of length 0 when there is none."""
-        pool = self.job.cluster.pool
-        with pool.call(
-            method, url, f"{self.path}/seal?epoch={self.job.epoch}", body=body
-        ) as response:
-            return tables.decode(tables.ATTEMPT, response.read(), what="seal")
-
     def release(self) -> None:
         """Drop this generation and all before it, everywhere, for good.
 
@@ -378,9 +305,3 @@ def _received(response: Response, nbytes: int) -> memoryview:
     data = memoryview(bytearray(nbytes))
     response.read_into(data)
     return data
-
-
-def _explained(missing: Sequence[Missing], notes: Sequence[str]) -> list[Missing]:
-    """Add to each reason what is known of lost workers and damaged disks."""
-    why = "".join(f"; {note}" for note in notes)
-    return [replace(m, reason=m.reason + why) for m in missing]

@@ -42,6 +42,8 @@ Damaged = Mapping[str, Mapping[tuple[int, int, int], str]]
 """By worker id, the frames (map, attempt, seq) that came damaged from it, and what was wrong."""
 
 _BLOCKS_AT_ONCE = 1_000_000
+_RUN_BYTES = 2**20
+_RUN_PARTITIONS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,7 +207,7 @@ class View:
                 return [call(share)]
             except (CorruptBlock, SegmentLost) as error:
                 damaged = {share.worker: error.frames}
-            except (Unavailable, *NOT_HERE):
+            except (Unavailable, DataCorrupt, *NOT_HERE):
                 pass  # others may have the same frames
             others = self.reassign(share, avoid=share.worker, damaged=damaged)
             return [call(other) for other in others]
@@ -254,12 +256,9 @@ class View:
         served = np.zeros((len(self._shares), last - first), bool)
         for i, share in enumerate(self._shares):
             served[i] = share.statistics["blocks"][first:last] > 0
-        changes = np.flatnonzero((served[:, 1:] != served[:, :-1]).any(axis=0)) + 1
-        bounds = [0, *changes.tolist(), last - first]
-        for begin, end in pairwise(bounds):
-            if begin == end:
-                continue
-            shares = [s for s, here in zip(self._shares, served[:, begin], strict=True) if here]
+        for begin, end in _runs(served, self.bytes[first:last]):
+            here = np.flatnonzero(served[:, begin:end].any(axis=1)).tolist()
+            shares = [self._shares[i] for i in here]
             if shares:
                 for batch in Reader(self, shares, (first + begin, first + end), maps):
                     delivered.add(batch)
@@ -358,3 +357,26 @@ class View:
             f"{len(self.winners)} maps, {self.partitions} partitions, "
             f"{int(self.bytes.sum())} bytes>"
         )
+
+
+def _runs(served: npt.NDArray[np.bool_], nbytes: U64) -> Iterator[tuple[int, int]]:
+    """Cut partitions where other shares serve them, but not into runs too small to be worth it.
+
+    Args:
+        served: bool[shares, partitions].
+        nbytes: of each partition.
+
+    Asking a share that has nothing there costs one small answer, and a run costs one of each
+    share that serves it: sparse data would take thousands.
+    """
+    total = served.shape[1]
+    changes = np.flatnonzero((served[:, 1:] != served[:, :-1]).any(axis=0)) + 1
+    before = np.concatenate((np.zeros(1, np.uint64), np.cumsum(nbytes)))
+    begin = 0
+    for change in changes.tolist():
+        large = int(before[change] - before[begin]) >= _RUN_BYTES
+        if large or change - begin >= _RUN_PARTITIONS:
+            yield begin, change
+            begin = change
+    if begin < total:
+        yield begin, total

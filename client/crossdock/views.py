@@ -7,7 +7,7 @@ a client, a worker and a test decide alike. A view's id never depends on places.
 import hashlib
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -199,6 +199,12 @@ def places_digest(key: ShuffleKey, frame_keys: Table) -> str:
 def check_winners(winners: Table) -> Sequence[int]:
     """Return the maps that have more than one winner (there should be none)."""
     return [int(m) for m in winners["map"][1:][winners["map"][1:] == winners["map"][:-1]]]
+
+
+def explained(missing: Sequence[Missing], notes: Sequence[str]) -> list[Missing]:
+    """Add to each reason what is known of lost workers and damaged disks."""
+    why = "".join(f"; {note}" for note in notes)
+    return [replace(m, reason=m.reason + why) for m in missing]
 
 
 def check_range(kind: str, wanted: range, top: int) -> tuple[int, int]:

@@ -103,8 +103,8 @@ class Writer:
             return
         owner = self._owner_list[partition]
         self._make_room(owner, len(piece), 1)
-        self._buffers[owner].add(partition, piece, rows)
-        self._added(len(piece))
+        self._buffered += self._buffers[owner].add(partition, piece, rows)
+        self._check_buffered()
 
     def _make_room(self, owner: int, nbytes: int, pieces: int) -> None:
         """Flush a worker's buffer if so much more would not fit one frame."""
@@ -113,11 +113,10 @@ class Writer:
         if full or buffer.pieces + pieces > MAX_PIECES:
             self._flush(owner)
 
-    def _added(self, nbytes: int) -> None:
-        """Account for buffered bytes; over the bound the fullest buffer goes."""
-        self._buffered += nbytes
+    def _check_buffered(self) -> None:
+        """Push the fullest buffer when all of them are over the bound."""
         if self._buffered + self._pushing > self._options.buffer_bytes:
-            self._flush(max(range(len(self._buffers)), key=lambda i: self._buffers[i].nbytes))
+            self._flush(max(range(len(self._buffers)), key=lambda i: self._buffers[i].held_bytes))
 
     def write_batch(
         self,
@@ -147,8 +146,8 @@ class Writer:
             owner = int(self._owner[partitions[first]])
             self._make_room(owner, len(payload), last - first)
             run = Run(partitions[cut], lengths[cut], rows[cut], payload)
-            self._buffers[owner].add_run(run)
-            self._added(len(payload))
+            self._buffered += self._buffers[owner].add_run(run)
+            self._check_buffered()
             first = last
 
     def _check_batch(
@@ -196,7 +195,7 @@ class Writer:
         buffer = self._buffers[owner]
         if not buffer.pieces:
             return
-        self._buffered -= buffer.nbytes
+        self._buffered -= buffer.held_bytes
         contents = buffer.take()
         np.add.at(self.partition_bytes, contents.partition, contents.length.astype(np.uint64))
         # The frame before this one goes: whether a frame is the last is known at the end.

@@ -123,7 +123,7 @@ class Rounds:
     def check(self, job: crossdock.Job, written: Written) -> None:
         """Compare what this round left with what its writers know."""
         shuffle = job.shuffle("words", partitions=PARTITIONS, generation=self.generation)
-        held = shuffle._held(None)[0]
+        held = shuffle.held(None)[0]
         seen = {(int(f["map"]), int(f["attempt"])) for table in held.values() for f in table}
         self.tried |= written.tried
         assert seen <= self.tried, "frames of attempts that nobody wrote"

@@ -336,7 +336,7 @@ class Machine(RuleBasedStateMachine):
         """Compare what each worker lists with the model, apart from the client's own writes."""
         if not any(held.known for held in self.held):
             return
-        listed = self.shuffle._held(None)[0]
+        listed = self.shuffle.held(None)[0]
         for at, held in enumerate(self.held):
             table = listed.get(self.ids[at])
             found = (

@@ -93,7 +93,7 @@ def test_loss_of_a_worker_without_replicas_names_its_maps() -> None:
         for map_id in range(6):  # each map's only partition is on one worker
             write(shuffle, map_id, 1, partitions=[10 * map_id])
         owners = {
-            m: {w for w, held in shuffle._held(None)[0].items() if (held["map"] == m).any()}
+            m: {w for w, held in shuffle.held(None)[0].items() if (held["map"] == m).any()}
             for m in range(6)
         }
         assert all(len(who) == 1 for who in owners.values())
