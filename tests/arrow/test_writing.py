@@ -1,0 +1,163 @@
+"""What writers make of rows: every type, blocks of a good size, bounded memory, clear errors."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kinds import arrays
+from rows import SCHEMA, Collected, rows, view_of, write
+
+import crossdock
+import crossdock.arrow
+from crossdock import ConfigError
+from crossdock.arrow import Given, Hash, Order, Range, RoundRobin, hash_rows, partition_of
+from crossdock.arrow.plain import plain_batch
+
+
+@given(st.integers(1, 12).flatmap(lambda n: st.lists(arrays(n), min_size=1, max_size=3)), st.data())
+@settings(max_examples=60)
+def test_every_type_travels(columns: list[pa.Array], data: st.DataObject) -> None:
+    batch = pa.RecordBatch.from_arrays(columns, [f"c{i}" for i in range(len(columns))])
+    target = Collected(3)
+    options: Any = {
+        "compression": data.draw(st.sampled_from(["none", "zstd"])),
+        "threads": data.draw(st.integers(1, 2)),
+        "buffer_bytes": data.draw(st.sampled_from([1, 500, 10**6])),
+    }
+    with crossdock.arrow.writer(target, batch.schema, keys=["c0"], **options) as writer:
+        for _ in range(2):
+            writer.write(batch)
+    plain = plain_batch(batch)
+    ids = partition_of(hash_rows(batch, ["c0"]), 3)
+    got = {}
+    for partition, message in target.messages():
+        part = pa.ipc.read_record_batch(message.parsed, plain.schema)
+        part.validate(full=True)
+        got.setdefault(partition, []).append(part)
+    for partition in range(3):
+        expected = [plain.take(pa.array(np.flatnonzero(ids == partition)))] * 2
+        assert words(got.get(partition, [])) == words(expected)
+
+
+def words(batches: list[pa.RecordBatch]) -> list[list[int]]:
+    """Return the words of all values, row by row: equal ones have one word, NaN too."""
+    return [[reference.word(c[i]) for c in b.columns] for b in batches for i in range(b.num_rows)]
+
+
+def test_blocks_have_the_size_asked_for() -> None:
+    target = Collected(8)
+    batches = (rows(i, 100) for i in range(0, 400_000, 100))
+    options: Any = {"compression": "none", "block_bytes": 100_000, "buffer_bytes": 4_000_000}
+    with crossdock.arrow.writer(target, SCHEMA, keys=["k"], **options) as writer:
+        writer.write(batches)
+    sizes = [len(message.data) for _, message in target.messages()]
+    assert writer.rows == 400_000
+    assert np.median(sizes) > 70_000
+    assert max(sizes) < 200_000
+    found = target.rows(SCHEMA)
+    assert sum(map(len, found.values())) == 400_000
+    for values in found.values():
+        keys = [row["k"] for row in values]
+        assert keys == sorted(keys)
+
+
+def test_small_partitions_wait_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When memory must be freed the largest partitions go: the others' blocks still get large."""
+    target = Collected(4)
+    hot = pa.array(np.where(np.arange(2000) % 100, 0, 1 + np.arange(2000) // 100 % 3))
+    options: Any = {"compression": "none", "block_bytes": 20_000, "buffer_bytes": 200_000}
+    with crossdock.arrow.writer(target, SCHEMA, partitioning=Given(), **options) as writer:
+        for first in range(0, 100_000, 2000):
+            writer.write(rows(first, 2000), partitions=hot)
+    count = {p: sum(1 for q, _ in target.messages() if q == p) for p in range(4)}
+    assert count[0] > 50
+    assert all(count[p] <= 3 for p in (1, 2, 3)), count
+    assert sum(map(len, target.rows(SCHEMA).values())) == 100_000
+
+
+def test_memory_is_bounded() -> None:
+    pool, bound, peak = pa.system_memory_pool(), 8 * 2**20, 0
+
+    class Watching(Collected):
+        def write(self, *_: Any, **__: Any) -> None:
+            nonlocal peak
+            peak = max(peak, pool.bytes_allocated() - before)
+
+    before = pool.bytes_allocated()
+    one = pa.table({"k": np.arange(20_000), "v": ["x" * 50] * 20_000}, schema=SCHEMA)
+    with crossdock.arrow.writer(
+        Watching(16), SCHEMA, keys=["k"], buffer_bytes=bound, threads=2
+    ) as writer:
+        for _ in range(100):  # 130 MB
+            writer.write(one)
+    assert bound / 2 < peak < 2.5 * bound
+    assert pool.bytes_allocated() - before < 2**20
+
+
+def test_rows_larger_than_a_piece(job: crossdock.Job) -> None:
+    big = pa.table({"k": [1, 2], "v": ["x" * 20_000_000, "y"]}, schema=SCHEMA)
+    shuffle = job.shuffle("s", partitions=2)
+    write(shuffle, 0, big, compression="none")
+    got = crossdock.arrow.read(view_of(shuffle, 1)).read_all()
+    assert sorted(len(v) for v in got["v"].to_pylist()) == [1, 20_000_000]
+
+
+def test_encoded_columns_travel_as_values() -> None:
+    texts = pa.array(["a", "b", None, "a"])
+    given_rows = pa.table({"d": texts.dictionary_encode(), "v": texts.cast(pa.string_view())})
+    target = Collected(1)
+    with crossdock.arrow.writer(target, given_rows.schema, keys=["d"]) as writer:
+        writer.write(given_rows)
+        writer.write(pa.table({"v": texts, "d": texts}))
+    assert writer.schema == pa.schema([("d", pa.string()), ("v", pa.string())])
+    assert target.rows(writer.schema)[0] == [{"d": v, "v": v} for v in texts.to_pylist()] * 2
+
+
+def test_other_partitionings() -> None:
+    data = rows(0, 100)
+    turns = Collected(3)
+    with crossdock.arrow.writer(
+        turns, SCHEMA, partitioning=RoundRobin(), buffer_bytes=4000
+    ) as writer:
+        for batch in data.to_batches(7):
+            writer.write(batch)
+    assert {p: [r["k"] for r in v] for p, v in turns.rows(SCHEMA).items()} == {
+        p: list(range(p, 100, 3)) for p in range(3)
+    }
+    ranges = Collected(3)
+    cut = Range([Order("k")], pa.record_batch([pa.array([10, 50])], ["k"]))
+    with crossdock.arrow.writer(ranges, SCHEMA, partitioning=cut) as writer:
+        writer.write(data)
+    assert [len(v) for v in ranges.rows(SCHEMA).values()] == [10, 40, 50]
+
+
+def test_wrong_arguments() -> None:
+    data, target = rows(0, 3), Collected(2)
+
+    def attempt(partitions: Any = None, given_rows: Any = data, **options: Any) -> None:
+        with crossdock.arrow.writer(target, SCHEMA, **options) as writer:
+            writer.write(given_rows, partitions=partitions)
+
+    wrong: Iterable[tuple[dict[str, Any], str]] = [
+        ({}, "either keys= or"),
+        ({"keys": ["k"], "partitioning": Hash(["k"])}, "either keys= or"),
+        ({"keys": "k"}, "no list"),
+        ({"keys": ["z"]}, "0 columns are named 'z'"),
+        ({"keys": ["k"], "compression": "gzip"}, "gzip"),
+        ({"keys": ["k"], "buffer_bytes": 0}, "more than 0"),
+        ({"keys": ["k"], "partitions": [0, 0, 0]}, "if, and only if"),
+        ({"partitioning": Given()}, "if, and only if"),
+        ({"partitioning": Given(), "partitions": [0, 1]}, "one id for each row"),
+        ({"partitioning": Given(), "partitions": [0, 1, 2]}, "not one of the shuffle's 2"),
+        ({"partitioning": Given(), "partitions": [0, -1, 0]}, "not one of the shuffle's 2"),
+        ({"partitioning": Given(), "partitions": [0.0, 1.0, 0.0]}, "not integers"),
+        ({"keys": ["k"], "given_rows": [1]}, "no batch"),
+    ]
+    for options, message in wrong:
+        with pytest.raises(ConfigError, match=message):
+            attempt(**options)
