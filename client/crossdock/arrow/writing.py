@@ -16,6 +16,7 @@ from crossdock.arrow.messages import SCHEMA_PARTITION, WireSchema
 from crossdock.arrow.partitioning import Given, Hash, Ids, Partitioning
 from crossdock.arrow.plain import plain_schema
 from crossdock.arrow.runs import (
+    GROUP_BYTES,
     Chunk,
     Encoded,
     Run,
@@ -27,6 +28,7 @@ from crossdock.arrow.runs import (
     sort_chunk,
 )
 from crossdock.arrow.schemas import conform
+from crossdock.arrow.sizes import plain_bytes
 from crossdock.errors import ConfigError
 from crossdock.shuffle import Shuffle
 from crossdock.wire.crc import BytesLike
@@ -44,7 +46,9 @@ _MAX_CHUNK_ROWS: Final = 2**20
 _SLICE_ROWS: Final = 512
 """Rows of one partition in a chunk, on average: slices cost time by number, not by rows."""
 _CHUNKS: Final = 8
-"""In how many chunks, at least, the memory for rows is filled."""
+_CHUNKS_PER_THREAD: Final = 4
+"""In how many chunks, at least, the memory for rows is filled: a few for each thread, as every
+thread has some under way that come on top."""
 _MAX_THREADS: Final = 8
 
 
@@ -107,9 +111,10 @@ def writer(
         compression: of the buffers within a message: "zstd", "lz4" or "none"; default what the
             target says, else "zstd".
         block_bytes: what a message shall have before compression, if memory allows.
-        buffer_bytes: rows held back to fill blocks. To sort and encode them takes an eighth of it
-            more for each thread, and the client's own `Options.buffer_bytes` come on top. Blocks
-            get small when it is less than partitions × `block_bytes`.
+        buffer_bytes: rows held back to fill blocks, counted as they travel. To sort and encode
+            them can take as much again, some `block_bytes` a thread at least, and the client's
+            own `Options.buffer_bytes` come on top. Blocks get small when it is less than
+            partitions × `block_bytes`.
         threads: that sort and encode; default one per usable core, at most 8.
 
     Raises:
@@ -159,6 +164,8 @@ class ArrowWriter:
         """Use `writer`."""
         if min(block_bytes, buffer_bytes, threads) <= 0:
             raise ConfigError("block_bytes, buffer_bytes and threads must be more than 0")
+        if not len(schema):
+            raise ConfigError("a schema without columns has nothing to write")
         self.schema = plain_schema(schema)
         """Of the rows as they travel."""
         self.rows = 0
@@ -168,7 +175,7 @@ class ArrowWriter:
         self._partitioning = partitioning
         self._block_bytes = block_bytes
         self._buffer_bytes = buffer_bytes
-        self._chunk_bytes = max(1, buffer_bytes // _CHUNKS)
+        self._chunk_bytes = max(1, buffer_bytes // max(_CHUNKS, _CHUNKS_PER_THREAD * threads))
         self._wire = WireSchema.of(self.schema)
         self._options = pa.ipc.IpcWriteOptions(
             compression=None if compression == "none" else compression, use_threads=False
@@ -218,19 +225,32 @@ class ArrowWriter:
 
     def _take_in(self, batch: pa.RecordBatch, ids: Ids | None) -> None:
         """Put rows to those that wait for their chunk to be full."""
-        row_bytes = max(1.0, batch.nbytes / max(1, batch.num_rows))
         at = 0
         while at < batch.num_rows:
-            room = int((self._chunk_bytes - self._waiting_bytes) / row_bytes)
-            count = min(self._chunk_rows - self._waiting_rows, max(1, room), batch.num_rows - at)
-            part = None if ids is None else ids[at : at + count]
-            self._waiting.append((batch.slice(at, count), part))
-            self._waiting_rows += count
-            self.rows += count
-            self._waiting_bytes += int(count * row_bytes)
-            at += count
+            count = min(self._chunk_rows - self._waiting_rows, batch.num_rows - at)
+            part, size = self._fitting(batch.slice(at, count))
+            self._waiting.append((part, None if ids is None else ids[at : at + part.num_rows]))
+            self._waiting_rows += part.num_rows
+            self._waiting_bytes += size
+            self.rows += part.num_rows
+            at += part.num_rows
             if self._waiting_rows >= self._chunk_rows or self._waiting_bytes >= self._chunk_bytes:
                 self._sort_waiting()
+
+    def _fitting(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
+        """Return the first rows of a batch that fit the chunk, at least one; and their bytes."""
+        room = self._chunk_bytes - self._waiting_bytes
+        while True:
+            size = self._plain_bytes(batch)
+            if size <= room or batch.num_rows == 1:
+                return batch, size
+            count = max(1, min(batch.num_rows // 2, batch.num_rows * room // size))
+            batch = batch.slice(0, count)
+
+    def _plain_bytes(self, batch: pa.RecordBatch) -> int:
+        if batch.schema.equals(self.schema):  # plain already
+            return int(batch.nbytes)
+        return sum(map(plain_bytes, batch.columns))
 
     def _sort_waiting(self) -> None:
         """Sort the rows that wait, in a thread; take sorted ones over in the order of writing."""
@@ -259,12 +279,13 @@ class ArrowWriter:
     def _flush(self, chosen: npt.NDArray[np.bool_]) -> None:
         """Encode and write the chosen partitions' rows; hold on to the others."""
         partitions = np.flatnonzero(chosen).tolist()
-        cut = groups(self._runs, partitions, self._sizes, self._block_bytes)
+        unit = min(GROUP_BYTES, self._chunk_bytes)
+        cut = groups(self._runs, partitions, self._sizes, self._block_bytes, unit)
         for encoded in self._in_threads(
             partial(encode, group, self._wire, self._options) for group in cut
         ):
             self._send(encoded)
-        self._runs = compacted(self._runs, ~chosen)
+        self._runs = compacted(self._runs, ~chosen, self._chunk_bytes)
         self._sizes = np.zeros(self._partitions, np.float64)
         for run in self._runs:
             self._sizes += run.partition_bytes
