@@ -208,3 +208,26 @@ def test_engines_read_it(job: crossdock.Job) -> None:
         connection.register("t", reader)
         assert connection.execute("select sum(k) from t").fetchone() == (499_500,)
     assert pc.sum(crossdock.arrow.read(view_of(shuffle, 1), columns=["k"]).read_all()["k"]).as_py()
+
+
+def test_a_reader_that_is_given_up(job: crossdock.Job) -> None:
+    shuffle = job.shuffle("s", partitions=4)
+    for map_id in range(3):
+        write(shuffle, map_id, rows(map_id * 200_000, 200_000))
+    before = pa.total_allocated_bytes()
+    reader = crossdock.arrow.read(view_of(shuffle, 3))
+    assert reader.read_next_batch().num_rows
+    reader.close()
+    del reader
+    assert pa.total_allocated_bytes() - before < 100_000
+    assert crossdock.arrow.read(view_of(shuffle, 3)).read_all().num_rows == 600_000
+
+
+def test_loss_comes_through_a_reader(two_worker_cluster: crossdock.Cluster, job_uid: str) -> None:
+    with two_worker_cluster.job(job_uid, owner="runner") as job:
+        shuffle = job.shuffle("s", partitions=2)
+        write(shuffle, 0, rows(0, 10))
+        reader = crossdock.arrow.read(view_of(shuffle, 1))
+        shuffle.release()
+        with pytest.raises(crossdock.CrossdockError):
+            reader.read_all()

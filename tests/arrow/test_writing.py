@@ -223,3 +223,43 @@ def test_wrong_arguments() -> None:
     for options, message in wrong:
         with pytest.raises(ConfigError, match=message):
             attempt(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"keys": ["z"]},
+        {"partitioning": Range([Order("k")], pa.record_batch([pa.array([0.5])], ["k"]))},
+        {"partitioning": Range([Order("k")], pa.record_batch([pa.array([1, 2])], ["k"]))},
+        {"keys": ["k"], "block_bytes": 0},
+        {"keys": ["k"], "threads": 0},
+        {"keys": ["k"], "schema": pa.schema([])},
+    ],
+)
+def test_wrong_arguments_are_told_before_rows_come(options: dict[str, Any]) -> None:
+    target = Collected(2)
+    with pytest.raises(ConfigError):
+        crossdock.arrow.writer(target, **{"schema": SCHEMA, **options})
+    assert target.ended == "abort"
+    assert not target.blocks
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_nobody_commits_after_rows_were_lost(threads: int) -> None:
+    """Rows that were being sorted when it failed are gone, so going on would lose them silently."""
+
+    class Failing:
+        def assign(self, batch: pa.RecordBatch, *, partitions: int, first_row: int) -> Any:
+            del first_row
+            return np.full(batch.num_rows, partitions if batch.num_rows else 0)
+
+    target = Collected(2)
+    options: Any = {"partitioning": Failing(), "buffer_bytes": 1000, "threads": threads}
+    writer = crossdock.arrow.writer(target, SCHEMA, **options)
+    with pytest.raises(ConfigError, match="not one of the shuffle's 2"):
+        writer.write(rows(0, 1000))
+    with pytest.raises(ConfigError, match="lost by an error before"):
+        writer.write(rows(0, 1))
+    with pytest.raises(ConfigError, match="lost by an error before"), writer:
+        pass
+    assert target.ended == "abort"

@@ -4,9 +4,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Final, Literal, Protocol, Self, TypeAlias, TypeVar, get_args
+from typing import Final, Literal, Self, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +30,9 @@ from crossdock.arrow.runs import (
 )
 from crossdock.arrow.schemas import conform
 from crossdock.arrow.sizes import plain_bytes
+from crossdock.arrow.targets import PieceWriter, Target
 from crossdock.errors import ConfigError
 from crossdock.shuffle import Shuffle
-from crossdock.wire.crc import BytesLike
 
 T = TypeVar("T")
 MIB: Final = 2**20
@@ -50,43 +51,6 @@ _CHUNKS_PER_THREAD: Final = 4
 """In how many chunks, at least, the memory for rows is filled: a few for each thread, as every
 thread has some under way that come on top."""
 _MAX_THREADS: Final = 8
-
-
-class PieceWriter(Protocol):
-    """What a `crossdock.Writer` does, as far as it is needed here."""
-
-    @property
-    def piece_bytes(self) -> int:
-        """Largest piece that `write_batch` takes."""
-
-    def write(self, partition: int, data: BytesLike, *, rows: int = 0) -> None:
-        """Append a piece to a block."""
-
-    def write_batch(
-        self,
-        partitions: npt.NDArray[np.integer],
-        data: BytesLike,
-        lengths: npt.NDArray[np.integer],
-        rows: npt.NDArray[np.integer] | None = None,
-    ) -> None:
-        """Append many pieces."""
-
-    def commit(self) -> None:
-        """Complete the attempt."""
-
-    def abort(self) -> None:
-        """Give the attempt up."""
-
-
-class Target(Protocol):
-    """Where a task writes to, such as `crossdock.task().output`."""
-
-    @property
-    def partitions(self) -> int:
-        """P of the shuffle."""
-
-    def writer(self) -> PieceWriter:
-        """Return the writer of this attempt."""
 
 
 def writer(
@@ -118,29 +82,41 @@ def writer(
         threads: that sort and encode; default one per usable core, at most 8.
 
     Raises:
-        ConfigError: an argument is wrong.
+        ConfigError: an argument is wrong, a type cannot travel, or a key column is not there.
     """
     if (keys is None) == (partitioning is None):
         raise ConfigError("pass either keys= or partitioning=")
     chosen = Hash(tuple(keys)) if keys is not None and not isinstance(keys, str) else partitioning
     if chosen is None:
         raise ConfigError(f"keys {keys!r} is no list of column names", hint='keys=["a"]')
+    packing = _checked_compression(compression or getattr(target, "compression", "zstd"))
     if isinstance(target, tuple):
         shuffle, map_id, attempt = target
         partitions = shuffle.partitions
         pieces: PieceWriter = shuffle.writer(map_id=map_id, attempt=attempt)
     else:
         partitions, pieces = target.partitions, target.writer()
-    return ArrowWriter(
-        pieces,
-        schema,
-        partitions=partitions,
-        partitioning=chosen,
-        compression=_checked_compression(compression or getattr(target, "compression", "zstd")),
-        block_bytes=block_bytes,
-        buffer_bytes=buffer_bytes,
-        threads=threads or min(_MAX_THREADS, len(os.sched_getaffinity(0))),
-    )
+    try:
+        return ArrowWriter(
+            pieces,
+            schema,
+            partitions=partitions,
+            partitioning=chosen,
+            compression=packing,
+            block_bytes=block_bytes,
+            buffer_bytes=buffer_bytes,
+            threads=_usable_cores() if threads is None else threads,
+        )
+    except BaseException:
+        pieces.abort()
+        raise
+
+
+def _usable_cores() -> int:
+    """Return how many threads are worth while."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+    return min(_MAX_THREADS, os.cpu_count() or 1)
 
 
 class ArrowWriter:
@@ -189,6 +165,9 @@ class ArrowWriter:
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "crossdock-arrow") if threads > 1 else None
         self._open = True
+        self._rows_lost = False
+        if not isinstance(partitioning, Given):
+            partitioning.assign(self._wire.nothing, partitions=partitions, first_row=0)
         pieces.write(SCHEMA_PARTITION, self._wire.piece())
 
     def write(self, data: Data, *, partitions: npt.ArrayLike | None = None) -> None:
@@ -202,7 +181,9 @@ class ArrowWriter:
 
         Raises:
             SchemaMismatch: a column is missing, too many, or of another type; it says which.
-            ConfigError: a partition id is wrong, or a key column is not there.
+            ConfigError: a partition id is wrong.
+            CrossdockError: as `crossdock.Writer.write`. Rows are lost then: the attempt can only
+                be aborted.
         """
         self._check_open()
         ids = self._given_ids(data, partitions)
@@ -211,7 +192,8 @@ class ArrowWriter:
             fitting = conform(batch, self.schema)
             part = None if ids is None else ids[row : row + batch.num_rows]
             row += batch.num_rows
-            self._take_in(fitting, part)
+            with self._all_or_broken():
+                self._take_in(fitting, part)
 
     def _given_ids(self, data: Data, partitions: npt.ArrayLike | None) -> Ids | None:
         if isinstance(self._partitioning, Given) != (partitions is not None):
@@ -322,10 +304,11 @@ class ArrowWriter:
     def _finish(self) -> None:
         """Write out all that is held."""
         self._check_open()
-        self._sort_waiting()
-        while self._sorting:
-            self._add(self._sorting.popleft().result())
-        self._flush(self._sizes > 0)
+        with self._all_or_broken():
+            self._sort_waiting()
+            while self._sorting:
+                self._add(self._sorting.popleft().result())
+            self._flush(self._sizes > 0)
 
     def commit(self) -> None:
         """Write out what is held and wait until all is acked; see `crossdock.Writer.commit`."""
@@ -349,6 +332,17 @@ class ArrowWriter:
     def _check_open(self) -> None:
         if not self._open:
             raise ConfigError("the attempt is committed or aborted already")
+        if self._rows_lost:
+            raise ConfigError("rows of this attempt were lost by an error before", hint="abort it")
+
+    @contextmanager
+    def _all_or_broken(self) -> Iterator[None]:
+        """Remember an error under way: what was in its hands is gone, so nobody may commit."""
+        try:
+            yield
+        except BaseException:
+            self._rows_lost = True
+            raise
 
     def __enter__(self) -> Self:
         return self
