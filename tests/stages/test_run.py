@@ -199,3 +199,16 @@ def test_runs_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
     assert job.starts() == {"map-0": 1, "map-1": 1, "reduce-0": 1}
     job.check_clean("result")
     assert not directory.exists()
+
+
+def test_references_in_the_pod_template_are_replaced(tmp_path: Path) -> None:
+    script = 'echo "$0 $1 $2 $A $JOB_COMPLETION_INDEX"; exit 9'
+    command = ("sh", "-c", script, "$(B)", "$(JOB_COMPLETION_INDEX)", "$(HOME)")
+    first = maps(1, *command, retries=0)
+    first["podTemplate"]["spec"]["containers"][0]["env"] = [
+        {"name": "A", "value": "one"}, {"name": "B", "value": "$(A)-two"},
+    ]  # fmt: skip
+    job = JobDirectory(tmp_path, first, reduces(1))
+    run = job.finish(code=1)
+    assert "| one-two 0 $(HOME) one 0" in run.err
+    assert "cannot honour" not in run.err
