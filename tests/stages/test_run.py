@@ -212,3 +212,18 @@ def test_references_in_the_pod_template_are_replaced(tmp_path: Path) -> None:
     run = job.finish(code=1)
     assert "| one-two 0 $(HOME) one 0" in run.err
     assert "cannot honour" not in run.err
+
+
+def test_directories_made_for_a_result_that_does_not_come_go_again(tmp_path: Path) -> None:
+    job = JobDirectory(
+        tmp_path, maps(1), reduces(1, retries=0, output={"files": "there/not/yet/result"})
+    )
+    (job.path / "there").mkdir()
+    job.fail("reduce-0", 1)
+    job.finish("--dir", tmp_path / "some" / "where", code=1)
+    assert not (tmp_path / "some").exists()
+    assert list((job.path / "there").iterdir()) == []
+    job.check_clean("there")
+    job.finish()
+    assert (job.path / "there/not/yet/result/_SUCCESS").exists()
+    job.check_clean("there")

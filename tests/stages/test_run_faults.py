@@ -95,19 +95,23 @@ def test_a_killed_runner_takes_its_children_along_and_resume_goes_on(tmp_path: P
 
 
 def test_a_plain_run_clears_what_dead_runs_left(tmp_path: Path) -> None:
-    job = JobDirectory(tmp_path, maps(1), reduces(1))
+    job = JobDirectory(tmp_path, maps(1), reduces(1, output={"files": "new/result"}))
+    other = JobDirectory(tmp_path / "other", maps(2), reduces(1))
+    other.temporary.rmdir()
+    other.temporary = job.temporary
     job.hold("reduce-end")
     with job.run() as run:
         job.until("a reduce task", lambda: job.starts()["reduce-0"])
         job.until("its file", lambda: list(job.path.rglob("part-*")))
         run.kill9()
     assert any(job.temporary.iterdir())
-    assert [p.name for p in job.path.iterdir() if p.name.startswith(".result.crossdock")]
-    job.release("reduce-end")
-    run = job.finish()
+    (unpublished,) = (job.path / "new").iterdir()
+    assert unpublished.name.startswith(".result.crossdock")
+    run = other.finish()
     assert "cleared what a dead run left in" in run.err
-    job.check_clean("result")
-    job.check_result(1)
+    other.check_clean("result")
+    other.check_result(2)
+    job.check_clean()
 
 
 def test_a_given_directory_of_a_dead_run_is_used_anew(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import secrets
 import shutil
 import socket
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from crossdock.stages.display import Display
 from crossdock.stages.events import TaskId
 from crossdock.stages.interrupts import Interrupts
 from crossdock.stages.local import LocalLauncher, LocalWorker
-from crossdock.stages.outputs import local_path
+from crossdock.stages.outputs import local_path, missing_parents
 from crossdock.stages.processes import ProcessBackend, Processes
 from crossdock.stages.progress import JobProgress
 from crossdock.stages.rundir import RunDirectory, RunRecord, clear_dead_runs
@@ -104,7 +105,7 @@ def _fresh(job_file: Path | None, surroundings: _Surroundings) -> RunResult:
     job = load(job_file)
     run = RunDirectory.fresh(None if options.directory is None else options.directory.resolve())
     try:
-        record = _new_record(job, job_file.resolve(), options)
+        record = _new_record(job, job_file.resolve(), options, above=run.above)
         run.write_record(record)
         (run.path / _JOB_FILE).write_bytes(job_file.read_bytes())
         for line in warnings(job):
@@ -125,7 +126,9 @@ def _resume(path: Path, surroundings: _Surroundings) -> RunResult:
     return result
 
 
-def _new_record(job: ShuffleJob, source: Path, options: RunOptions) -> RunRecord:
+def _new_record(
+    job: ShuffleJob, source: Path, options: RunOptions, *, above: Sequence[Path]
+) -> RunRecord:
     root = source.parent
     if options.data_root is not None:
         root = options.data_root.resolve()
@@ -142,6 +145,7 @@ def _new_record(job: ShuffleJob, source: Path, options: RunOptions) -> RunRecord
         source=str(source),
         data_root=str(root),
         outputs=tuple(str(o.path) for o in outputs),
+        made=tuple(map(str, [*above, *missing_parents(o.path for o in outputs)])),
         overwrite=options.overwrite,
     )
 

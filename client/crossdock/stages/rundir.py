@@ -17,14 +17,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 from crossdock.errors import ConfigError
-from crossdock.stages.outputs import Output
+from crossdock.stages.outputs import Output, missing_parents
 
 _VERSION: Final = 1
 
@@ -43,22 +43,27 @@ class RunRecord:
     epoch: int = 0
     outputs: tuple[str, ...] = ()
     """Directories of results; what is not published yet lies beside them."""
+    made: tuple[str, ...] = ()
+    """Directories above those and the run's that were not there before, the outermost first."""
     version: int = _VERSION
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        return cls(**{**value, "outputs": tuple(value["outputs"])})
+        tuples = {name: tuple(value.get(name, ())) for name in ("outputs", "made")}
+        return cls(**{**value, **tuples})
 
 
 class RunDirectory:
     """A locked directory of one run."""
 
-    def __init__(self, path: Path, lock: int, *, made: bool) -> None:
+    def __init__(self, path: Path, lock: int, *, made: bool, above: Sequence[Path] = ()) -> None:
         """Use `fresh` or `existing`."""
         self.path = path
         self.lock = lock
         """Descriptor of the lock; whoever has it open holds it."""
         self._made = made
+        self.above = above
+        """Directories that were made for it, the outermost first; they go with it."""
         for name in ("stages", "done", "logs"):
             (path / name).mkdir(exist_ok=True)
 
@@ -103,6 +108,7 @@ class RunDirectory:
         _clear(self.path)
         if self._made:
             self.path.rmdir()
+            _remove_empty(self.above)
             if self.path.parent == _temporary_base():
                 _remove_base()
         os.close(self.lock)
@@ -121,7 +127,7 @@ class RunDirectory:
             with _base_locked() as base:
                 directory = Path(tempfile.mkdtemp(prefix="run-", dir=base))
                 return cls(directory, _locked(directory), made=True)
-        made = not path.exists()
+        made, above = not path.exists(), missing_parents([path])
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not made and any(path.iterdir()) and not (path / "run.json").exists():
             raise ConfigError(
@@ -129,7 +135,7 @@ class RunDirectory:
             )
         lock = _locked(path)
         _clear(path, keep_lock=True)
-        return cls(path, lock, made=made)
+        return cls(path, lock, made=made, above=above)
 
     @classmethod
     def existing(cls, path: Path) -> Self:
@@ -143,7 +149,9 @@ class RunDirectory:
                 f"{path} has no run to go on with",
                 hint="a run that ends by itself, or by Ctrl-C, leaves nothing",
             )
-        return cls(path, _locked(path), made=True)
+        run = cls(path, _locked(path), made=True)
+        run.above = [Path(made) for made in run.record().made]
+        return run
 
 
 def clear_dead_runs() -> tuple[list[Path], list[str]]:
@@ -183,6 +191,7 @@ def _clear(directory: Path, *, keep_lock: bool = False) -> None:
     if record is not None:
         for output in record.outputs:
             Output(Path(output), record.job).clear()
+        _remove_empty([Path(made) for made in record.made])
     for entry in directory.iterdir():
         if entry.name in {"lock", "run.json"}:
             continue
@@ -193,6 +202,13 @@ def _clear(directory: Path, *, keep_lock: bool = False) -> None:
     (directory / "run.json").unlink(missing_ok=True)
     if not keep_lock:
         (directory / "lock").unlink(missing_ok=True)
+
+
+def _remove_empty(directories: Sequence[Path]) -> None:
+    """Remove directories, the last first, but for those that have something."""
+    for directory in reversed(directories):
+        with suppress(OSError):
+            directory.rmdir()
 
 
 def _locked(directory: Path) -> int:
