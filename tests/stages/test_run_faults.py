@@ -94,6 +94,28 @@ def test_a_killed_runner_takes_its_children_along_and_resume_goes_on(tmp_path: P
     assert set(starts.values()) == {1}, starts
 
 
+@pytest.mark.parametrize("how", ["--resume", "--dir", "plain"])
+def test_a_run_right_after_a_kill_waits_until_the_dead_ones_tasks_have_ended(
+    tmp_path: Path, how: str
+) -> None:
+    job = JobDirectory(tmp_path, maps(1, "sh", "-c", "trap '' TERM; python task.py"), reduces(1))
+    job.hold("map")
+    directory = tmp_path / "kept"
+    options = [] if how == "plain" else ["--dir", directory]
+    with job.run(*options) as dead:
+        job.until("a task", job.starts)
+        dead.kill9_only()
+        again = [] if how == "plain" else [how, directory]
+        with job.run(*again, job=how != "--resume") as run:
+            job.until("another try", lambda: job.starts()["map-0"] == 2)
+            assert dead.processes() == []
+            job.release("map")
+            run.wait()
+    job.check_result(1)
+    job.check_clean("result")
+    assert not directory.exists()
+
+
 def test_a_plain_run_clears_what_dead_runs_left(tmp_path: Path) -> None:
     job = JobDirectory(tmp_path, maps(1), reduces(1, output={"files": "new/result"}))
     other = JobDirectory(tmp_path / "other", maps(2), reduces(1))
@@ -117,6 +139,7 @@ def test_a_plain_run_clears_what_dead_runs_left(tmp_path: Path) -> None:
 def test_a_given_directory_of_a_dead_run_is_used_anew(tmp_path: Path) -> None:
     job = JobDirectory(tmp_path, maps(1), reduces(1))
     directory = tmp_path / "kept"
+    directory.mkdir()
     job.hold("map")
     with job.run("--dir", directory) as run:
         job.until("a task", job.starts)
@@ -128,6 +151,7 @@ def test_a_given_directory_of_a_dead_run_is_used_anew(tmp_path: Path) -> None:
         job.release("map")
         run.wait()
     job.check_result(1)
+    assert list(directory.iterdir()) == [], "it was there before"
 
 
 def nanny_of(run: Run) -> psutil.Process:

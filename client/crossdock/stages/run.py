@@ -105,7 +105,7 @@ def _fresh(job_file: Path | None, surroundings: _Surroundings) -> RunResult:
     job = load(job_file)
     run = RunDirectory.fresh(None if options.directory is None else options.directory.resolve())
     try:
-        record = _new_record(job, job_file.resolve(), options, above=run.above)
+        record = _new_record(job, job_file.resolve(), options, made=run.made)
         run.write_record(record)
         (run.path / _JOB_FILE).write_bytes(job_file.read_bytes())
         for line in warnings(job):
@@ -127,7 +127,7 @@ def _resume(path: Path, surroundings: _Surroundings) -> RunResult:
 
 
 def _new_record(
-    job: ShuffleJob, source: Path, options: RunOptions, *, above: Sequence[Path]
+    job: ShuffleJob, source: Path, options: RunOptions, *, made: Sequence[Path]
 ) -> RunRecord:
     root = source.parent
     if options.data_root is not None:
@@ -145,7 +145,7 @@ def _new_record(
         source=str(source),
         data_root=str(root),
         outputs=tuple(str(o.path) for o in outputs),
-        made=tuple(map(str, [*above, *missing_parents(o.path for o in outputs)])),
+        made=tuple(map(str, [*made, *missing_parents(o.path for o in outputs)])),
         overwrite=options.overwrite,
     )
 
