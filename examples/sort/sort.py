@@ -9,9 +9,9 @@ The files that `sort` writes are sorted, and so is their concatenation in the or
 
 Memory: a task of `partition` has a few chunks of 16 MB. A task of `sort` has up to six partitions:
 one that is read (twice, while its blocks are put together), one that is sorted, one that is
-written, and their buffers. With 64 partitions that is a tenth of all data for each task, so raise
-the number of partitions in job.yaml, and SAMPLED_KEYS, with the data: 1 GB a partition wants some 6 GB for each task.
-Partitions are about even whatever the keys are, as records of one key may go to several.
+written, and their buffers. With 64 partitions that is a tenth of all data for each task; so raise
+the number of partitions in job.yaml, and `SAMPLED_KEYS`, with the data. Partitions are about even
+whatever the keys are, as records of one key may go to several.
 """
 
 import json
