@@ -34,7 +34,8 @@ def test_a_task_that_fails_too_often_is_shown_and_nothing_is_left(tmp_path: Path
     run = job.finish(code=1)
     assert "task 0 of stage map failed 2 times, last in attempt 1: exit code 7" in run.err
     shown = [line for line in run.err.splitlines() if line.startswith("  | ")]
-    assert shown == [f"  | line {i}" for i in range(21, 41)]
+    assert shown[:3] == [f"  | line {i}" for i in range(38, 41)], "of the first try"
+    assert shown[3:] == [f"  | line {i}" for i in range(21, 41)]
     job.check_clean()
     assert re.search(r"^map +0/1 +2 ", run.out, re.MULTILINE), run.out
 
@@ -63,8 +64,14 @@ def test_tasks_that_fail_and_die_are_tried_again_and_the_result_is_the_winners(
         "part-00000.2.txt",
         "part-00001.txt",
     }
-    *progress, result = run.json_lines()
-    assert {line["event"] for line in progress} == {"progress"}
+    *before_the_end, result = run.json_lines()
+    notes = [line["message"] for line in before_the_end if line["event"] != "progress"]
+    log = "\n  | about to fail {0}\n  | last words {0}"
+    assert sorted(re.sub(r"attempt \d+", "attempt N", note) for note in notes) == [
+        "task 0 of stage reduce: attempt N failed: exit code 7" + log.format("reduce-0"),
+        *["task 1 of stage map: attempt N failed: exit code 7" + log.format("map-1")] * 2,
+        "task 2 of stage map: attempt N failed: killed by SIGKILL",
+    ]
     assert result["event"] == "result"
     assert result["succeeded"] is True
     assert [s["attempts"] for s in result["stages"]] == [6, 3]

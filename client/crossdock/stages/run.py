@@ -30,6 +30,9 @@ from crossdock.stages.rundir import RunDirectory, RunRecord, clear_dead_runs
 from crossdock.stages.runner import StageRunner
 
 _LOG_LINES: Final = 20
+"""Of the task for which the job fails."""
+_NOTE_LINES: Final = 3
+"""Of a try that is followed by another."""
 _BACKLOG: Final = 1024
 _JOB_FILE: Final = "job.yaml"
 
@@ -201,6 +204,9 @@ def _run(
             epoch=record.epoch,
             launch=LocalLauncher(worker=worker, run=run, directory=Path(record.source).parent),
             on_progress=surroundings.display.show,
+            on_failure=lambda task, why: _tell_failure(
+                surroundings.display, task, why, backend.log_tail(task, _NOTE_LINES)
+            ),
             cancel=cluster.close,
         )
         interrupts.on(lambda name: runner.stop(f"stopped by {name}"))
@@ -222,6 +228,12 @@ def _run(
             log_tail=tuple(backend.log_tail(task, _LOG_LINES)) if task is not None else (),
             outputs=tuple(map(Path, record.outputs)) if outcome.failure is None else (),
         )
+
+
+def _tell_failure(display: Display, task: TaskId, why: str, log: Sequence[str]) -> None:
+    """Say that a try failed: the next may succeed, and nobody would know why it was needed."""
+    said = f"task {task.index} of stage {task.stage}: attempt {task.attempt} failed: {why}"
+    display.note("\n".join([said, *(f"  | {line}" for line in log)]))
 
 
 def _registered(
