@@ -1,8 +1,9 @@
-"""Five TPC-H queries at scale factor 1: staged jobs against PySpark on the same files.
+"""Five TPC-H queries: staged jobs against PySpark or Dask, whichever is faster, on the same files.
 
-Wall time of everything: both begin as a command line and end with results in files. Ours are five
-runs of `crossdock run`, each with a worker of its own and two task processes; PySpark is one
-session for all five, in `local-cluster` mode with two executors of one core.
+Wall time of everything: all begin as a command line and end with results in files. Ours are five
+runs of `crossdock run`, each with a worker of its own and two task processes. The others have one
+session for all five: PySpark in `local-cluster` mode with two executors of one core, Dask with two
+processes of one thread.
 """
 
 import os
@@ -11,16 +12,16 @@ import subprocess
 import sys
 import time
 import venv
+from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import yaml
 
 from support.measure import Figure, alternate
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "examples" / "tpch"
-SPARK = ROOT / "build" / "bench-spark"
-SPARK_VERSION = "pyspark==4.3.0"
 PARTS = {"region": 1, "nation": 1, "supplier": 1}
 SCALE = os.environ.get("SCALE_FACTOR", "1")
 
@@ -67,38 +68,79 @@ def ours(data: Path, out: Path) -> float:
     return len(QUERIES) / (time.perf_counter() - began)
 
 
-def spark(data: Path, out: Path) -> float:
-    """Return five queries per PySpark's seconds."""
-    shutil.rmtree(out, ignore_errors=True)
-    began = time.perf_counter()
-    subprocess.run(
-        [SPARK / "bin" / "python", Path(__file__).with_name("tpch_spark.py"), data, out],
-        check=True,
-        capture_output=True,
-    )
-    return len(QUERIES) / (time.perf_counter() - began)
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Another engine, installed apart from the project."""
+
+    packages: tuple[str, ...]
+    script: str
+    """Beside this file; its arguments are the directories of the data and of the results."""
+
+    def __str__(self) -> str:
+        """Return name and version."""
+        return self.packages[0]
+
+    @property
+    def _directory(self) -> Path:
+        return ROOT / "build" / f"bench-{Path(self.script).stem}"
+
+    def prepare(self) -> None:
+        """Install it, once."""
+        ready, wanted = self._directory / "ready", "\n".join(self.packages)
+        if ready.exists() and ready.read_text() == wanted:
+            return
+        venv.create(self._directory, with_pip=True, clear=True)
+        pip = self._directory / "bin" / "pip"
+        subprocess.run([pip, "install", "--quiet", *self.packages], check=True)
+        ready.write_text(wanted)
+
+    def run(self, data: Path, out: Path) -> float:
+        """Return five queries per their seconds."""
+        shutil.rmtree(out, ignore_errors=True)
+        script = Path(__file__).with_name(self.script)
+        began = time.perf_counter()
+        command = [self._directory / "bin" / "python", script, data, out]
+        subprocess.run(command, check=True, capture_output=True)
+        return len(QUERIES) / (time.perf_counter() - began)
 
 
-def prepare_spark() -> None:
-    """Install PySpark apart from the project, once."""
-    if (SPARK / "ready").exists():
-        return
-    if shutil.which("java") is None:
-        sys.exit("tpch_ratio needs Java 17: apt-get install openjdk-17-jre-headless")
-    venv.create(SPARK, with_pip=True, clear=True)
-    subprocess.run([SPARK / "bin" / "pip", "install", "--quiet", SPARK_VERSION], check=True)
-    (SPARK / "ready").touch()
+SPARK = Baseline(("pyspark==4.3.0",), "tpch_spark.py")
+DASK = Baseline(
+    ("dask==2026.8.0", "distributed==2026.8.0", "pandas==3.1.1", "pyarrow==26.0.1"), "tpch_dask.py"
+)
+
+
+def rows_of(out: Path) -> dict[str, int]:
+    """Return how many rows each query's result has."""
+    found = {}
+    for query in QUERIES:
+        files = [out / f"{query}.parquet"] if (out / f"{query}.parquet").is_file() else []
+        files = files or sorted((out / query).glob("*.parquet"))
+        found[query] = sum(pq.read_metadata(path).num_rows for path in files)
+    return found
 
 
 def measure(key: str, *, directory: Path, runs: int) -> Figure:
-    prepare_spark()
-    data = directory / "data"
+    """Compare with the baseline that is faster here: the better of two runs each."""
+    if shutil.which("java") is None:
+        sys.exit("tpch_ratio needs Java 17: apt-get install openjdk-17-jre-headless")
+    data, out = directory / "data", directory / "ours"
     generate(data)
-    print(f"{key}: against {SPARK_VERSION} at scale factor {SCALE}", flush=True)
+    ours(data, out)
+    speeds = {}
+    for baseline in (SPARK, DASK):
+        baseline.prepare()
+        theirs = directory / baseline.script
+        speeds[baseline] = max(baseline.run(data, theirs) for _ in range(2))
+        print(f"{key}: {baseline} has {speeds[baseline]:.2f} queries/s", flush=True)
+        if rows_of(theirs) != rows_of(out):
+            sys.exit(f"{baseline} has other results: {rows_of(theirs)}, not {rows_of(out)} rows")
+    faster = max(speeds, key=speeds.__getitem__)
+    print(f"{key}: against {faster} at scale factor {SCALE}", flush=True)
     return alternate(
         key,
-        lambda: ours(data, directory / "ours"),
-        lambda: spark(data, directory / "spark"),
+        lambda: ours(data, out),
+        lambda: faster.run(data, directory / faster.script),
         runs=min(runs, 3),
         unit="queries/s",
     )

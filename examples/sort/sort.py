@@ -6,7 +6,12 @@
     sort        sorts its partitions one after the other, each into memory, and writes them
 
 The files that `sort` writes are sorted, and so is their concatenation in the order of their names.
-Memory has some chunks of the input, or some partitions, whatever the size of the whole.
+
+Memory: a task of `partition` has a few chunks of 16 MB. A task of `sort` has up to six partitions:
+one that is read (twice, while its blocks are put together), one that is sorted, one that is
+written, and their buffers. With 64 partitions that is a tenth of all data for each task; so raise
+the number of partitions in job.yaml, and `SAMPLED_KEYS`, with the data. Partitions are about even
+whatever the keys are, as records of one key may go to several.
 """
 
 import json

@@ -33,6 +33,24 @@ def test_the_result_is_that_of_one_engine(query: str, tmp_path: Path) -> None:
     assert f"of {query} are those that DuckDB computes on its own" in said
 
 
+@pytest.mark.timeout(300)
+def test_more_tasks_than_parts_of_a_table(tmp_path: Path) -> None:
+    """Tasks without rows write none, and no supplier misses the nation that another task has."""
+    example = shutil.copytree(EXAMPLE, tmp_path / "tpch", ignore=shutil.ignore_patterns("result"))
+    job = yaml.safe_load((example / "q5.yaml").read_text())
+    for stage in job["spec"]["stages"]:
+        if "inputs" not in stage:
+            stage["parallelism"] = 3
+        if stage["name"] in {"customer", "orders", "lineitem"}:  # two files for three tasks
+            table = stage["name"]
+            run(BIN / "tpchgen-cli", "parquet", "--scale-factor", "0.05", "--tables", table,
+                "--parts", "2", "--output-dir", "data", cwd=example)  # fmt: skip
+            stage["inputs"] = [{"files": f"data/{table}/*.parquet", "name": table}]
+    (example / "wide.yaml").write_text(yaml.safe_dump(job))
+    run(BIN / "crossdock", "run", "wide.yaml", cwd=example)
+    run(sys.executable, "verify.py", "q5", cwd=example)
+
+
 def test_every_query_has_a_job_with_its_stages() -> None:
     sys.path.insert(0, str(EXAMPLE))
     try:

@@ -31,12 +31,9 @@ def test_pod_fields_that_a_process_cannot_honour() -> None:
         "podTemplate.spec.volumes",
         "podTemplate.spec.serviceAccountName",
         "podTemplate.spec.containers[0].resources",
-        "podTemplate.spec.containers[0].command[1] $(HOME)",
         "podTemplate.spec.containers[0].env[1].valueFrom",
-        "podTemplate.spec.containers[0].env[2] $(A)",
         "podTemplate.spec.containers[1]",
     ]
-    assert only.container.env == {"A": "b", "B": "$(A)"}
 
 
 def test_one_warning_for_each_subject() -> None:

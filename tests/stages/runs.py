@@ -257,9 +257,13 @@ class Run:
 
     def kill9(self) -> None:
         """Kill the runner; all else must end by itself."""
+        self.kill9_only()
+        eventually(lambda: not self.processes(), seconds=20, what="the end of all children")
+
+    def kill9_only(self) -> None:
+        """Kill the runner; what it has started may still be ending."""
         self.process.kill()
         self.process.wait()
-        eventually(lambda: not self.processes(), seconds=20, what="the end of all children")
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

@@ -34,7 +34,8 @@ def test_a_task_that_fails_too_often_is_shown_and_nothing_is_left(tmp_path: Path
     run = job.finish(code=1)
     assert "task 0 of stage map failed 2 times, last in attempt 1: exit code 7" in run.err
     shown = [line for line in run.err.splitlines() if line.startswith("  | ")]
-    assert shown == [f"  | line {i}" for i in range(21, 41)]
+    assert shown[:3] == [f"  | line {i}" for i in range(38, 41)], "of the first try"
+    assert shown[3:] == [f"  | line {i}" for i in range(21, 41)]
     job.check_clean()
     assert re.search(r"^map +0/1 +2 ", run.out, re.MULTILINE), run.out
 
@@ -63,8 +64,14 @@ def test_tasks_that_fail_and_die_are_tried_again_and_the_result_is_the_winners(
         "part-00000.2.txt",
         "part-00001.txt",
     }
-    *progress, result = run.json_lines()
-    assert {line["event"] for line in progress} == {"progress"}
+    *before_the_end, result = run.json_lines()
+    notes = [line["message"] for line in before_the_end if line["event"] != "progress"]
+    log = "\n  | about to fail {0}\n  | last words {0}"
+    assert sorted(re.sub(r"attempt \d+", "attempt N", note) for note in notes) == [
+        "task 0 of stage reduce: attempt N failed: exit code 7" + log.format("reduce-0"),
+        *["task 1 of stage map: attempt N failed: exit code 7" + log.format("map-1")] * 2,
+        "task 2 of stage map: attempt N failed: killed by SIGKILL",
+    ]
     assert result["event"] == "result"
     assert result["succeeded"] is True
     assert [s["attempts"] for s in result["stages"]] == [6, 3]
@@ -199,3 +206,31 @@ def test_runs_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
     assert job.starts() == {"map-0": 1, "map-1": 1, "reduce-0": 1}
     job.check_clean("result")
     assert not directory.exists()
+
+
+def test_references_in_the_pod_template_are_replaced(tmp_path: Path) -> None:
+    script = 'echo "$0 $1 $2 $A $JOB_COMPLETION_INDEX"; exit 9'
+    command = ("sh", "-c", script, "$(B)", "$(JOB_COMPLETION_INDEX)", "$(HOME)")
+    first = maps(1, *command, retries=0)
+    first["podTemplate"]["spec"]["containers"][0]["env"] = [
+        {"name": "A", "value": "one"}, {"name": "B", "value": "$(A)-two"},
+    ]  # fmt: skip
+    job = JobDirectory(tmp_path, first, reduces(1))
+    run = job.finish(code=1)
+    assert "| one-two 0 $(HOME) one 0" in run.err
+    assert "cannot honour" not in run.err
+
+
+def test_directories_made_for_a_result_that_does_not_come_go_again(tmp_path: Path) -> None:
+    job = JobDirectory(
+        tmp_path, maps(1), reduces(1, retries=0, output={"files": "there/not/yet/result"})
+    )
+    (job.path / "there").mkdir()
+    job.fail("reduce-0", 1)
+    job.finish("--dir", tmp_path / "some" / "where", code=1)
+    assert not (tmp_path / "some").exists()
+    assert list((job.path / "there").iterdir()) == []
+    job.check_clean("there")
+    job.finish()
+    assert (job.path / "there/not/yet/result/_SUCCESS").exists()
+    job.check_clean("there")

@@ -94,25 +94,52 @@ def test_a_killed_runner_takes_its_children_along_and_resume_goes_on(tmp_path: P
     assert set(starts.values()) == {1}, starts
 
 
+@pytest.mark.parametrize("how", ["--resume", "--dir", "plain"])
+def test_a_run_right_after_a_kill_waits_until_the_dead_ones_tasks_have_ended(
+    tmp_path: Path, how: str
+) -> None:
+    job = JobDirectory(tmp_path, maps(1, "sh", "-c", "trap '' TERM; python task.py"), reduces(1))
+    job.hold("map")
+    directory = tmp_path / "kept"
+    options = [] if how == "plain" else ["--dir", directory]
+    with job.run(*options) as dead:
+        job.until("a task", job.starts)
+        dead.kill9_only()
+        again = [] if how == "plain" else [how, directory]
+        with job.run(*again, job=how != "--resume") as run:
+            job.until("another try", lambda: job.starts()["map-0"] == 2)
+            assert dead.processes() == []
+            job.release("map")
+            run.wait()
+    job.check_result(1)
+    job.check_clean("result")
+    assert not directory.exists()
+
+
 def test_a_plain_run_clears_what_dead_runs_left(tmp_path: Path) -> None:
-    job = JobDirectory(tmp_path, maps(1), reduces(1))
+    job = JobDirectory(tmp_path, maps(1), reduces(1, output={"files": "new/result"}))
+    other = JobDirectory(tmp_path / "other", maps(2), reduces(1))
+    other.temporary.rmdir()
+    other.temporary = job.temporary
     job.hold("reduce-end")
     with job.run() as run:
         job.until("a reduce task", lambda: job.starts()["reduce-0"])
         job.until("its file", lambda: list(job.path.rglob("part-*")))
         run.kill9()
     assert any(job.temporary.iterdir())
-    assert [p.name for p in job.path.iterdir() if p.name.startswith(".result.crossdock")]
-    job.release("reduce-end")
-    run = job.finish()
+    (unpublished,) = (job.path / "new").iterdir()
+    assert unpublished.name.startswith(".result.crossdock")
+    run = other.finish()
     assert "cleared what a dead run left in" in run.err
-    job.check_clean("result")
-    job.check_result(1)
+    other.check_clean("result")
+    other.check_result(2)
+    job.check_clean()
 
 
 def test_a_given_directory_of_a_dead_run_is_used_anew(tmp_path: Path) -> None:
     job = JobDirectory(tmp_path, maps(1), reduces(1))
     directory = tmp_path / "kept"
+    directory.mkdir()
     job.hold("map")
     with job.run("--dir", directory) as run:
         job.until("a task", job.starts)
@@ -124,6 +151,7 @@ def test_a_given_directory_of_a_dead_run_is_used_anew(tmp_path: Path) -> None:
         job.release("map")
         run.wait()
     job.check_result(1)
+    assert list(directory.iterdir()) == [], "it was there before"
 
 
 def nanny_of(run: Run) -> psutil.Process:

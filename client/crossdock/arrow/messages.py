@@ -77,9 +77,7 @@ class WireSchema:
 
 
 def _nothing(schema: pa.Schema) -> pa.RecordBatch:
-    columns = schema.empty_table().columns
-    arrays = [pa.concat_arrays(c.chunks) if c.num_chunks else c.combine_chunks() for c in columns]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    return pa.RecordBatch.from_arrays([pa.nulls(0, f.type) for f in schema], schema=schema)
 
 
 def header(kind: Kind, fingerprint: int) -> bytes:

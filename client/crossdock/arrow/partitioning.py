@@ -17,7 +17,10 @@ Ids = npt.NDArray[np.integer]
 
 
 class Partitioning(Protocol):
-    """Decides where rows go. Several threads call it at once: keep no state."""
+    """Decides where rows go. Several threads call it at once: keep no state.
+
+    The first call has no rows, so that what does not fit the schema is told before any are written.
+    """
 
     def assign(self, batch: pa.RecordBatch, *, partitions: int, first_row: int) -> Ids:
         """Return the partition of each row of a batch.

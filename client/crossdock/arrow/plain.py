@@ -52,8 +52,18 @@ def plain_field(field: pa.Field) -> pa.Field:
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """Return the schema with plain types; its metadata stay."""
-    return pa.schema([plain_field(field) for field in schema], metadata=schema.metadata)
+    """Return the schema with plain types; its metadata stay.
+
+    Raises:
+        ConfigError: a column's type has no plain layout; it says which column.
+    """
+    fields = []
+    for field in schema:
+        try:
+            fields.append(plain_field(field))
+        except ConfigError as error:
+            raise ConfigError(f"column {field.name!r}: {error}") from error
+    return pa.schema(fields, metadata=schema.metadata)
 
 
 def to_plain(array: pa.Array) -> pa.Array:  # noqa: PLR0911 -- a line a type

@@ -41,8 +41,9 @@ class Run:
 
     @property
     def partition_bytes(self) -> npt.NDArray[np.float64]:
-        """f64[P]: about how many bytes each partition has here."""
-        row_bytes = self.batch.nbytes / max(1, self.batch.num_rows)
+        """f64[P]: about how many bytes each partition has here; more than 0 where it has rows."""
+        # Columns of nulls, and no columns, take no bytes: their rows must leave all the same.
+        row_bytes = max(1.0, self.batch.nbytes / max(1, self.batch.num_rows))
         sizes: npt.NDArray[np.float64] = np.diff(self.offsets) * row_bytes
         return sizes
 
@@ -138,6 +139,7 @@ def groups(
     partitions: Sequence[int],
     sizes: npt.NDArray[np.float64],
     block_bytes: int,
+    group_bytes: int,
 ) -> Iterator[list[Rows]]:
     """Cut partitions into messages of about `block_bytes`, and these into units of work.
 
@@ -146,9 +148,10 @@ def groups(
         partitions: which ones, rising.
         sizes: f64[P], about how many bytes each has.
         block_bytes: what a message shall have before compression.
+        group_bytes: what a unit of work shall have, or one message if that is larger.
     """
     group: list[Rows] = []
-    group_bytes = 0.0
+    filled = 0.0
     for partition in partitions:
         table = rows_of(runs, partition)
         if table is None:
@@ -158,10 +161,10 @@ def groups(
         for i in range(count):
             first, last = (table.num_rows * k // count for k in (i, i + 1))
             group.append(Rows(partition, table.slice(first, last - first)))
-            group_bytes += size / count
-            if group_bytes >= GROUP_BYTES:
+            filled += size / count
+            if filled >= group_bytes:
                 yield group
-                group, group_bytes = [], 0.0
+                group, filled = [], 0.0
     if group:
         yield group
 
@@ -220,8 +223,25 @@ def largest(sizes: npt.NDArray[np.float64], block_bytes: int) -> npt.NDArray[np.
     return chosen & (sizes > 0)
 
 
-def compacted(runs: Sequence[Run], keep: npt.NDArray[np.bool_]) -> list[Run]:
-    """Return runs of the kept partitions alone, in memory of their own."""
+def compacted(runs: list[Run], keep: npt.NDArray[np.bool_], chunk_bytes: int) -> list[Run]:
+    """Return runs of the kept partitions alone, in memory of their own; `runs` is empty then.
+
+    Some runs at a time, about `chunk_bytes` of what is kept: they are freed before the next are
+    copied, so memory does not double.
+    """
+    found: list[Run] = []
+    while runs:
+        taken, size = 0, 0.0
+        while taken < len(runs) and size < chunk_bytes:
+            size += float(runs[taken].partition_bytes[keep].sum())
+            taken += 1
+        found += _merged(runs[:taken], keep)
+        del runs[:taken]
+    return found
+
+
+def _merged(runs: Sequence[Run], keep: npt.NDArray[np.bool_]) -> list[Run]:
+    """Make one run of several: more only where strings of one would be over 2 GiB."""
     tables = [(p, rows_of(runs, p)) for p in np.flatnonzero(keep).tolist()]
     kept = [(p, table) for p, table in tables if table is not None]
     if not kept:

@@ -22,7 +22,7 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     if batch.schema.names != schema.names:
         batch = _in_order(batch, schema)
     for field, column in zip(schema, batch.columns, strict=True):
-        if plain_type(column.type) != field.type:
+        if not _travels_as(column.type, field.type):
             raise SchemaMismatch(
                 f"column {field.name!r} of the rows is {column.type}; the writer's schema "
                 f"has {describe(field)}"
@@ -33,6 +33,13 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
                 f"schema has {describe(field)}"
             )
     return batch
+
+
+def _travels_as(kind: pa.DataType, target: pa.DataType) -> bool:
+    try:
+        return bool(plain_type(kind) == target)
+    except ConfigError:  # it cannot travel at all, so it is another type than the writer's
+        return False
 
 
 def _in_order(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -4,9 +4,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Final, Literal, Protocol, Self, TypeAlias, TypeVar, get_args
+from typing import Final, Literal, Self, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from crossdock.arrow.messages import SCHEMA_PARTITION, WireSchema
 from crossdock.arrow.partitioning import Given, Hash, Ids, Partitioning
 from crossdock.arrow.plain import plain_schema
 from crossdock.arrow.runs import (
+    GROUP_BYTES,
     Chunk,
     Encoded,
     Run,
@@ -27,9 +29,10 @@ from crossdock.arrow.runs import (
     sort_chunk,
 )
 from crossdock.arrow.schemas import conform
+from crossdock.arrow.sizes import plain_bytes
+from crossdock.arrow.targets import PieceWriter, Target
 from crossdock.errors import ConfigError
 from crossdock.shuffle import Shuffle
-from crossdock.wire.crc import BytesLike
 
 T = TypeVar("T")
 MIB: Final = 2**20
@@ -44,45 +47,10 @@ _MAX_CHUNK_ROWS: Final = 2**20
 _SLICE_ROWS: Final = 512
 """Rows of one partition in a chunk, on average: slices cost time by number, not by rows."""
 _CHUNKS: Final = 8
-"""In how many chunks, at least, the memory for rows is filled."""
+_CHUNKS_PER_THREAD: Final = 4
+"""In how many chunks, at least, the memory for rows is filled: a few for each thread, as every
+thread has some under way that come on top."""
 _MAX_THREADS: Final = 8
-
-
-class PieceWriter(Protocol):
-    """What a `crossdock.Writer` does, as far as it is needed here."""
-
-    @property
-    def piece_bytes(self) -> int:
-        """Largest piece that `write_batch` takes."""
-
-    def write(self, partition: int, data: BytesLike, *, rows: int = 0) -> None:
-        """Append a piece to a block."""
-
-    def write_batch(
-        self,
-        partitions: npt.NDArray[np.integer],
-        data: BytesLike,
-        lengths: npt.NDArray[np.integer],
-        rows: npt.NDArray[np.integer] | None = None,
-    ) -> None:
-        """Append many pieces."""
-
-    def commit(self) -> None:
-        """Complete the attempt."""
-
-    def abort(self) -> None:
-        """Give the attempt up."""
-
-
-class Target(Protocol):
-    """Where a task writes to, such as `crossdock.task().output`."""
-
-    @property
-    def partitions(self) -> int:
-        """P of the shuffle."""
-
-    def writer(self) -> PieceWriter:
-        """Return the writer of this attempt."""
 
 
 def writer(
@@ -107,35 +75,48 @@ def writer(
         compression: of the buffers within a message: "zstd", "lz4" or "none"; default what the
             target says, else "zstd".
         block_bytes: what a message shall have before compression, if memory allows.
-        buffer_bytes: rows held back to fill blocks. To sort and encode them takes an eighth of it
-            more for each thread, and the client's own `Options.buffer_bytes` come on top. Blocks
-            get small when it is less than partitions × `block_bytes`.
+        buffer_bytes: rows held back to fill blocks, counted as they travel. To sort and encode
+            them can take as much again, some `block_bytes` a thread at least, and the client's
+            own `Options.buffer_bytes` come on top. Blocks get small when it is less than
+            partitions × `block_bytes`.
         threads: that sort and encode; default one per usable core, at most 8.
 
     Raises:
-        ConfigError: an argument is wrong.
+        ConfigError: an argument is wrong, a type cannot travel, or a key column is not there.
     """
     if (keys is None) == (partitioning is None):
         raise ConfigError("pass either keys= or partitioning=")
     chosen = Hash(tuple(keys)) if keys is not None and not isinstance(keys, str) else partitioning
     if chosen is None:
         raise ConfigError(f"keys {keys!r} is no list of column names", hint='keys=["a"]')
+    packing = _checked_compression(compression or getattr(target, "compression", "zstd"))
     if isinstance(target, tuple):
         shuffle, map_id, attempt = target
         partitions = shuffle.partitions
         pieces: PieceWriter = shuffle.writer(map_id=map_id, attempt=attempt)
     else:
         partitions, pieces = target.partitions, target.writer()
-    return ArrowWriter(
-        pieces,
-        schema,
-        partitions=partitions,
-        partitioning=chosen,
-        compression=_checked_compression(compression or getattr(target, "compression", "zstd")),
-        block_bytes=block_bytes,
-        buffer_bytes=buffer_bytes,
-        threads=threads or min(_MAX_THREADS, len(os.sched_getaffinity(0))),
-    )
+    try:
+        return ArrowWriter(
+            pieces,
+            schema,
+            partitions=partitions,
+            partitioning=chosen,
+            compression=packing,
+            block_bytes=block_bytes,
+            buffer_bytes=buffer_bytes,
+            threads=_usable_cores() if threads is None else threads,
+        )
+    except BaseException:
+        pieces.abort()
+        raise
+
+
+def _usable_cores() -> int:
+    """Return how many threads are worth while."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+    return min(_MAX_THREADS, os.cpu_count() or 1)
 
 
 class ArrowWriter:
@@ -159,6 +140,8 @@ class ArrowWriter:
         """Use `writer`."""
         if min(block_bytes, buffer_bytes, threads) <= 0:
             raise ConfigError("block_bytes, buffer_bytes and threads must be more than 0")
+        if not len(schema):
+            raise ConfigError("a schema without columns has nothing to write")
         self.schema = plain_schema(schema)
         """Of the rows as they travel."""
         self.rows = 0
@@ -168,7 +151,7 @@ class ArrowWriter:
         self._partitioning = partitioning
         self._block_bytes = block_bytes
         self._buffer_bytes = buffer_bytes
-        self._chunk_bytes = max(1, buffer_bytes // _CHUNKS)
+        self._chunk_bytes = max(1, buffer_bytes // max(_CHUNKS, _CHUNKS_PER_THREAD * threads))
         self._wire = WireSchema.of(self.schema)
         self._options = pa.ipc.IpcWriteOptions(
             compression=None if compression == "none" else compression, use_threads=False
@@ -182,6 +165,9 @@ class ArrowWriter:
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "crossdock-arrow") if threads > 1 else None
         self._open = True
+        self._rows_lost = False
+        if not isinstance(partitioning, Given):
+            partitioning.assign(self._wire.nothing, partitions=partitions, first_row=0)
         pieces.write(SCHEMA_PARTITION, self._wire.piece())
 
     def write(self, data: Data, *, partitions: npt.ArrayLike | None = None) -> None:
@@ -195,7 +181,9 @@ class ArrowWriter:
 
         Raises:
             SchemaMismatch: a column is missing, too many, or of another type; it says which.
-            ConfigError: a partition id is wrong, or a key column is not there.
+            ConfigError: a partition id is wrong.
+            CrossdockError: as `crossdock.Writer.write`. Rows are lost then: the attempt can only
+                be aborted.
         """
         self._check_open()
         ids = self._given_ids(data, partitions)
@@ -204,7 +192,8 @@ class ArrowWriter:
             fitting = conform(batch, self.schema)
             part = None if ids is None else ids[row : row + batch.num_rows]
             row += batch.num_rows
-            self._take_in(fitting, part)
+            with self._all_or_broken():
+                self._take_in(fitting, part)
 
     def _given_ids(self, data: Data, partitions: npt.ArrayLike | None) -> Ids | None:
         if isinstance(self._partitioning, Given) != (partitions is not None):
@@ -218,19 +207,32 @@ class ArrowWriter:
 
     def _take_in(self, batch: pa.RecordBatch, ids: Ids | None) -> None:
         """Put rows to those that wait for their chunk to be full."""
-        row_bytes = max(1.0, batch.nbytes / max(1, batch.num_rows))
         at = 0
         while at < batch.num_rows:
-            room = int((self._chunk_bytes - self._waiting_bytes) / row_bytes)
-            count = min(self._chunk_rows - self._waiting_rows, max(1, room), batch.num_rows - at)
-            part = None if ids is None else ids[at : at + count]
-            self._waiting.append((batch.slice(at, count), part))
-            self._waiting_rows += count
-            self.rows += count
-            self._waiting_bytes += int(count * row_bytes)
-            at += count
+            count = min(self._chunk_rows - self._waiting_rows, batch.num_rows - at)
+            part, size = self._fitting(batch.slice(at, count))
+            self._waiting.append((part, None if ids is None else ids[at : at + part.num_rows]))
+            self._waiting_rows += part.num_rows
+            self._waiting_bytes += size
+            self.rows += part.num_rows
+            at += part.num_rows
             if self._waiting_rows >= self._chunk_rows or self._waiting_bytes >= self._chunk_bytes:
                 self._sort_waiting()
+
+    def _fitting(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
+        """Return the first rows of a batch that fit the chunk, at least one; and their bytes."""
+        room = self._chunk_bytes - self._waiting_bytes
+        while True:
+            size = self._plain_bytes(batch)
+            if size <= room or batch.num_rows == 1:
+                return batch, size
+            count = max(1, min(batch.num_rows // 2, batch.num_rows * room // size))
+            batch = batch.slice(0, count)
+
+    def _plain_bytes(self, batch: pa.RecordBatch) -> int:
+        if batch.schema.equals(self.schema):  # plain already
+            return int(batch.nbytes)
+        return sum(map(plain_bytes, batch.columns))
 
     def _sort_waiting(self) -> None:
         """Sort the rows that wait, in a thread; take sorted ones over in the order of writing."""
@@ -259,12 +261,13 @@ class ArrowWriter:
     def _flush(self, chosen: npt.NDArray[np.bool_]) -> None:
         """Encode and write the chosen partitions' rows; hold on to the others."""
         partitions = np.flatnonzero(chosen).tolist()
-        cut = groups(self._runs, partitions, self._sizes, self._block_bytes)
+        unit = min(GROUP_BYTES, self._chunk_bytes)
+        cut = groups(self._runs, partitions, self._sizes, self._block_bytes, unit)
         for encoded in self._in_threads(
             partial(encode, group, self._wire, self._options) for group in cut
         ):
             self._send(encoded)
-        self._runs = compacted(self._runs, ~chosen)
+        self._runs = compacted(self._runs, ~chosen, self._chunk_bytes)
         self._sizes = np.zeros(self._partitions, np.float64)
         for run in self._runs:
             self._sizes += run.partition_bytes
@@ -301,10 +304,11 @@ class ArrowWriter:
     def _finish(self) -> None:
         """Write out all that is held."""
         self._check_open()
-        self._sort_waiting()
-        while self._sorting:
-            self._add(self._sorting.popleft().result())
-        self._flush(self._sizes > 0)
+        with self._all_or_broken():
+            self._sort_waiting()
+            while self._sorting:
+                self._add(self._sorting.popleft().result())
+            self._flush(self._sizes > 0)
 
     def commit(self) -> None:
         """Write out what is held and wait until all is acked; see `crossdock.Writer.commit`."""
@@ -328,6 +332,17 @@ class ArrowWriter:
     def _check_open(self) -> None:
         if not self._open:
             raise ConfigError("the attempt is committed or aborted already")
+        if self._rows_lost:
+            raise ConfigError("rows of this attempt were lost by an error before", hint="abort it")
+
+    @contextmanager
+    def _all_or_broken(self) -> Iterator[None]:
+        """Remember an error under way: what was in its hands is gone, so nobody may commit."""
+        try:
+            yield
+        except BaseException:
+            self._rows_lost = True
+            raise
 
     def __enter__(self) -> Self:
         return self

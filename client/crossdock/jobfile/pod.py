@@ -1,29 +1,46 @@
 """The part of a pod template that a process can honour, and what is left over."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from crossdock.jobfile.expansion import expand
 from crossdock.jobfile.values import items, mapping, text
 
 _PLAIN: Final = frozenset({"name", "command", "args", "env", "workingDir"})
 _EXPECTED: Final = frozenset({"image", "imagePullPolicy"})
 """What a pod needs and a process can do without: no word on it."""
 _POD_PLAIN: Final = frozenset({"containers", "restartPolicy", "imagePullSecrets"})
-_REFERENCE: Final = re.compile(r"(?<!\$)\$\([A-Za-z_][A-Za-z0-9._-]*\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """How to start a task."""
+    """How to start a task, as the job file has it."""
 
     command: tuple[str, ...]
     """Program and arguments: the container's command, then its args."""
-    env: Mapping[str, str]
-    """Variables with a plain value."""
+    variables: tuple[tuple[str, str], ...]
+    """Environment variables with a plain value, in their order."""
     working_dir: str | None
-    """As the job file has it."""
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Return the variables; of one that comes twice, the last."""
+        return dict(self.variables)
+
+    def expanded(self, given: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+        """Return command and env with `$(NAME)` replaced as in a pod.
+
+        A variable may name those above it; the command may name all, and what is given.
+
+        Args:
+            given: variables that every task of a job has.
+        """
+        env: dict[str, str] = {}
+        for name, value in self.variables:
+            env[name] = expand(value, env)
+        known = {**given, **env}
+        return [expand(part, known) for part in self.command], env
 
 
 def container_of(pod_template: Mapping[str, object]) -> Container:
@@ -33,9 +50,9 @@ def container_of(pod_template: Mapping[str, object]) -> Container:
     variables = [mapping(v) for v in items(first.get("env"))]
     return Container(
         command=tuple(map(str, command)),
-        env={
-            str(v.get("name")): str(v.get("value", "")) for v in variables if "valueFrom" not in v
-        },
+        variables=tuple(
+            (str(v.get("name")), str(v.get("value", ""))) for v in variables if "valueFrom" not in v
+        ),
         working_dir=text(first.get("workingDir")) or None,
     )
 
@@ -62,15 +79,9 @@ def _of_container(container: Mapping[str, object]) -> Iterator[str]:
     for name, value in container.items():
         if name not in _PLAIN | _EXPECTED and _given(value):
             yield name
-    for name in ("command", "args"):
-        for n, argument in enumerate(items(container.get(name))):
-            for reference in _REFERENCE.findall(str(argument)):
-                yield f"{name}[{n}] {reference}"
     for n, variable in enumerate(map(mapping, items(container.get("env")))):
         if "valueFrom" in variable:
             yield f"env[{n}].valueFrom"
-        for reference in _REFERENCE.findall(str(variable.get("value", ""))):
-            yield f"env[{n}] {reference}"
 
 
 def _given(value: object) -> bool:

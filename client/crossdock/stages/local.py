@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from crossdock.jobfile.model import FilesOutput, Stage
-from crossdock.stagefile import ENV_ATTEMPT, ENV_INDEX, ENV_STAGE_FILE
+from crossdock.stagefile import ENV_ATTEMPT, ENV_INDEX, ENV_JOB_INDEX, ENV_STAGE_FILE
 from crossdock.stages.backend import TaskProcess
 from crossdock.stages.events import TaskId
 from crossdock.stages.processes import Processes, tail
@@ -122,7 +122,8 @@ class LocalLauncher:
     def __call__(self, stage: Stage, task: TaskId) -> TaskProcess:
         """Return how a task is run: its container's command, here."""
         container = stage.container
-        argv = list(container.command)
+        in_pods = {ENV_JOB_INDEX: str(task.index)}
+        argv, own = container.expanded(in_pods)
         if argv[0] in _PYTHONS:
             argv[0] = sys.executable
         beside = str(Path(sys.executable).parent)
@@ -130,7 +131,8 @@ class LocalLauncher:
             **os.environ,
             "PATH": os.pathsep.join((beside, os.environ.get("PATH", os.defpath))),
             "PYTHONUNBUFFERED": "1",  # what a task said last must be in its log
-            **container.env,
+            **in_pods,
+            **own,
             "CROSSDOCK_ENDPOINTS": self.worker.url,
             "CROSSDOCK_TOKEN_FILE": str(self.worker.token_file),
             ENV_STAGE_FILE: str(self.run.path / "stages" / f"{stage.name}.json"),

@@ -166,10 +166,15 @@ class Machine:
         stage.phase = Phase.RUNNING
         return []
 
+    def runs(self, task: TaskId) -> bool:
+        """Return whether this try is under way and counts."""
+        tasks = self.stages[task.stage].tasks
+        return task.index < len(tasks) and tasks[task.index].running == task.attempt
+
     def _task_ended(self, event: TaskEnded) -> list[Action]:
         stage = self.stages[event.task.stage]
         index = event.task.index
-        if index >= len(stage.tasks) or stage.tasks[index].running != event.task.attempt:
+        if not self.runs(event.task):
             return []  # killed, or of a plan that no longer holds
         task = stage.tasks[index]
         task.running = None

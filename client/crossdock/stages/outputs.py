@@ -8,7 +8,7 @@ OUT                                 made by one rename, when all winners are kno
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -87,6 +87,12 @@ class Output:
         except (OSError, ValueError):
             return None
         return said if isinstance(said, dict) and "job" in said else None
+
+
+def missing_parents(paths: Iterable[Path]) -> list[Path]:
+    """Return the directories above some paths that are not there, the outermost first."""
+    missing = {p for path in paths for p in path.parents if not p.exists()}
+    return sorted(missing, key=lambda p: len(p.parts))
 
 
 def _as_json(winners: Mapping[int, int]) -> dict[str, int]:

@@ -5,6 +5,7 @@ import secrets
 import shutil
 import socket
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,13 +23,16 @@ from crossdock.stages.display import Display
 from crossdock.stages.events import TaskId
 from crossdock.stages.interrupts import Interrupts
 from crossdock.stages.local import LocalLauncher, LocalWorker
-from crossdock.stages.outputs import local_path
+from crossdock.stages.outputs import local_path, missing_parents
 from crossdock.stages.processes import ProcessBackend, Processes
 from crossdock.stages.progress import JobProgress
 from crossdock.stages.rundir import RunDirectory, RunRecord, clear_dead_runs
 from crossdock.stages.runner import StageRunner
 
 _LOG_LINES: Final = 20
+"""Of the task for which the job fails."""
+_NOTE_LINES: Final = 3
+"""Of a try that is followed by another."""
 _BACKLOG: Final = 1024
 _JOB_FILE: Final = "job.yaml"
 
@@ -104,7 +108,7 @@ def _fresh(job_file: Path | None, surroundings: _Surroundings) -> RunResult:
     job = load(job_file)
     run = RunDirectory.fresh(None if options.directory is None else options.directory.resolve())
     try:
-        record = _new_record(job, job_file.resolve(), options)
+        record = _new_record(job, job_file.resolve(), options, made=run.made)
         run.write_record(record)
         (run.path / _JOB_FILE).write_bytes(job_file.read_bytes())
         for line in warnings(job):
@@ -125,7 +129,9 @@ def _resume(path: Path, surroundings: _Surroundings) -> RunResult:
     return result
 
 
-def _new_record(job: ShuffleJob, source: Path, options: RunOptions) -> RunRecord:
+def _new_record(
+    job: ShuffleJob, source: Path, options: RunOptions, *, made: Sequence[Path]
+) -> RunRecord:
     root = source.parent
     if options.data_root is not None:
         root = options.data_root.resolve()
@@ -142,6 +148,7 @@ def _new_record(job: ShuffleJob, source: Path, options: RunOptions) -> RunRecord
         source=str(source),
         data_root=str(root),
         outputs=tuple(str(o.path) for o in outputs),
+        made=tuple(map(str, [*made, *missing_parents(o.path for o in outputs)])),
         overwrite=options.overwrite,
     )
 
@@ -197,6 +204,9 @@ def _run(
             epoch=record.epoch,
             launch=LocalLauncher(worker=worker, run=run, directory=Path(record.source).parent),
             on_progress=surroundings.display.show,
+            on_failure=lambda task, why: _tell_failure(
+                surroundings.display, task, why, backend.log_tail(task, _NOTE_LINES)
+            ),
             cancel=cluster.close,
         )
         interrupts.on(lambda name: runner.stop(f"stopped by {name}"))
@@ -218,6 +228,12 @@ def _run(
             log_tail=tuple(backend.log_tail(task, _LOG_LINES)) if task is not None else (),
             outputs=tuple(map(Path, record.outputs)) if outcome.failure is None else (),
         )
+
+
+def _tell_failure(display: Display, task: TaskId, why: str, log: Sequence[str]) -> None:
+    """Say that a try failed: the next may succeed, and nobody would know why it was needed."""
+    said = f"task {task.index} of stage {task.stage}: attempt {task.attempt} failed: {why}"
+    display.note("\n".join([said, *(f"  | {line}" for line in log)]))
 
 
 def _registered(

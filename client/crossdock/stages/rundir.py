@@ -1,6 +1,7 @@
 """The directory of a run: what a later runner needs to go on, and what must be cleared away.
 
-    lock              held by the runner, and by its nanny until the last process has ended
+    (itself)          locked by the runner
+    lock              locked by the runner, and by its nanny until the last process has ended
     job.yaml          the job file as it was
     run.json          whose run it is, its epoch, and what it has put elsewhere
     checkpoint.json   what was planned and recorded
@@ -17,16 +18,20 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 from crossdock.errors import ConfigError
-from crossdock.stages.outputs import Output
+from crossdock.stages.outputs import Output, missing_parents
 
 _VERSION: Final = 1
+_ENDING_SECONDS: Final = 15.0
+"""For the processes of a dead runner to end: they have `nanny.GRACE_SECONDS` after SIGTERM."""
+_POLL_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,22 +48,28 @@ class RunRecord:
     epoch: int = 0
     outputs: tuple[str, ...] = ()
     """Directories of results; what is not published yet lies beside them."""
+    made: tuple[str, ...] = ()
+    """Directories that were not there before: the run's, and those above it and the outputs."""
     version: int = _VERSION
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        return cls(**{**value, "outputs": tuple(value["outputs"])})
+        tuples = {name: tuple(value.get(name, ())) for name in ("outputs", "made")}
+        return cls(**{**value, **tuples})
 
 
 class RunDirectory:
     """A locked directory of one run."""
 
-    def __init__(self, path: Path, lock: int, *, made: bool) -> None:
+    def __init__(self, path: Path, lock: int, *, made: Sequence[Path]) -> None:
         """Use `fresh` or `existing`."""
         self.path = path
         self.lock = lock
         """Descriptor of the lock; whoever has it open holds it."""
-        self._made = made
+        self._runner = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._runner, fcntl.LOCK_EX)  # at most a moment: others only try it
+        self.made = made
+        """Directories that were made for it, the outermost first; they go with it."""
         for name in ("stages", "done", "logs"):
             (path / name).mkdir(exist_ok=True)
 
@@ -99,12 +110,12 @@ class RunDirectory:
         return {int(index): int(attempt) for index, attempt in pairs if int(attempt) >= since}
 
     def remove(self) -> None:
-        """Delete everything of the run, and the directory unless it was there before."""
+        """Delete everything of the run, and the directories that were made for it."""
         _clear(self.path)
-        if self._made:
-            self.path.rmdir()
-            if self.path.parent == _temporary_base():
-                _remove_base()
+        _remove_empty(self.made)
+        if self.path.parent == _temporary_base():
+            _remove_base()
+        os.close(self._runner)
         os.close(self.lock)
 
     @classmethod
@@ -120,14 +131,17 @@ class RunDirectory:
         if path is None:
             with _base_locked() as base:
                 directory = Path(tempfile.mkdtemp(prefix="run-", dir=base))
-                return cls(directory, _locked(directory), made=True)
-        made = not path.exists()
+                return cls(directory, _locked(directory), made=[directory])
+        made = missing_parents([path / "lock"])
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not made and any(path.iterdir()) and not (path / "run.json").exists():
+        dead = (path / "run.json").exists()
+        if not dead and any(path.iterdir()):
             raise ConfigError(
                 f"{path} has files that are of no run", hint="choose a new or empty directory"
             )
         lock = _locked(path)
+        if dead:
+            made = _made_by(path)
         _clear(path, keep_lock=True)
         return cls(path, lock, made=made)
 
@@ -143,7 +157,7 @@ class RunDirectory:
                 f"{path} has no run to go on with",
                 hint="a run that ends by itself, or by Ctrl-C, leaves nothing",
             )
-        return cls(path, _locked(path), made=True)
+        return cls(path, _locked(path), made=_made_by(path))
 
 
 def clear_dead_runs() -> tuple[list[Path], list[str]]:
@@ -176,13 +190,11 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def _clear(directory: Path, *, keep_lock: bool = False) -> None:
     """Delete a run's files here and elsewhere; the lock file last."""
-    try:
-        record = RunRecord.from_json(json.loads((directory / "run.json").read_bytes()))
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        record = None
+    record = _record_in(directory)
     if record is not None:
         for output in record.outputs:
             Output(Path(output), record.job).clear()
+        _remove_empty([Path(made) for made in record.made])
     for entry in directory.iterdir():
         if entry.name in {"lock", "run.json"}:
             continue
@@ -195,21 +207,84 @@ def _clear(directory: Path, *, keep_lock: bool = False) -> None:
         (directory / "lock").unlink(missing_ok=True)
 
 
+def _record_in(directory: Path) -> RunRecord | None:
+    """Return what the run is; None if it had not come so far, or is of another release."""
+    try:
+        return RunRecord.from_json(json.loads((directory / "run.json").read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _made_by(directory: Path) -> list[Path]:
+    """Return the directories that a dead run has made."""
+    record = _record_in(directory)
+    return [] if record is None else [Path(made) for made in record.made]
+
+
+def _remove_empty(directories: Sequence[Path]) -> None:
+    """Remove directories, the last first, but for those that have something."""
+    for directory in reversed(directories):
+        with suppress(OSError):
+            directory.rmdir()
+
+
 def _locked(directory: Path) -> int:
+    """Lock the directory of a run that nobody runs; return the lock's descriptor.
+
+    The processes of a runner that was killed end by themselves; for these it waits a moment.
+
+    Raises:
+        ConfigError: a runner is at work, or what a dead one left does not end.
+    """
+    until = time.monotonic() + _ENDING_SECONDS
+    while (fd := _try_lock(directory)) is None:
+        if _runner_lives(directory):
+            raise ConfigError(
+                f"a run is under way in {directory}",
+                hint="wait for it, or choose another directory",
+            )
+        if time.monotonic() > until:
+            raise ConfigError(
+                f"processes of a run that was killed have not ended yet in {directory}",
+                hint="try again in a moment",
+            )
+        time.sleep(_POLL_SECONDS)
+    return fd
+
+
+def _try_lock(directory: Path) -> int | None:
+    """Return the descriptor of the directory's lock; None if it is taken."""
     path = directory / "lock"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:  # its last holder has just removed the directory
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(fd)):
-            raise BlockingIOError  # its last holder is just removing the directory
-    except OSError as error:
+        if os.path.samestat(path.stat(), os.fstat(fd)):
+            return fd
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
         os.close(fd)
-        if not isinstance(error, BlockingIOError | FileNotFoundError):
-            raise
-        raise ConfigError(
-            f"a run is under way in {directory}", hint="wait for it, or choose another directory"
-        ) from None
-    return fd
+        raise
+    os.close(fd)
+    return None
+
+
+def _runner_lives(directory: Path) -> bool:
+    """Return whether a runner has the directory, or nobody can have it any more."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _temporary_base() -> Path:

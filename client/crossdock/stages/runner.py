@@ -68,10 +68,12 @@ class StageRunner:
         epoch: int,
         launch: Launcher,
         on_progress: Callable[[JobProgress], None],
+        on_failure: Callable[[TaskId, str], None],
         cancel: Callable[[], None],
     ) -> None:
         """Go on from what `run` has of an earlier runner.
 
+        `on_failure` is told of each try that failed, and why, while the job goes on.
         `cancel` ends what actions still have under way when the job is over.
         """
         self._cancel = cancel
@@ -82,6 +84,7 @@ class StageRunner:
         self._run = run
         self._launch = launch
         self._on_progress = on_progress
+        self._on_failure = on_failure
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._began = time.monotonic()
         limit = job.active_deadline_seconds
@@ -130,7 +133,15 @@ class StageRunner:
                     self._on_progress(progress)
                     return Outcome(failure=action.failure, task=action.task, progress=progress)
                 self._do(action, backend)
-            actions = self._machine.handle(self._next(backend))
+            event = self._next(backend)
+            counts = isinstance(event, TaskEnded) and self._machine.runs(event.task)
+            actions = self._machine.handle(event)
+            if isinstance(event, TaskEnded) and event.failure is not None and counts:
+                self._report(event.task, event.failure)
+
+    def _report(self, task: TaskId, why: str) -> None:
+        if self._machine.finished is None:  # else it is told how the job ended
+            self._on_failure(task, why)
 
     def _next(self, backend: Backend) -> Event:
         while True:
