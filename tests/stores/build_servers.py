@@ -40,6 +40,7 @@ def build(name: str) -> Path:
             command = [_go(), "install", PACKAGES[name]]
             subprocess.run(command, check=True, env=environment, cwd=_cache())
             (work / name).rename(target)
+            work.rmdir()
     return target
 
 
