@@ -17,6 +17,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from certificates import Authority
 from harness import eventually
 
 ACCESS_KEY: Final = "crossdock"
@@ -44,10 +45,12 @@ class S3Server:
 
 
 @contextmanager
-def running(kind: str, directory: Path) -> Iterator[S3Server]:
-    """Run a server until the context ends."""
+def running(kind: str, directory: Path, tls: Authority | None = None) -> Iterator[S3Server]:
+    """Run a server until the context ends; versitygw can encrypt."""
     port = _free_port()
     command, environment = _command(kind, port, directory)
+    if tls is not None:
+        command[1:1] = ["--cert", str(tls.cert), "--key", str(tls.key)]
     setpriv = shutil.which("setpriv")
     if setpriv:  # so that nothing stays if this process is killed
         command = [setpriv, "--pdeathsig", "KILL", *command]
@@ -60,8 +63,8 @@ def running(kind: str, directory: Path) -> Iterator[S3Server]:
             cwd=directory,
         )
         try:
-            server = S3Server(kind, f"http://127.0.0.1:{port}")
-            _make_bucket(server, process, directory / "log")
+            server = S3Server(kind, f"{'https' if tls else 'http'}://127.0.0.1:{port}")
+            _make_bucket(server, process, directory / "log", tls)
             yield server
         finally:
             process.kill()
@@ -87,11 +90,14 @@ def _command(kind: str, port: int, directory: Path) -> tuple[list[str], dict[str
     return [*start, "--console-address", f"127.0.0.1:{_free_port()}", str(data)], keys
 
 
-def _make_bucket(server: S3Server, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _make_bucket(
+    server: S3Server, process: "subprocess.Popen[bytes]", log: Path, tls: Authority | None
+) -> None:
     client = boto3.session.Session().client(
         "s3",
         endpoint_url=server.endpoint,
         region_name=server.region,
+        verify=str(tls.ca) if tls else None,
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
         config=Config(
