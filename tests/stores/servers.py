@@ -18,6 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from certificates import Authority
+from crossdock.store.api import StoreOptions
 from harness import eventually
 
 ACCESS_KEY: Final = "crossdock"
@@ -32,6 +33,7 @@ ENVIRONMENT: Final = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
 _START_SECONDS: Final = 30.0
+_DEADLINE_SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,18 @@ class S3Server:
     endpoint: str
     bucket: str = BUCKET
     region: str = REGION
+
+
+def s3_options(server: S3Server, **more: object) -> StoreOptions:
+    """Return the options that find a server."""
+    found: dict[str, object] = {
+        "endpoint_url": server.endpoint,
+        "region": server.region,
+        "path_style": True,
+        "deadline_seconds": _DEADLINE_SECONDS,
+        "stall_seconds": 10.0,
+    }
+    return StoreOptions(**{**found, **more})  # type: ignore[arg-type]
 
 
 @contextmanager

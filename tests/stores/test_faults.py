@@ -20,9 +20,8 @@ from faults import (
     vanish_late,
 )
 from places import RandomSource, Tally, keys, read, whole
-from servers import S3Server
+from servers import S3Server, s3_options
 
-from conftest import s3_options
 from crossdock.errors import Closed, CrossdockError
 from crossdock.store.api import Reading, Store, Verb
 from crossdock.store.errors import (

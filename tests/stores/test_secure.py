@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 from places import RandomSource, keys, read, whole
-from servers import S3Server, running
+from servers import S3Server, running, s3_options
 
 from certificates import Authority
-from conftest import s3_options
 from crossdock.errors import ConfigError
 from crossdock.store.errors import ObjectDamaged
 from crossdock.store.opening import open_store
