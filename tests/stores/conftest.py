@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import pytest
 from places import Place
-from servers import ENVIRONMENT, S3Server, running
+from servers import ENVIRONMENT, S3Server, running, s3_options
 
 from crossdock.errors import CrossdockError
 from crossdock.store.api import Meter, Store, StoreOptions
@@ -29,7 +29,6 @@ KINDS = [
     pytest.param("minio", marks=pytest.mark.servers),
     *(["own"] if _OWN_URL else []),
 ]
-DEADLINE_SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +57,6 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     if not _OWN_URL:
         for name, value in ENVIRONMENT.items():
             monkeypatch.setenv(name, value)
-
-
-def s3_options(server: S3Server, **more: object) -> StoreOptions:
-    """Return the options that find a server."""
-    found: dict[str, object] = {
-        "endpoint_url": server.endpoint,
-        "region": server.region,
-        "path_style": True,
-        "deadline_seconds": DEADLINE_SECONDS,
-        "stall_seconds": 10.0,
-    }
-    return StoreOptions(**{**found, **more})  # type: ignore[arg-type]
 
 
 def s3_place(server: S3Server) -> Place:

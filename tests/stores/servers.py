@@ -17,6 +17,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from certificates import Authority
+from crossdock.store.api import StoreOptions
 from harness import eventually
 
 ACCESS_KEY: Final = "crossdock"
@@ -31,6 +33,7 @@ ENVIRONMENT: Final = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
 _START_SECONDS: Final = 30.0
+_DEADLINE_SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,25 @@ class S3Server:
     region: str = REGION
 
 
+def s3_options(server: S3Server, **more: object) -> StoreOptions:
+    """Return the options that find a server."""
+    found: dict[str, object] = {
+        "endpoint_url": server.endpoint,
+        "region": server.region,
+        "path_style": True,
+        "deadline_seconds": _DEADLINE_SECONDS,
+        "stall_seconds": 10.0,
+    }
+    return StoreOptions(**{**found, **more})  # type: ignore[arg-type]
+
+
 @contextmanager
-def running(kind: str, directory: Path) -> Iterator[S3Server]:
-    """Run a server until the context ends."""
+def running(kind: str, directory: Path, tls: Authority | None = None) -> Iterator[S3Server]:
+    """Run a server until the context ends; versitygw can encrypt."""
     port = _free_port()
     command, environment = _command(kind, port, directory)
+    if tls is not None:
+        command[1:1] = ["--cert", str(tls.cert), "--key", str(tls.key)]
     setpriv = shutil.which("setpriv")
     if setpriv:  # so that nothing stays if this process is killed
         command = [setpriv, "--pdeathsig", "KILL", *command]
@@ -60,8 +77,8 @@ def running(kind: str, directory: Path) -> Iterator[S3Server]:
             cwd=directory,
         )
         try:
-            server = S3Server(kind, f"http://127.0.0.1:{port}")
-            _make_bucket(server, process, directory / "log")
+            server = S3Server(kind, f"{'https' if tls else 'http'}://127.0.0.1:{port}")
+            _make_bucket(server, process, directory / "log", tls)
             yield server
         finally:
             process.kill()
@@ -87,11 +104,14 @@ def _command(kind: str, port: int, directory: Path) -> tuple[list[str], dict[str
     return [*start, "--console-address", f"127.0.0.1:{_free_port()}", str(data)], keys
 
 
-def _make_bucket(server: S3Server, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _make_bucket(
+    server: S3Server, process: "subprocess.Popen[bytes]", log: Path, tls: Authority | None
+) -> None:
     client = boto3.session.Session().client(
         "s3",
         endpoint_url=server.endpoint,
         region_name=server.region,
+        verify=str(tls.ca) if tls else None,
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
         config=Config(

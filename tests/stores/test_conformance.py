@@ -275,6 +275,14 @@ def test_unfinished_uploads_are_found_and_ended(place: Place, folder: str) -> No
     assert not [*store.uploads(folder)]
 
 
+def test_an_unfinished_upload_is_found_under_its_very_key(store: Store, folder: str) -> None:
+    with store.upload(f"{folder}a") as upload:
+        upload.write(bytes(17 * MIB))
+        [found] = store.uploads(f"{folder}a")  # also by servers that hide it under a folder
+        assert found.key == f"{folder}a"
+    assert not [*store.uploads(f"{folder}a")]
+
+
 # -- listings ------------------------------------------------------------------------------
 
 
@@ -381,6 +389,20 @@ def test_any_other_key_is_taken(store: Store, folder: str, parts: list[str], dat
 
 
 # -- the store itself ----------------------------------------------------------------------
+
+
+def test_capabilities_are_those_of_the_documents(place: Place) -> None:
+    lacks = {
+        "file": set(),
+        "arrow": {"conditional_put", "checks_checksums"},
+        "moto": {"checks_checksums"},
+        "versitygw": set(),
+        "minio": {"lists_uploads"},
+    }
+    if place.kind not in lacks:
+        pytest.skip("a server of your own")
+    found = asdict(place.store().capabilities)
+    assert {name for name, has in found.items() if not has} == lacks[place.kind]
 
 
 def test_capabilities_can_be_shown(store: Store) -> None:

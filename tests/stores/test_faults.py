@@ -20,9 +20,8 @@ from faults import (
     vanish_late,
 )
 from places import RandomSource, Tally, keys, read, whole
-from servers import S3Server
+from servers import S3Server, s3_options
 
-from conftest import s3_options
 from crossdock.errors import Closed, CrossdockError
 from crossdock.store.api import Reading, Store, Verb
 from crossdock.store.errors import (
@@ -195,6 +194,15 @@ def test_a_put_without_an_answer_is_not_sent_again(scene: Scene, silence: str) -
     assert scene.meter.verbs() == [Verb.PUT, Verb.HEAD]
     outcome = {"vanish": "connection", "hang": "timeout", "gateway": "GatewayTimeout"}[silence]
     assert scene.meter.verbs(outcome) == [Verb.PUT]
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_a_look_that_fails_is_no_news(scene: Scene, status: int) -> None:
+    scene.proxy.fail(Verb.PUT, vanish_late)
+    scene.proxy.fail(Verb.HEAD, refuse(status, ""), times=1000)
+    with pytest.raises(StoreUnsure):
+        scene.store.put("c/j/a", b"bytes")
+    assert scene.meter.verbs().count(Verb.PUT) == 1
 
 
 def test_a_put_that_was_answered_is_sent_again(scene: Scene) -> None:
@@ -398,6 +406,47 @@ def test_every_write_carries_its_checksum(scene: Scene) -> None:
     upload(scene.store)
     assert sent[0] == (Verb.PUT, "4waSgw==")  # 0xe3069283: the check value of CRC-32C
     assert len([crc for _, crc in sent if crc]) == 4
+
+
+def test_encryption_and_storage_class_are_asked_for(scene: Scene) -> None:
+    seen: list[dict[str, str]] = []
+
+    def note(request: Request, forward: Forward) -> Answer:
+        seen.append({name.lower(): value for name, value in request.headers.items()})
+        return forward(request)
+
+    scene.proxy.fail(Verb.PUT, note, times=2)
+    scene.proxy.fail(Verb.CREATE_UPLOAD, note, times=1)
+    through = S3Server("proxy", scene.proxy.endpoint)
+    kms = s3_options(
+        through,
+        encryption="aws:kms",
+        kms_key_id="the-key",
+        storage_class="STANDARD_IA",
+        part_bytes=5 * MIB,
+    )
+    for options in (kms, s3_options(through, encryption="AES256")):
+        store = open_store(scene.url, options)
+        store.put("c/j/a", b"x")
+        upload(store)
+        store.close()
+    names = ("", "-aws-kms-key-id")
+    found = [[head.get(f"x-amz-server-side-encryption{name}") for name in names] for head in seen]
+    assert found == [["aws:kms", "the-key"], ["aws:kms", "the-key"], ["AES256", None]]
+    assert [head.get("x-amz-storage-class") for head in seen] == ["STANDARD_IA"] * 2 + [None]
+
+
+def test_stores_of_one_prefix_are_throttled_together(scene: Scene) -> None:
+    through = S3Server("proxy", scene.proxy.endpoint)
+    same = open_store(scene.url, s3_options(through))
+    other = open_store(f"{scene.url}/below", s3_options(through))
+    scene.truth.put("c/j/a", b"x")
+    scene.proxy.fail(Verb.GET, refuse(503, "SlowDown"))
+    read(scene.store, "c/j/a")
+    rates = [store._caller.throttle.rate for store in (scene.store, same, other)]  # type: ignore[attr-defined]
+    assert rates[0] == rates[1] < rates[2] == float("inf")
+    same.close()
+    other.close()
 
 
 # -- objects too long for one request ------------------------------------------------------

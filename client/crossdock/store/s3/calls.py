@@ -12,7 +12,7 @@ from crossdock.cancel import Cancel
 from crossdock.errors import CrossdockError
 from crossdock.retry import patiently
 from crossdock.store.api import Meter, ObjectInfo, StoreOptions, Verb
-from crossdock.store.errors import ObjectMissing, StoreUnavailable, StoreUnsure
+from crossdock.store.errors import ObjectMissing, StoreDenied, StoreUnavailable, StoreUnsure
 from crossdock.store.s3.client import ClientBox
 from crossdock.store.s3.errors import REPORTED, Failure, Kind, as_error, classify
 from crossdock.store.throttle import Throttle
@@ -94,8 +94,11 @@ class Caller:
         return answer
 
     def look(self, key: str, mark: str) -> ObjectInfo | None:
-        """Return the object, if it is there and was written under this mark."""
-        with suppress(ObjectMissing, StoreUnavailable):
+        """Return the object, if it is there and was written under this mark.
+
+        Not to be told is no news: credentials that only write may not look at all.
+        """
+        with suppress(ObjectMissing, StoreUnavailable, StoreDenied):
             info, found = self.head(key, deadline_seconds=_LOOK_SECONDS)
             return info if found == mark else None
         return None
