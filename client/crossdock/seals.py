@@ -36,7 +36,7 @@ class Seals:
                 "a view without winners needs the number of maps",
                 hint="job.shuffle(…, maps=M), or view(winners=…)",
             )
-        homes = self._homes()
+        homes = self.homes()
         existing = self._seals(homes)
         if existing is not None:
             if len(existing) != self._shuffle.maps:
@@ -74,7 +74,7 @@ class Seals:
                 made = self._seal("PUT", home, tables.encode(made))
         return made
 
-    def _homes(self) -> list[str]:
+    def homes(self) -> list[str]:
         """Return the URLs of the workers for this shuffle's seal, the deciding one first.
 
         While the deciding one is away nobody else decides; once it is confirmed lost the next

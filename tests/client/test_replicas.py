@@ -9,6 +9,7 @@ from support import attached, content, expected, open_job, read, started_after, 
 
 import crossdock
 from crossdock import BlocksLost, Shuffle, ShuffleIncomplete, Unavailable
+from crossdock.seals import Seals
 from harness import WorkerProcess, started_workers
 
 ALL = {0: 0, 1: 3, 2: 0, 3: 1}
@@ -315,7 +316,7 @@ def test_concurrent_callers_get_the_same_choice() -> None:
 
 
 def home_of(shuffle: Shuffle, workers: list[WorkerProcess]) -> tuple[WorkerProcess, list]:
-    urls = shuffle._homes()
+    urls = Seals(shuffle).homes()
     by_url = {w.url: w for w in workers}
     return by_url[urls[0]], [by_url[u] for u in urls[1:]]
 

@@ -43,6 +43,9 @@ RIGHTS = {
     f"GET {_SHUFFLE}/places/{{digest}}/sizes": "read",
     f"POST {_SHUFFLE}/blocks": "read",
     f"POST {_SHUFFLE}/views": "read",
+    f"POST {_SHUFFLE}/persist": "own",
+    f"GET {_SHUFFLE}/runs/{{run}}": "read",
+    f"PUT {_SHUFFLE}/views/{{view}}/manifest": "own",
 }
 """What each call needs, written down apart from the code: a new call is to be added here."""
 
@@ -66,6 +69,7 @@ def url(route: Route, job: str) -> str:
     values = {
         "job": job, "shuffle": "words", "generation": "0", "map": "0", "attempt": "0",
         "digest": "0" * 64, "worker": "no-such-worker",
+        "run": "no-such-run", "view": "0" * 64,
     }  # fmt: skip
     return re.sub(r"{(\w+)}", lambda m: values[m[1]], route.path)
 
