@@ -18,7 +18,7 @@ FrameId = tuple[int, int, int]
 """(map, attempt, seq)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reservation:
     """Ranges of the logs that one frame is being written to."""
 
@@ -26,6 +26,11 @@ class Reservation:
     payload_bytes: int
     index_at: int
     index_bytes: int
+    taken: bool = False
+    """Whether the ranges are a visible frame's, which may be aborted at any moment from then on.
+
+    So who reserved them does not ask the frames whether they are to be given back.
+    """
 
     @property
     def total_bytes(self) -> int:

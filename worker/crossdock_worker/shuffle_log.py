@@ -204,19 +204,10 @@ class ShuffleLog:
         finally:
             with self._lock:
                 self._writers -= 1
-                row = self._at.get((header.map_id, header.attempt, header.seq))
-                if row is None or not self._owns(row, reservation):
+                if not reservation.taken:
                     self.payload.give_back(reservation.payload_at, reservation.payload_bytes)
                     self.index.give_back(reservation.index_at, reservation.index_bytes)
                 self._close_when_idle()
-
-    def _owns(self, at: int, reservation: Reservation) -> bool:
-        # An empty frame reserves no bytes, so its ranges say nothing; giving back nothing is free.
-        row = self._rows[at]
-        return (
-            int(row["payload_at"]) == reservation.payload_at
-            and int(row["index_at"]) == reservation.index_at
-        )
 
     def commit(self, header: FrameHeader, columns: Columns, reservation: Reservation) -> bool:
         """Make a frame visible whose payload is written; False if it already was."""
@@ -233,6 +224,7 @@ class ShuffleLog:
             self._append(record)
             self.partitions = header.partitions
             self._remember(row)
+            reservation.taken = True
         return True
 
     def abort(self, map_id: int, attempt: int, writer: bytes | None) -> int:
