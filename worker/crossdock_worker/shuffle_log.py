@@ -23,7 +23,6 @@ from crossdock.errors import (
     AttemptConflict,
     DataCorrupt,
     JobFenced,
-    Overloaded,
     ShuffleMismatch,
     ShuffleReleased,
     StaleEpoch,
@@ -34,7 +33,7 @@ from crossdock.wire.frame import COLUMN_BYTES, Columns, FrameHeader
 from crossdock.wire.tables import Table
 from crossdock_worker import journal
 from crossdock_worker.attempts import Attempts
-from crossdock_worker.files import RangeFile, disk_error, make_directory, open_file, writing
+from crossdock_worker.files import RangeFile, make_directory, writing
 from crossdock_worker.journal import Kind
 from crossdock_worker.rows import (
     ROW,
@@ -79,9 +78,8 @@ class ShuffleLog:
             opened.callback(self.payload.close)
             self.index = RangeFile(directory / "index.log")
             opened.callback(self.index.close)
-            self._journal = open_file(directory / "journal", os.O_WRONLY | os.O_APPEND)
+            self._journal = journal.Appender(directory / "journal")
             opened.pop_all()
-        self._journal_bytes = os.fstat(self._journal).st_size
         self.runs = Runs(directory / "runs")
 
     @classmethod
@@ -221,7 +219,7 @@ class ShuffleLog:
             record = journal.encode(Kind.FRAME, row.tobytes())
             if not self.partitions:
                 record = journal.encode(Kind.SHUFFLE, _PARTITIONS.pack(header.partitions)) + record
-            self._append(record)
+            self._journal.append(record)
             self.partitions = header.partitions
             self._remember(row)
             reservation.taken = True
@@ -243,23 +241,12 @@ class ShuffleLog:
                 raise AttemptConflict(f"map {map_id} attempt {attempt} is committed already")
             rows = self._rows[: self._count]
             mine = rows[(rows["map"] == map_id) & (rows["attempt"] == attempt)]
-            self._append(journal.encode(Kind.ABORT, _ABORT.pack(map_id, attempt)))
+            self._journal.append(journal.encode(Kind.ABORT, _ABORT.pack(map_id, attempt)))
             self._forget(map_id, attempt)
             for row in mine:
                 self.payload.give_back(int(row["payload_at"]), int(row["payload_bytes"]))
                 self.index.give_back(int(row["index_at"]), _index_bytes(int(row["pieces"])))
             return len(mine)
-
-    def _append(self, data: bytes) -> None:
-        """Write journal records, or leave the journal as it was and raise."""
-        try:
-            written = os.write(self._journal, data)
-        except OSError as error:
-            raise disk_error(error, str(self.directory / "journal")) from error
-        if written != len(data):
-            os.ftruncate(self._journal, self._journal_bytes)
-            raise Overloaded(f"disk full while writing {self.directory / 'journal'}")
-        self._journal_bytes += len(data)
 
     def _remember(self, row: np.void) -> None:
         if self._count == len(self._rows):
@@ -348,7 +335,7 @@ class ShuffleLog:
     @property
     def disk_bytes(self) -> int:
         """Bytes on disk, journal included."""
-        return self.payload.used_bytes + self.index.used_bytes + self._journal_bytes
+        return self.payload.used_bytes + self.index.used_bytes + self._journal.size
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -369,11 +356,10 @@ class ShuffleLog:
 
     def _close_when_idle(self) -> None:
         # A descriptor closed under a writer could be another file's by its next write.
-        if self._closed and not self._writers and self._journal >= 0:
+        if self._closed and not self._writers and not self._journal.closed:
             self.payload.close()
             self.index.close()
-            os.close(self._journal)
-            self._journal = -1
+            self._journal.close()
 
     def _raise_closed(self) -> None:
         if self._closed is JobFenced:
