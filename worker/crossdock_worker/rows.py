@@ -1,6 +1,6 @@
 """What a worker remembers of a frame: one row, in memory and in the journal."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -45,6 +45,14 @@ class Snapshot:
     """`ROW`s, in the order asked for."""
     payload: npt.NDArray[np.uint8]
     index: U32
+    pieces: int = field(init=False)
+    payload_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Add up what reads ask for again and again."""
+        object.__setattr__(self, "pieces", int(self.rows["pieces"].sum(dtype=np.int64)))
+        payload_bytes = int(self.rows["payload_bytes"].sum(dtype=np.uint64))
+        object.__setattr__(self, "payload_bytes", payload_bytes)
 
 
 def row_of(header: FrameHeader, columns: Columns, reservation: Reservation) -> np.void:

@@ -132,7 +132,7 @@ async def _read(
             chosen, snapshot.payload, skip=skip, payload_fd=payload_fd, damaged=damaged
         )
 
-    return await send(request, plan, room=max_bytes)
+    return await send(request, plan, room=selection.answer_bytes(snapshot, max_bytes))
 
 
 async def block_sizes(request: web.Request) -> web.StreamResponse:
