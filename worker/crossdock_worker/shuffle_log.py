@@ -23,16 +23,18 @@ from crossdock.errors import (
     AttemptConflict,
     DataCorrupt,
     JobFenced,
+    PlacesUnknown,
     ShuffleMismatch,
     ShuffleReleased,
     StaleEpoch,
 )
 from crossdock.views import ShuffleKey
 from crossdock.wire import crc, tables
+from crossdock.wire.crc import I64
 from crossdock.wire.frame import COLUMN_BYTES, Columns, FrameHeader
 from crossdock.wire.tables import Table
 from crossdock_worker import journal
-from crossdock_worker.attempts import Attempts
+from crossdock_worker.attempts import Attempts, of_attempts
 from crossdock_worker.files import RangeFile, make_directory, writing
 from crossdock_worker.journal import Kind
 from crossdock_worker.rows import (
@@ -51,6 +53,7 @@ INDEX_BYTES_PER_PIECE: Final = COLUMN_BYTES + 4
 _PARTITIONS: Final = struct.Struct("<I")
 _ABORT: Final = struct.Struct("<IQ")
 _FIRST_ROWS: Final = 64
+_KEYS_AT_ONCE: Final = 16_384
 
 Pieces = TypeVar("Pieces", int, npt.NDArray[np.int64])
 
@@ -72,6 +75,7 @@ class ShuffleLog:
         self._count = 0
         self._at: dict[FrameId, int] = {}
         self._attempts = Attempts()
+        self._forgotten = 0
         self._damage: DataCorrupt | None = None
         with ExitStack() as opened:  # if one file cannot be opened, the others are closed
             self.payload = RangeFile(directory / "payload.log")
@@ -263,6 +267,7 @@ class ShuffleLog:
         rows = self._rows[: self._count]
         mine = np.flatnonzero((rows["map"] == map_id) & (rows["attempt"] == attempt))
         self._attempts.abort((map_id, attempt))
+        self._forgotten += 1
         for at in mine[::-1].tolist():
             del self._at[frame_id(self._rows[at])]
             self._count -= 1
@@ -284,23 +289,41 @@ class ShuffleLog:
             frames[field] = rows[field]
         if attempts is None:
             return frames
-        held = np.empty(len(frames), tables.ATTEMPT)
-        held["map"], held["attempt"] = frames["map"], frames["attempt"]
-        return frames[np.isin(held.view("V12"), attempts.astype(tables.ATTEMPT).view("V12"))]
+        return frames[of_attempts(frames, attempts)]
 
     def snapshot(self, keys: Table) -> tuple[Snapshot, Table]:
-        """Return the frames with these keys, and the keys that are not here."""
+        """Return the frames with these keys, and the keys that are not here.
+
+        Raises `PlacesUnknown` at once when they are more than the frames that are.
+        """
+        while True:
+            found, forgotten = self._look_up(keys)
+            with self._lock:
+                self._raise_closed()
+                self.raise_damage()
+                if forgotten != self._forgotten:  # rows were moved meanwhile
+                    continue
+                here = found >= 0
+                rows = self._rows[found[here]]
+                return (
+                    Snapshot(rows, self.payload.mapped(), self.index.mapped().view("<u4")),
+                    keys[~here],
+                )
+
+    def _look_up(self, keys: Table) -> tuple[I64, int]:
+        """Return where frames are, -1 for what is not, while no more aborts than so many came."""
         with self._lock:
             self._raise_closed()
             self.raise_damage()
-            at = [self._at.get(key, -1) for key in keys.tolist()]
-            found = np.array(at, np.int64)
-            here = found >= 0
-            rows = self._rows[found[here]]
-            return (
-                Snapshot(rows, self.payload.mapped(), self.index.mapped().view("<u4")),
-                keys[~here],
-            )
+            if len(keys) > self._count:
+                raise PlacesUnknown(f"{len(keys)} frames are asked for, {self._count} are here")
+            forgotten = self._forgotten
+        found = np.empty(len(keys), np.int64)
+        for start in range(0, len(keys), _KEYS_AT_ONCE):  # pushes wait for the lock
+            some = keys[start : start + _KEYS_AT_ONCE].tolist()
+            with self._lock:
+                found[start : start + len(some)] = [self._at.get(key, -1) for key in some]
+        return found, forgotten
 
     def payload_fd(self) -> int:
         """Return a duplicate of the payload log's descriptor; the caller closes it."""

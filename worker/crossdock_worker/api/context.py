@@ -125,9 +125,11 @@ async def read_json(request: web.Request) -> object:
         return parse_json(body)
 
 
-async def read_table(request: web.Request, dtype: np.dtype[np.void]) -> Table:
+@asynccontextmanager
+async def held_table(request: web.Request, dtype: np.dtype[np.void]) -> AsyncIterator[Table]:
+    """Yield the table in a body, and hold room for it until the work with it is done."""
     async with held_body(request, most_bytes=MAX_BODY_BYTES) as body:
-        return tables.decode(dtype, body, what=request.path)
+        yield tables.decode(dtype, body, what=request.path)
 
 
 async def in_pool(worker: Worker, work: Callable[[], T]) -> T:

@@ -14,8 +14,8 @@ from crossdock_worker.api.context import (
     WORKER,
     commanded,
     held_body,
+    held_table,
     in_pool,
-    read_table,
     send,
     target,
 )
@@ -37,9 +37,9 @@ async def persist(request: web.Request) -> web.Response:
     """
     worker, persister = request.app[WORKER], _persister(request)
     job, name, generation = commanded(request)
-    keys = await read_table(request, tables.FRAME_KEY)
-    shuffle = job.shuffle(name, generation)
-    outcome = await in_pool(worker, partial(persister.persist, shuffle, keys))
+    async with held_table(request, tables.FRAME_KEY) as keys:
+        shuffle = job.shuffle(name, generation)
+        outcome = await in_pool(worker, partial(persister.persist, shuffle, keys))
     body = {"worker": worker.identity.id, **_outcome_json(outcome)}
     return web.json_response(body, status=200 if outcome.progress is None else 202)
 

@@ -16,9 +16,9 @@ from crossdock_worker.api.context import (
     WORKER,
     commanded,
     fill_error,
+    held_table,
     in_pool,
     path_int,
-    read_table,
     send,
     target,
 )
@@ -114,15 +114,15 @@ async def release_shuffle(request: web.Request) -> web.Response:
 async def put_seal(request: web.Request) -> web.StreamResponse:
     """Store the choice of winners unless there is one; answers the one that holds."""
     job, name, generation = commanded(request)
-    winners = await read_table(request, tables.ATTEMPT)
-    if (winners["map"][1:] <= winners["map"][:-1]).any():
-        raise ProtocolError("a seal names one attempt per map, sorted by map")
+    async with held_table(request, tables.ATTEMPT) as winners:
+        if (winners["map"][1:] <= winners["map"][:-1]).any():
+            raise ProtocolError("a seal names one attempt per map, sorted by map")
 
-    def plan() -> Answer:
-        seal, new = job.seal(name, generation, winners)
-        return Answer([tables.encode(seal)], HTTPStatus.CREATED if new else HTTPStatus.OK)
+        def plan() -> Answer:
+            seal, new = job.seal(name, generation, winners)
+            return Answer([tables.encode(seal)], HTTPStatus.CREATED if new else HTTPStatus.OK)
 
-    return await send(request, plan, room=winners.nbytes)
+        return await send(request, plan, room=winners.nbytes)
 
 
 async def get_seal(request: web.Request) -> web.StreamResponse:
