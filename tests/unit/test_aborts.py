@@ -51,7 +51,7 @@ def test_what_stays_is_found(tmp_path: Path) -> None:
         for map_id in range(5):
             put(log, map_id, seq)
     for map_id in (4, 1):
-        assert log.abort(map_id, 0, None) == 3
+        assert log.abort(map_id, 0, None, epoch=0) == 3
     put(log, 7, 0)
     stay = [(0, 3), (2, 3), (3, 3), (7, 1)]
     expected = [(m, s, b"map %d seq %d" % (m, s)) for m, count in stay for s in range(count)]
@@ -77,7 +77,7 @@ def test_an_abort_before_the_push_has_ended_gives_space_back_once(tmp_path: Path
         put(log, 10, 0)  # what is given back twice at a log's end would only shorten it
         log.payload.write(reservation.payload_at, b"x" * 14)
         assert log.commit(header, columns, reservation)
-        assert log.abort(0, 0, None) == 1
+        assert log.abort(0, 0, None, epoch=0) == 1
         put(log, 11, 0)  # takes the range that the abort gave back
     for map_id in range(12, 16):
         put(log, map_id, 0)
@@ -103,12 +103,12 @@ def test_aborts_of_what_never_came_write_nothing(tmp_path: Path) -> None:
     put(log, 0, 0)
     before = (tmp_path / "log" / "journal").stat().st_size
     for attempt in range(100):
-        assert log.abort(1, attempt, None) == 0
-        assert log.abort(1, attempt, bytes(16)) == 0
+        assert log.abort(1, attempt, None, epoch=0) == 0
+        assert log.abort(1, attempt, bytes(16), epoch=0) == 0
     assert (tmp_path / "log" / "journal").stat().st_size == before
     put(log, 1, 0)
-    assert log.abort(1, 0, None) == 1
-    assert log.abort(1, 0, None) == 0
+    assert log.abort(1, 0, None, epoch=0) == 1
+    assert log.abort(1, 0, None, epoch=0) == 0
     log.close()
 
 

@@ -88,7 +88,7 @@ def test_nothing_is_acked_behind_a_fragment(
         with pytest.raises(CrossdockError, match="journal"):
             put(log, 2)
         with pytest.raises(CrossdockError, match="journal"):
-            log.abort(5, 0, None)
+            log.abort(5, 0, None, epoch=0)
     assert maps(log) == [0, 5], "reads go on"
     disk.stuck = False
     if healed:

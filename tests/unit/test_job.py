@@ -33,7 +33,7 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
     job, _ = found.register("one", JobRecord.from_json({"owner": "cluster"}))
     for generation in range(3):
         put_frame(job, generation)
-        job.seal("words", generation, SEAL)
+        job.seal("words", generation, SEAL, epoch=0)
     yield found
     found.close()
 
@@ -60,6 +60,26 @@ def test_a_shuffle_has_its_jobs_epoch_from_the_beginning(tmp_path: Path) -> None
     with pytest.raises(StaleEpoch):
         again.get("one").shuffle("words", 0).find(late)
     again.close()
+
+
+def test_commands_that_waited_while_another_owner_came(jobs: Jobs) -> None:
+    """Their epoch was sound when they were sent."""
+    job = jobs.get("one")
+    commands: list[Callable[[], object]] = [
+        lambda: job.seal("words", 7, SEAL, epoch=0),
+        lambda: job.release("words", 2, epoch=0),
+    ]
+    with ThreadPoolExecutor(len(commands)) as pool:
+        with job.files_lock:
+            waiting = [pool.submit(command) for command in commands]
+            jobs.register("one", JobRecord.from_json({"owner": "cluster", "epoch": 1}))
+        for command in waiting:
+            with pytest.raises(StaleEpoch):
+                command.result()
+    with pytest.raises(StaleEpoch):
+        job.shuffle("words", 1).abort(0, 0, None, epoch=0)
+    assert job.read_seal("words", 7) is None
+    assert sorted(job.shuffles) == [("words", 0), ("words", 1), ("words", 2)]
 
 
 def test_a_quota_may_be_filled_exactly(jobs: Jobs) -> None:
@@ -127,7 +147,7 @@ class Step:
     left: list[str]
 
 
-RELEASE = Step(lambda jobs: jobs.get("one").release("words", 1), ["one/shuffles/words/2"])
+RELEASE = Step(lambda jobs: jobs.get("one").release("words", 1, epoch=0), ["one/shuffles/words/2"])
 DELETE = Step(lambda jobs: jobs.delete("one", 2**64 - 1), [])
 both = pytest.mark.parametrize("step", [RELEASE, DELETE], ids=["release", "delete"])
 
@@ -195,7 +215,7 @@ def test_a_release_that_cannot_be_written_down_did_not_happen(
 
     monkeypatch.setattr("crossdock_worker.job.write_json", killed)
     with pytest.raises(Killed):
-        jobs.get("one").release("words", 1)
+        jobs.get("one").release("words", 1, epoch=0)
     assert jobs.get("one").shuffle("words", 1).counts == (1, 1)
     assert restarted(tmp_path).get("one").shuffle("words", 0).counts == (1, 1)
 
@@ -204,7 +224,7 @@ def test_of_many_seals_at_once_one_holds(jobs: Jobs) -> None:
     job = jobs.get("one")
     with ThreadPoolExecutor(8) as pool:
         wishes = [tables.attempts([(0, n)]) for n in range(16)]
-        found = list(pool.map(lambda wish: job.seal("other", 0, wish), wishes))
+        found = list(pool.map(lambda wish: job.seal("other", 0, wish, epoch=0), wishes))
     assert sum(new for _, new in found) == 1
     assert len({tables.encode(seal) for seal, _ in found}) == 1
     stored = job.read_seal("other", 0)
@@ -217,8 +237,8 @@ def test_nothing_is_made_for_a_fenced_job(jobs: Jobs, tmp_path: Path) -> None:
     jobs.delete("one", 2**64 - 1)
     for late in (
         lambda: put_frame(job, 7),
-        lambda: job.seal("words", 7, SEAL),
-        lambda: job.release("words", 7),
+        lambda: job.seal("words", 7, SEAL, epoch=0),
+        lambda: job.release("words", 7, epoch=0),
     ):
         with pytest.raises(JobFenced):
             late()

@@ -179,10 +179,14 @@ class Job:
     def _shuffle_dir(self, name: str, generation: int) -> Path:
         return self.directory / "shuffles" / name / str(generation)
 
-    def release(self, name: str, generation: int) -> None:
-        """Drop a shuffle's generations up to and with this one, for good."""
+    def release(self, name: str, generation: int, *, epoch: int) -> None:
+        """Drop a shuffle's generations up to and with this one, for good.
+
+        In the name of an epoch, like a seal: another owner may come while the lock is awaited.
+        """
         with self.files_lock:
             self._check_live()
+            self.check_epoch(epoch)
             released = {**self.released, name: max(self.released.get(name, 0), generation + 1)}
             # On disk first: a restart brings nothing back of which a reader heard that it is gone.
             write_json(self.directory / "released.json", released)
@@ -200,10 +204,11 @@ class Job:
         for place in places:
             self.trash.delete(place)
 
-    def seal(self, name: str, generation: int, winners: Table) -> tuple[Table, bool]:
+    def seal(self, name: str, generation: int, winners: Table, *, epoch: int) -> tuple[Table, bool]:
         """Store a seal unless there is one; return the one that holds, and whether it is new."""
         with self.files_lock:
             self._check_live()
+            self.check_epoch(epoch)
             existing = self._read_seal(name, generation)
             if existing is not None:
                 return existing, False

@@ -167,10 +167,7 @@ class ShuffleLog:
 
     def _find(self, header: FrameHeader) -> bool:
         self._raise_closed()
-        if header.epoch < self._epoch:
-            raise StaleEpoch(
-                f"job {self.key.job} is at epoch {self._epoch}, the frame is from {header.epoch}"
-            )
+        self._check_epoch(header.epoch, "frame")
         if self.partitions not in {0, header.partitions}:
             raise ShuffleMismatch(
                 f"shuffle {self.key.name!r} has {self.partitions} partitions, the frame says "
@@ -229,7 +226,7 @@ class ShuffleLog:
             reservation.taken = True
         return True
 
-    def abort(self, map_id: int, attempt: int, writer: bytes | None) -> int:
+    def abort(self, map_id: int, attempt: int, writer: bytes | None, *, epoch: int) -> int:
         """Give up an attempt that was never committed; return how many of its frames went.
 
         With `writer`, only that writer's: another's attempt of the same number is a conflict. One
@@ -239,6 +236,7 @@ class ShuffleLog:
         key = (map_id, attempt)
         with self._lock:
             self._raise_closed()
+            self._check_epoch(epoch, "call")
             if not self._attempts.is_of(key, writer):
                 return 0
             if self._attempts.is_committed(key):
@@ -383,6 +381,12 @@ class ShuffleLog:
             self.payload.close()
             self.index.close()
             self._journal.close()
+
+    def _check_epoch(self, epoch: int, what: str) -> None:
+        if epoch < self._epoch:
+            raise StaleEpoch(
+                f"job {self.key.job} is at epoch {self._epoch}, the {what} is from {epoch}"
+            )
 
     def _raise_closed(self) -> None:
         if self._closed is JobFenced:

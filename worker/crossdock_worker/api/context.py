@@ -63,11 +63,15 @@ def target(request: web.Request) -> tuple[Job, str, int]:
     return request.app[WORKER].jobs.get(job_uid(request)), name, generation
 
 
-def commanded(request: web.Request) -> tuple[Job, str, int]:
-    """Return what `target` does, once the caller's epoch is not older than the job's."""
+def commanded(request: web.Request) -> tuple[Job, str, int, int]:
+    """Return what `target` does and the caller's epoch, which is not older than the job's.
+
+    Not yet: what is done in a thread later compares it again, where it is done.
+    """
     job, name, generation = target(request)
-    job.check_epoch(query_int(request, "epoch", names.U64_MAX))
-    return job, name, generation
+    epoch = query_int(request, "epoch", names.U64_MAX)
+    job.check_epoch(epoch)
+    return job, name, generation, epoch
 
 
 def path_int(request: web.Request, name: str, top: int) -> int:
