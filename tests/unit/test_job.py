@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossdock.errors import JobFenced, QuotaExceeded, ShuffleReleased, StaleEpoch
+from crossdock.errors import DataCorrupt, JobFenced, QuotaExceeded, ShuffleReleased, StaleEpoch
 from crossdock.records import JobRecord
 from crossdock.wire import tables
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
@@ -80,6 +80,55 @@ def test_commands_that_waited_while_another_owner_came(jobs: Jobs) -> None:
         job.shuffle("words", 1).abort(0, 0, None, epoch=0)
     assert job.read_seal("words", 7) is None
     assert sorted(job.shuffles) == [("words", 0), ("words", 1), ("words", 2)]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("job.json", b"{"),
+        ("job.json", b"\xff{}"),
+        ("job.json", b"[]"),
+        ("job.json", b'{"owner": "nobody"}'),
+        ("released.json", b"[]"),
+        ("released.json", b'{"words": null}'),
+        ("shuffles/words/other/seal", b""),
+    ],
+)
+def test_a_damaged_job_does_not_stop_the_others(
+    jobs: Jobs, tmp_path: Path, file: str, content: bytes
+) -> None:
+    jobs.register("two", JobRecord.from_json({"owner": "cluster"}))
+    put_frame(jobs.get("two"), 0)
+    jobs.close()
+    path = tmp_path / "jobs" / "one" / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    again = Jobs(tmp_path, max_shuffles=100)
+    assert again.get("two").shuffle("words", 0).counts == (1, 1)
+    for _ in range(2):
+        with pytest.raises(DataCorrupt, match="job one"):
+            again.get("one")
+        with pytest.raises(DataCorrupt):
+            again.register("one", JobRecord.from_json({"owner": "cluster", "epoch": 3}))
+    assert path.exists(), "damage deletes nothing"
+    again.delete("one", 0)
+    assert not (tmp_path / "jobs" / "one").exists()
+    with pytest.raises(JobFenced):
+        again.get("one")
+    again.close()
+
+
+@pytest.mark.parametrize("at", [0, 5, 11, 15])
+def test_a_damaged_seal_is_reported(jobs: Jobs, tmp_path: Path, at: int) -> None:
+    job = jobs.get("one")
+    path = tmp_path / "jobs" / "one" / "shuffles" / "words" / "1" / "seal"
+    sound = path.read_bytes()
+    for data in (sound[:at] + bytes([sound[at] ^ 4]) + sound[at + 1 :], sound[:at]):
+        path.write_bytes(data)
+        with pytest.raises(DataCorrupt, match="seal is damaged"):
+            job.read_seal("words", 1)
+        with pytest.raises(DataCorrupt, match="seal is damaged"):
+            job.seal("words", 1, SEAL, epoch=0)
 
 
 def test_a_quota_may_be_filled_exactly(jobs: Jobs) -> None:

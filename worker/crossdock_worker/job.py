@@ -7,6 +7,7 @@
 
 import json
 import shutil
+import struct
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -28,13 +30,16 @@ from crossdock.errors import (
 )
 from crossdock.records import JobRecord
 from crossdock.views import ShuffleKey
-from crossdock.wire import tables
+from crossdock.wire import crc, tables
 from crossdock.wire.tables import Table
 from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.trash import Trash
 
 log = structlog.get_logger()
+
+_CRC: Final = struct.Struct("<I")
+"""CRC32C at the end of a seal's file: a choice of winners that reads wrong is worse than none."""
 
 
 @dataclass(slots=True)
@@ -214,7 +219,8 @@ class Job:
                 return existing, False
             path = self._seal_file(name, generation)
             make_directory(path.parent)
-            write_atomically(path, tables.encode(winners))
+            data = tables.encode(winners)
+            write_atomically(path, data + _CRC.pack(crc.extend(0, data)))
             return winners, True
 
     def seal_bytes(self, name: str, generation: int) -> int:
@@ -233,7 +239,13 @@ class Job:
         path = self._seal_file(name, generation)
         if not path.exists():
             return None
-        return tables.decode(tables.ATTEMPT, path.read_bytes(), what=str(path))
+        stored = path.read_bytes()
+        data, own = stored[: -_CRC.size], stored[-_CRC.size :]
+        if own != _CRC.pack(crc.extend(0, data)):
+            raise DataCorrupt(
+                f"{path} is damaged", hint="pass the winners; or run the job again under a new uid"
+            )
+        return tables.decode(tables.ATTEMPT, data, what=str(path))
 
     def _check_live(self) -> None:
         if self.fenced:
@@ -312,6 +324,11 @@ class Job:
                     shuffle.advance(self.record.epoch)
                     self.shuffles[name, generation] = shuffle
                     self._report_damage(shuffle)
+
+    def close(self) -> None:
+        """Close all files."""
+        for shuffle in self.shuffles.values():
+            shuffle.close()
 
     def _report_damage(self, shuffle: ShuffleLog) -> None:
         try:
