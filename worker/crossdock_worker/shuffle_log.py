@@ -14,10 +14,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from crossdock.errors import (
     AttemptConflict,
@@ -29,9 +28,9 @@ from crossdock.errors import (
     StaleEpoch,
 )
 from crossdock.views import ShuffleKey
-from crossdock.wire import crc, tables
+from crossdock.wire import tables
 from crossdock.wire.crc import I64
-from crossdock.wire.frame import COLUMN_BYTES, Columns, FrameHeader
+from crossdock.wire.frame import Columns, FrameHeader
 from crossdock.wire.tables import Table
 from crossdock_worker import journal
 from crossdock_worker.attempts import Attempts, of_attempts
@@ -42,20 +41,18 @@ from crossdock_worker.rows import (
     FrameId,
     Reservation,
     Snapshot,
+    first_damaged,
     frame_id,
+    index_bytes_of,
     is_row_of,
     row_of,
 )
 from crossdock_worker.runs import Runs
 
-INDEX_BYTES_PER_PIECE: Final = COLUMN_BYTES + 4
-
 _PARTITIONS: Final = struct.Struct("<I")
 _ABORT: Final = struct.Struct("<IQ")
 _FIRST_ROWS: Final = 64
 _KEYS_AT_ONCE: Final = 16_384
-
-Pieces = TypeVar("Pieces", int, npt.NDArray[np.int64])
 
 
 class ShuffleLog:
@@ -141,7 +138,7 @@ class ShuffleLog:
         self._rows, self._count = np.concatenate((rows, np.zeros(_FIRST_ROWS, ROW))), len(rows)
         self._at = {frame_id(row): i for i, row in enumerate(rows)}
         self.payload.restore(rows["payload_at"], rows["payload_bytes"])
-        self.index.restore(rows["index_at"], _index_bytes(rows["pieces"].astype(np.int64)))
+        self.index.restore(rows["index_at"], index_bytes_of(rows["pieces"].astype(np.int64)))
         self._damage = self._damage or self._check_files()
 
     def _check_files(self) -> DataCorrupt | None:
@@ -150,12 +147,9 @@ class ShuffleLog:
             size = os.fstat(file.fd).st_size
             if size < file.end:
                 return DataCorrupt(f"{file.path} ends at offset {size}, not {file.end}")
-        index = self.index.mapped()
-        for row in self._rows[: self._count]:
-            at = int(row["index_at"])
-            columns = index[at : at + int(row["pieces"]) * COLUMN_BYTES]
-            if crc.extend(0, columns.data) != int(row["columns_crc"]):
-                return DataCorrupt(f"{self.index.path} is damaged at offset {at}")
+        damaged = first_damaged(self._rows[: self._count], self.index.mapped())
+        if damaged is not None:
+            return DataCorrupt(f"{self.index.path} is damaged at offset {damaged['index_at']}")
         return None
 
     # -- writing ---------------------------------------------------------------------------
@@ -188,7 +182,7 @@ class ShuffleLog:
     @contextmanager
     def reserve(self, header: FrameHeader) -> Iterator[Reservation]:
         """Yield ranges for one frame; unless `commit` took them, they are given back."""
-        index_bytes = _index_bytes(header.pieces)
+        index_bytes = index_bytes_of(header.pieces)
         with self._lock:
             self._raise_closed()
             self._writers += 1
@@ -247,7 +241,7 @@ class ShuffleLog:
             self._forget(map_id, attempt)
             for row in mine:
                 self.payload.give_back(int(row["payload_at"]), int(row["payload_bytes"]))
-                self.index.give_back(int(row["index_at"]), _index_bytes(int(row["pieces"])))
+                self.index.give_back(int(row["index_at"]), index_bytes_of(int(row["pieces"])))
             return len(mine)
 
     def _remember(self, row: np.void) -> None:
@@ -348,6 +342,16 @@ class ShuffleLog:
                     self.note_damage(file, size)
             self.raise_damage()
 
+    def check_columns(self, snapshot: Snapshot) -> None:
+        """Raise when the index is not what was pushed; `check_maps` comes first."""
+        damaged = first_damaged(snapshot.rows, snapshot.index.view(np.uint8))
+        if damaged is None:
+            return
+        with self._lock:
+            if frame_id(damaged) in self._at:  # else it was aborted, and another lies there now
+                raise self.note_damage(self.index, int(damaged["index_at"]))
+        raise PlacesUnknown("a frame of these was aborted")
+
     @property
     def begun(self) -> bool:
         """Whether a frame of it was ever visible."""
@@ -393,7 +397,3 @@ class ShuffleLog:
             raise JobFenced(f"job {self.key.job} was ended")
         if self._closed:
             raise ShuffleReleased(f"shuffle {self.key.name!r} was released")
-
-
-def _index_bytes(pieces: Pieces) -> Pieces:
-    return pieces * INDEX_BYTES_PER_PIECE

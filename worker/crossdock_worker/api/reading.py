@@ -73,6 +73,7 @@ async def put_places(request: web.Request) -> web.StreamResponse:
         def plan() -> Answer:
             places = worker.places.register(shuffle, digest, keys)
             shuffle.check_maps(places.snapshot)
+            shuffle.check_columns(places.snapshot)
             statistics = selection.statistics(places.snapshot, shuffle.partitions)
             return _table(request, shuffle, statistics)
 
