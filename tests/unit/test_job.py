@@ -1,5 +1,6 @@
 """A job's files: they go out of sight at once, for good, without a lock that others wait for."""
 
+import errno
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossdock.errors import DataCorrupt, JobFenced, QuotaExceeded, ShuffleReleased, StaleEpoch
+from crossdock.errors import (
+    DataCorrupt,
+    JobFenced,
+    Overloaded,
+    QuotaExceeded,
+    ShuffleReleased,
+    StaleEpoch,
+)
 from crossdock.records import JobRecord
 from crossdock.wire import tables
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
@@ -202,6 +210,28 @@ both = pytest.mark.parametrize("step", [RELEASE, DELETE], ids=["release", "delet
 
 
 @both
+def test_space_is_freed_on_a_full_disk(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Step
+) -> None:
+    spare, write_bytes = tmp_path / "spare", Path.write_bytes
+    blocks = spare.stat().st_blocks
+
+    def full(path: Path, data: bytes) -> int:
+        if spare.exists():  # all that is free is what the spare file had
+            raise OSError(errno.ENOSPC, "told to be full")
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(Overloaded):  # nothing else gets it
+        jobs.register("new", JobRecord.from_json({"owner": "cluster"}))
+    step.act(jobs)
+    assert files(tmp_path) == step.left
+    assert spare.stat().st_blocks == blocks > 0, "there is room, and none is spare"
+    restarted(tmp_path)
+    assert files(tmp_path) == step.left
+
+
+@both
 def test_nobody_waits_for_a_deletion(
     jobs: Jobs,
     tmp_path: Path,
@@ -262,7 +292,7 @@ def test_a_release_that_cannot_be_written_down_did_not_happen(
     def killed(*_: object) -> None:
         raise Killed
 
-    monkeypatch.setattr("crossdock_worker.job.write_json", killed)
+    monkeypatch.setattr("crossdock_worker.trash.write_json", killed)
     with pytest.raises(Killed):
         jobs.get("one").release("words", 1, epoch=0)
     assert jobs.get("one").shuffle("words", 1).counts == (1, 1)

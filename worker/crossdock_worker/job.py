@@ -194,7 +194,7 @@ class Job:
             self.check_epoch(epoch)
             released = {**self.released, name: max(self.released.get(name, 0), generation + 1)}
             # On disk first: a restart brings nothing back of which a reader heard that it is gone.
-            write_json(self.directory / "released.json", released)
+            self.trash.write_down(self.directory / "released.json", released)
             with self.lock:
                 self.released = released
                 for key in [k for k in self.shuffles if k[0] == name and k[1] <= generation]:

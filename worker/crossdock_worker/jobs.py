@@ -15,7 +15,7 @@ import structlog
 
 from crossdock.errors import DataCorrupt, JobFenced, JobUnknown, Overloaded, ProtocolError
 from crossdock.records import JobRecord
-from crossdock_worker.files import make_directory, subdirs, write_json
+from crossdock_worker.files import make_directory, subdirs
 from crossdock_worker.job import Job
 from crossdock_worker.trash import Trash
 
@@ -118,7 +118,7 @@ class Jobs:
         job = self._jobs.get(uid)
         if job is not None and not job.introduced:
             job.check_epoch(epoch)
-        write_json(self._tombstones / f"{uid}.json", {"epoch": epoch})
+        self._trash.write_down(self._tombstones / f"{uid}.json", {"epoch": epoch})
         self._fenced.add(uid)
         if job is not None:
             job.stop_writes()
