@@ -51,7 +51,7 @@ def test_what_stays_is_found(tmp_path: Path) -> None:
         for map_id in range(5):
             put(log, map_id, seq)
     for map_id in (4, 1):
-        assert log.abort(map_id, 0, None) == 3
+        assert log.abort(map_id, 0, None, epoch=0) == 3
     put(log, 7, 0)
     stay = [(0, 3), (2, 3), (3, 3), (7, 1)]
     expected = [(m, s, b"map %d seq %d" % (m, s)) for m, count in stay for s in range(count)]
@@ -67,17 +67,48 @@ def test_what_stays_is_found(tmp_path: Path) -> None:
     again.close()
 
 
+def test_an_abort_before_the_push_has_ended_gives_space_back_once(tmp_path: Path) -> None:
+    log = ShuffleLog.create(tmp_path / "log", KEY)
+    put(log, 9, 0)
+    data = make_frame([(1, b"x" * 14, 1)], partitions=8, count=0)
+    header = header_of(data)
+    columns = Columns.decode(header, data[HEADER_BYTES : HEADER_BYTES + header.columns_bytes])
+    with log.reserve(header) as reservation:
+        put(log, 10, 0)  # what is given back twice at a log's end would only shorten it
+        log.payload.write(reservation.payload_at, b"x" * 14)
+        assert log.commit(header, columns, reservation)
+        assert log.abort(0, 0, None, epoch=0) == 1
+        put(log, 11, 0)  # takes the range that the abort gave back
+    for map_id in range(12, 16):
+        put(log, map_id, 0)
+    expected = [(m, 0, b"map %d seq 0" % m) for m in (9, *range(10, 16))]
+    assert contents(log) == expected
+    log.close()
+
+
+def test_a_frame_that_came_twice_takes_space_once(tmp_path: Path) -> None:
+    log = ShuffleLog.create(tmp_path / "log", KEY)
+    data = make_frame([(1, b"abc", 1)], partitions=8)
+    header = header_of(data)
+    columns = Columns.decode(header, data[HEADER_BYTES : HEADER_BYTES + header.columns_bytes])
+    with log.reserve(header) as first, log.reserve(header) as second:
+        assert log.commit(header, columns, first)
+        assert not log.commit(header, columns, second)
+    assert log.payload.used_bytes == 3
+    log.close()
+
+
 def test_aborts_of_what_never_came_write_nothing(tmp_path: Path) -> None:
     log = ShuffleLog.create(tmp_path / "log", KEY)
     put(log, 0, 0)
     before = (tmp_path / "log" / "journal").stat().st_size
     for attempt in range(100):
-        assert log.abort(1, attempt, None) == 0
-        assert log.abort(1, attempt, bytes(16)) == 0
+        assert log.abort(1, attempt, None, epoch=0) == 0
+        assert log.abort(1, attempt, bytes(16), epoch=0) == 0
     assert (tmp_path / "log" / "journal").stat().st_size == before
     put(log, 1, 0)
-    assert log.abort(1, 0, None) == 1
-    assert log.abort(1, 0, None) == 0
+    assert log.abort(1, 0, None, epoch=0) == 1
+    assert log.abort(1, 0, None, epoch=0) == 0
     log.close()
 
 

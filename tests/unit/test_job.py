@@ -1,5 +1,6 @@
 """A job's files: they go out of sight at once, for good, without a lock that others wait for."""
 
+import errno
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossdock.errors import JobFenced, QuotaExceeded, ShuffleReleased, StaleEpoch
+from crossdock.errors import (
+    DataCorrupt,
+    JobFenced,
+    Overloaded,
+    QuotaExceeded,
+    ShuffleReleased,
+    StaleEpoch,
+)
 from crossdock.records import JobRecord
 from crossdock.wire import tables
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
@@ -33,7 +41,7 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
     job, _ = found.register("one", JobRecord.from_json({"owner": "cluster"}))
     for generation in range(3):
         put_frame(job, generation)
-        job.seal("words", generation, SEAL)
+        job.seal("words", generation, SEAL, epoch=0)
     yield found
     found.close()
 
@@ -60,6 +68,75 @@ def test_a_shuffle_has_its_jobs_epoch_from_the_beginning(tmp_path: Path) -> None
     with pytest.raises(StaleEpoch):
         again.get("one").shuffle("words", 0).find(late)
     again.close()
+
+
+def test_commands_that_waited_while_another_owner_came(jobs: Jobs) -> None:
+    """Their epoch was sound when they were sent."""
+    job = jobs.get("one")
+    commands: list[Callable[[], object]] = [
+        lambda: job.seal("words", 7, SEAL, epoch=0),
+        lambda: job.release("words", 2, epoch=0),
+    ]
+    with ThreadPoolExecutor(len(commands)) as pool:
+        with job.files_lock:
+            waiting = [pool.submit(command) for command in commands]
+            jobs.register("one", JobRecord.from_json({"owner": "cluster", "epoch": 1}))
+        for command in waiting:
+            with pytest.raises(StaleEpoch):
+                command.result()
+    with pytest.raises(StaleEpoch):
+        job.shuffle("words", 1).abort(0, 0, None, epoch=0)
+    assert job.read_seal("words", 7) is None
+    assert sorted(job.shuffles) == [("words", 0), ("words", 1), ("words", 2)]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("job.json", b"{"),
+        ("job.json", b"\xff{}"),
+        ("job.json", b"[]"),
+        ("job.json", b'{"owner": "nobody"}'),
+        ("released.json", b"[]"),
+        ("released.json", b'{"words": null}'),
+        ("shuffles/words/other/seal", b""),
+    ],
+)
+def test_a_damaged_job_does_not_stop_the_others(
+    jobs: Jobs, tmp_path: Path, file: str, content: bytes
+) -> None:
+    jobs.register("two", JobRecord.from_json({"owner": "cluster"}))
+    put_frame(jobs.get("two"), 0)
+    jobs.close()
+    path = tmp_path / "jobs" / "one" / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    again = Jobs(tmp_path, max_shuffles=100)
+    assert again.get("two").shuffle("words", 0).counts == (1, 1)
+    for _ in range(2):
+        with pytest.raises(DataCorrupt, match="job one"):
+            again.get("one")
+        with pytest.raises(DataCorrupt):
+            again.register("one", JobRecord.from_json({"owner": "cluster", "epoch": 3}))
+    assert path.exists(), "damage deletes nothing"
+    again.delete("one", 0)
+    assert not (tmp_path / "jobs" / "one").exists()
+    with pytest.raises(JobFenced):
+        again.get("one")
+    again.close()
+
+
+@pytest.mark.parametrize("at", [0, 5, 11, 15])
+def test_a_damaged_seal_is_reported(jobs: Jobs, tmp_path: Path, at: int) -> None:
+    job = jobs.get("one")
+    path = tmp_path / "jobs" / "one" / "shuffles" / "words" / "1" / "seal"
+    sound = path.read_bytes()
+    for data in (sound[:at] + bytes([sound[at] ^ 4]) + sound[at + 1 :], sound[:at]):
+        path.write_bytes(data)
+        with pytest.raises(DataCorrupt, match="seal is damaged"):
+            job.read_seal("words", 1)
+        with pytest.raises(DataCorrupt, match="seal is damaged"):
+            job.seal("words", 1, SEAL, epoch=0)
 
 
 def test_a_quota_may_be_filled_exactly(jobs: Jobs) -> None:
@@ -127,9 +204,31 @@ class Step:
     left: list[str]
 
 
-RELEASE = Step(lambda jobs: jobs.get("one").release("words", 1), ["one/shuffles/words/2"])
+RELEASE = Step(lambda jobs: jobs.get("one").release("words", 1, epoch=0), ["one/shuffles/words/2"])
 DELETE = Step(lambda jobs: jobs.delete("one", 2**64 - 1), [])
 both = pytest.mark.parametrize("step", [RELEASE, DELETE], ids=["release", "delete"])
+
+
+@both
+def test_space_is_freed_on_a_full_disk(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Step
+) -> None:
+    spare, write_bytes = tmp_path / "spare", Path.write_bytes
+    blocks = spare.stat().st_blocks
+
+    def full(path: Path, data: bytes) -> int:
+        if spare.exists():  # all that is free is what the spare file had
+            raise OSError(errno.ENOSPC, "told to be full")
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(Overloaded):  # nothing else gets it
+        jobs.register("new", JobRecord.from_json({"owner": "cluster"}))
+    step.act(jobs)
+    assert files(tmp_path) == step.left
+    assert spare.stat().st_blocks == blocks > 0, "there is room, and none is spare"
+    restarted(tmp_path)
+    assert files(tmp_path) == step.left
 
 
 @both
@@ -193,9 +292,9 @@ def test_a_release_that_cannot_be_written_down_did_not_happen(
     def killed(*_: object) -> None:
         raise Killed
 
-    monkeypatch.setattr("crossdock_worker.job.write_json", killed)
+    monkeypatch.setattr("crossdock_worker.trash.write_json", killed)
     with pytest.raises(Killed):
-        jobs.get("one").release("words", 1)
+        jobs.get("one").release("words", 1, epoch=0)
     assert jobs.get("one").shuffle("words", 1).counts == (1, 1)
     assert restarted(tmp_path).get("one").shuffle("words", 0).counts == (1, 1)
 
@@ -204,7 +303,7 @@ def test_of_many_seals_at_once_one_holds(jobs: Jobs) -> None:
     job = jobs.get("one")
     with ThreadPoolExecutor(8) as pool:
         wishes = [tables.attempts([(0, n)]) for n in range(16)]
-        found = list(pool.map(lambda wish: job.seal("other", 0, wish), wishes))
+        found = list(pool.map(lambda wish: job.seal("other", 0, wish, epoch=0), wishes))
     assert sum(new for _, new in found) == 1
     assert len({tables.encode(seal) for seal, _ in found}) == 1
     stored = job.read_seal("other", 0)
@@ -217,8 +316,8 @@ def test_nothing_is_made_for_a_fenced_job(jobs: Jobs, tmp_path: Path) -> None:
     jobs.delete("one", 2**64 - 1)
     for late in (
         lambda: put_frame(job, 7),
-        lambda: job.seal("words", 7, SEAL),
-        lambda: job.release("words", 7),
+        lambda: job.seal("words", 7, SEAL, epoch=0),
+        lambda: job.release("words", 7, epoch=0),
     ):
         with pytest.raises(JobFenced):
             late()

@@ -1,5 +1,6 @@
 """What a read selects, against a naive model over lists of pieces."""
 
+import tracemalloc
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
@@ -207,6 +208,7 @@ def naive_blocks(example: Example) -> Sizes:
     return found
 
 
+@pytest.mark.usefixtures("few_pieces_at_once")
 @given(examples())
 def test_statistics_equal_the_model(example: Example) -> None:
     stats = selection.statistics(example.snapshot, PARTITIONS)
@@ -217,6 +219,7 @@ def test_statistics_equal_the_model(example: Example) -> None:
         assert stats[p].tolist() == expected
 
 
+@pytest.mark.usefixtures("few_pieces_at_once")
 @given(examples(), ranges, st.integers(1, 30))
 def test_block_sizes_equal_the_model(
     example: Example, partitions: tuple[int, int], max_blocks: int
@@ -260,6 +263,26 @@ def test_more_pieces_than_one_look_takes(pieces: int) -> None:
     assert seen == pieces + 2
 
 
+@pytest.mark.parametrize("length", [0, 1])
+def test_a_small_batch_of_a_frame_with_many_pieces_is_small(length: int) -> None:
+    """All of one partition: nothing but the bound on pieces ends a batch of empty ones."""
+    example_ = build({(0, 0, 0): [(0, 3)], (1, 0, 0): [(3, length)] * 300_000})
+    chosen = selection.select(
+        example_.snapshot, partitions=(1, PARTITIONS), maps=ALL_MAPS, cursor=None, max_bytes=1
+    )
+    assert not chosen.end
+    assert 1 <= len(chosen.offsets) <= 4_096
+
+
+def test_an_answer_counts_with_its_index_where_that_is_the_most() -> None:
+    few = build({(0, 0, 0): [(0, 1_000)] * 100}).snapshot
+    many = build({(0, 0, 0): [(0, 0)] * 300_000}).snapshot
+    assert selection.answer_bytes(few, 1) == 4_000
+    assert selection.answer_bytes(few, 2**20) == 2**20
+    assert selection.answer_bytes(many, 1) == 4_096 * 40
+    assert selection.answer_bytes(many, 2**20) == 262_144 * 40
+
+
 def test_many_maps_with_pieces_in_few_partitions() -> None:
     """Empty partitions at the beginning of a range must not end it."""
     frames = {(m, 0, 0): [(PARTITIONS - 1, 10)] * 3 for m in range(3000)}
@@ -271,8 +294,8 @@ def test_many_maps_with_pieces_in_few_partitions() -> None:
     assert not chosen.end
 
 
-def test_blocks_of_chunks_are_never_split() -> None:
-    """Statistics are made in chunks of frames; a map's frames stay in one chunk."""
+def test_blocks_of_many_pieces_are_counted_once() -> None:
+    """Statistics are made of so many pieces at a time, wherever that cuts a map or a frame."""
     frames = {
         (m, 0, s): [(p, 1) for p in range(PARTITIONS)] * 12_000 for m in range(2) for s in range(2)
     }
@@ -280,3 +303,24 @@ def test_blocks_of_chunks_are_never_split() -> None:
     stats = selection.statistics(example_.snapshot, PARTITIONS)
     assert stats["blocks"].tolist() == [2] * PARTITIONS
     assert stats["bytes"].tolist() == [48_000] * PARTITIONS
+
+
+def test_one_map_with_very_many_pieces_takes_little_memory() -> None:
+    pieces, frames = 2_000_000, 2
+    rows = np.zeros(frames, ROW)
+    rows["seq"], rows["pieces"] = range(frames), pieces
+    rows["index_at"] = np.arange(frames) * 20 * pieces
+    index = np.ones((frames, 5, pieces), np.uint32)
+    index[:, 0] = np.arange(pieces) // (pieces // PARTITIONS + 1)
+    snapshot = Snapshot(rows, np.empty(0, np.uint8), index.reshape(-1))
+    tracemalloc.start()
+    try:
+        stats = selection.statistics(snapshot, PARTITIONS)
+        sizes, _ = selection.block_sizes(snapshot, (0, PARTITIONS), max_blocks=10**9)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 2**20
+    assert stats["blocks"].tolist() == [1] * PARTITIONS
+    assert int(stats["bytes"].sum()) == int(sizes["bytes"].sum()) == frames * pieces
+    assert sizes["bytes"].tolist() == stats["bytes"].tolist()

@@ -2,8 +2,33 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from crossdock.errors import AttemptConflict
+from crossdock.wire import tables
 from crossdock.wire.frame import FrameHeader
+from crossdock.wire.tables import Table
+
+
+def with_frames(attempts: Table, frames: Table) -> npt.NDArray[np.bool_]:
+    """Return which of the attempts have a frame among these."""
+    # Comparing whole keys is slow: most of what is not here is told by a number alone.
+    found = np.isin(attempts["map"], frames["map"])
+    found[found] = np.isin(attempts["attempt"][found], frames["attempt"])
+    found[found] = np.isin(_packed(attempts[found]), _packed(frames))
+    return found
+
+
+def of_attempts(frames: Table, attempts: Table) -> npt.NDArray[np.bool_]:
+    """Return which of the frames are of one of these attempts."""
+    return np.isin(_packed(frames), _packed(attempts[with_frames(attempts, frames)]))
+
+
+def _packed(table: Table) -> npt.NDArray[np.void]:
+    keys = np.empty(len(table), tables.ATTEMPT)
+    keys["map"], keys["attempt"] = table["map"], table["attempt"]
+    return keys.view("V12")
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@
 
 import json
 import shutil
+import struct
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -28,13 +30,16 @@ from crossdock.errors import (
 )
 from crossdock.records import JobRecord
 from crossdock.views import ShuffleKey
-from crossdock.wire import tables
+from crossdock.wire import crc, tables
 from crossdock.wire.tables import Table
 from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.trash import Trash
 
 log = structlog.get_logger()
+
+_CRC: Final = struct.Struct("<I")
+"""CRC32C at the end of a seal's file: a choice of winners that reads wrong is worse than none."""
 
 
 @dataclass(slots=True)
@@ -179,13 +184,17 @@ class Job:
     def _shuffle_dir(self, name: str, generation: int) -> Path:
         return self.directory / "shuffles" / name / str(generation)
 
-    def release(self, name: str, generation: int) -> None:
-        """Drop a shuffle's generations up to and with this one, for good."""
+    def release(self, name: str, generation: int, *, epoch: int) -> None:
+        """Drop a shuffle's generations up to and with this one, for good.
+
+        In the name of an epoch, like a seal: another owner may come while the lock is awaited.
+        """
         with self.files_lock:
             self._check_live()
+            self.check_epoch(epoch)
             released = {**self.released, name: max(self.released.get(name, 0), generation + 1)}
             # On disk first: a restart brings nothing back of which a reader heard that it is gone.
-            write_json(self.directory / "released.json", released)
+            self.trash.write_down(self.directory / "released.json", released)
             with self.lock:
                 self.released = released
                 for key in [k for k in self.shuffles if k[0] == name and k[1] <= generation]:
@@ -200,16 +209,18 @@ class Job:
         for place in places:
             self.trash.delete(place)
 
-    def seal(self, name: str, generation: int, winners: Table) -> tuple[Table, bool]:
+    def seal(self, name: str, generation: int, winners: Table, *, epoch: int) -> tuple[Table, bool]:
         """Store a seal unless there is one; return the one that holds, and whether it is new."""
         with self.files_lock:
             self._check_live()
+            self.check_epoch(epoch)
             existing = self._read_seal(name, generation)
             if existing is not None:
                 return existing, False
             path = self._seal_file(name, generation)
             make_directory(path.parent)
-            write_atomically(path, tables.encode(winners))
+            data = tables.encode(winners)
+            write_atomically(path, data + _CRC.pack(crc.extend(0, data)))
             return winners, True
 
     def seal_bytes(self, name: str, generation: int) -> int:
@@ -228,7 +239,13 @@ class Job:
         path = self._seal_file(name, generation)
         if not path.exists():
             return None
-        return tables.decode(tables.ATTEMPT, path.read_bytes(), what=str(path))
+        stored = path.read_bytes()
+        data, own = stored[: -_CRC.size], stored[-_CRC.size :]
+        if own != _CRC.pack(crc.extend(0, data)):
+            raise DataCorrupt(
+                f"{path} is damaged", hint="pass the winners; or run the job again under a new uid"
+            )
+        return tables.decode(tables.ATTEMPT, data, what=str(path))
 
     def _check_live(self) -> None:
         if self.fenced:
@@ -307,6 +324,11 @@ class Job:
                     shuffle.advance(self.record.epoch)
                     self.shuffles[name, generation] = shuffle
                     self._report_damage(shuffle)
+
+    def close(self) -> None:
+        """Close all files."""
+        for shuffle in self.shuffles.values():
+            shuffle.close()
 
     def _report_damage(self, shuffle: ShuffleLog) -> None:
         try:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import structlog
 
-from crossdock.errors import JobFenced, JobUnknown, Overloaded
+from crossdock.errors import DataCorrupt, JobFenced, JobUnknown, Overloaded, ProtocolError
 from crossdock.records import JobRecord
-from crossdock_worker.files import make_directory, subdirs, write_json
+from crossdock_worker.files import make_directory, subdirs
 from crossdock_worker.job import Job
 from crossdock_worker.trash import Trash
 
@@ -34,22 +34,39 @@ class Jobs:
         self._tombstones.mkdir(exist_ok=True)
         self._trash = Trash(data_dir / "trash")
         self._jobs: dict[str, Job] = {}
+        self._damaged: dict[str, DataCorrupt] = {}
         self._fenced = {p.stem for p in self._tombstones.glob("*.json")}
         for directory in subdirs(self._dir):
             self._load(directory)
 
     def _load(self, directory: Path) -> None:
-        path = directory / "job.json"
-        if directory.name in self._fenced or not path.exists():
+        if directory.name in self._fenced or not (directory / "job.json").exists():
             shutil.rmtree(directory, ignore_errors=True)
             return
-        data = json.loads(path.read_text())
+        try:
+            self._jobs[directory.name] = self._replay(directory)
+        except (ValueError, TypeError, AttributeError, ProtocolError) as error:
+            # The others live. Nothing is deleted: an admin may know better, and ends the job else.
+            self._damaged[directory.name] = DataCorrupt(
+                f"the files of job {directory.name} in {directory} are damaged: {error}",
+                hint="end the job and run it again under a new uid, or read other copies",
+            )
+            log.error(  # noqa: TRY400 -- where it was found says nothing
+                "job is damaged", job=directory.name, problem=str(error)
+            )
+
+    def _replay(self, directory: Path) -> Job:
+        data = json.loads((directory / "job.json").read_text())
         introduced = bool(data.pop("introduced", False))
         record = JobRecord.from_json(data)
         job = Job(directory.name, directory, record, self._trash, self._check_room)
         job.introduced = introduced
-        job.load()
-        self._jobs[job.uid] = job
+        try:
+            job.load()
+        except BaseException:
+            job.close()
+            raise
+        return job
 
     def register(self, uid: str, record: JobRecord) -> tuple[Job, bool]:
         """Make a job or renew it, in its owner's name; returns it and whether it is new.
@@ -69,7 +86,7 @@ class Jobs:
 
     def introduce(self, uid: str, record: JobRecord) -> tuple[Job, bool]:
         """Make a job that is not known here, in a task's name; a known one stays as it is."""
-        self._check_fence(uid)
+        self._check_sound(uid)
         job = self._jobs.get(uid)
         if job is not None:
             return job, False
@@ -81,16 +98,18 @@ class Jobs:
         return job, True
 
     def get(self, uid: str) -> Job:
-        """Return a live job, or raise `JobFenced` or `JobUnknown`."""
-        self._check_fence(uid)
+        """Return a live job, or raise `JobFenced`, `JobUnknown` or `DataCorrupt`."""
+        self._check_sound(uid)
         job = self._jobs.get(uid)
         if job is None:
             raise JobUnknown(f"this worker knows no job {uid!r}")
         return job
 
-    def _check_fence(self, uid: str) -> None:
+    def _check_sound(self, uid: str) -> None:
         if uid in self._fenced:
             raise JobFenced(f"job {uid} was ended")
+        if uid in self._damaged:
+            raise self._damaged[uid]
 
     def fence(self, uid: str, epoch: int) -> None:
         """Take and serve nothing of a job any more; survives restarts. Idempotent."""
@@ -99,7 +118,7 @@ class Jobs:
         job = self._jobs.get(uid)
         if job is not None and not job.introduced:
             job.check_epoch(epoch)
-        write_json(self._tombstones / f"{uid}.json", {"epoch": epoch})
+        self._trash.write_down(self._tombstones / f"{uid}.json", {"epoch": epoch})
         self._fenced.add(uid)
         if job is not None:
             job.stop_writes()
@@ -108,6 +127,9 @@ class Jobs:
     def delete(self, uid: str, epoch: int) -> int:
         """Fence a job and remove its files; returns the bytes freed. Idempotent."""
         self.fence(uid, epoch)
+        if self._damaged.pop(uid, None) is not None:
+            self._trash.delete(self._trash.take(self._dir / uid))
+            return 0
         job = self._jobs.pop(uid, None)
         if job is None:
             return 0
@@ -148,5 +170,4 @@ class Jobs:
     def close(self) -> None:
         """Close all files."""
         for job in self._jobs.values():
-            for shuffle in job.shuffles.values():
-                shuffle.close()
+            job.close()

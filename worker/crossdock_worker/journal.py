@@ -21,8 +21,9 @@ from typing import Final
 
 import structlog
 
-from crossdock.errors import DataCorrupt
+from crossdock.errors import DataCorrupt, Overloaded
 from crossdock.wire import crc
+from crossdock_worker.files import disk_error, open_file, writing
 from crossdock_worker.rows import ROW
 
 log = structlog.get_logger()
@@ -62,6 +63,50 @@ def encode(kind: Kind, body: bytes) -> bytes:
     head = _HEAD.pack(MAGIC, kind, len(body), 0)[:_HEAD_CHECKED_BYTES]
     data = head + struct.pack("<I", crc.extend(0, head)) + body
     return data + _TAIL.pack(crc.extend(0, data))
+
+
+class Appender:
+    """A journal that is being written. Not thread-safe: its owner locks.
+
+    An append is whole, or the journal is as it was. When what came of one cannot be cut off, no
+    further one is taken: behind a fragment, a record would be lost and all of the journal damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = open_file(path, os.O_WRONLY | os.O_APPEND)
+        self._torn = False
+        self.size = os.fstat(self._fd).st_size
+        """Bytes of whole records."""
+
+    def append(self, data: bytes) -> None:
+        """Write records, or raise."""
+        if self._torn:
+            self._cut()
+        self._torn = True
+        try:
+            written = os.write(self._fd, data)
+        except OSError as error:
+            self._cut()
+            raise disk_error(error, str(self._path)) from error
+        if written != len(data):
+            self._cut()
+            raise Overloaded(f"disk full while writing {self._path}")
+        self._torn = False
+        self.size += len(data)
+
+    def _cut(self) -> None:
+        with writing(self._path):
+            os.ftruncate(self._fd, self.size)
+        self._torn = False
+
+    @property
+    def closed(self) -> bool:
+        return self._fd < 0
+
+    def close(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
 
 
 def replay(path: Path) -> Iterator[Record]:

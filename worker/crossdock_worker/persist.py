@@ -94,6 +94,7 @@ class Persister:
 
         Raises:
             AttemptsElsewhere: frames with these keys are not here.
+            PlacesUnknown: these are more frames than are here.
         """
         snapshot, missing = shuffle.snapshot(keys)
         if len(missing):

@@ -1,24 +1,28 @@
 """What a worker remembers of a frame: one row, in memory and in the journal."""
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from crossdock.wire import tables
+from crossdock.wire import crc, tables
 from crossdock.wire.crc import U32
-from crossdock.wire.frame import Columns, FrameHeader
+from crossdock.wire.frame import COLUMN_BYTES, Columns, FrameHeader
 from crossdock.wire.tables import Table
 
 ROW: Final = np.dtype([*tables.FRAME.descr, ("payload_at", "<u8"), ("index_at", "<u8")])
 """A frame and where its bytes are, 80 bytes."""
 
+INDEX_BYTES_PER_PIECE: Final = COLUMN_BYTES + 4
+
+Pieces = TypeVar("Pieces", int, npt.NDArray[np.int64])
+
 FrameId = tuple[int, int, int]
 """(map, attempt, seq)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reservation:
     """Ranges of the logs that one frame is being written to."""
 
@@ -26,6 +30,11 @@ class Reservation:
     payload_bytes: int
     index_at: int
     index_bytes: int
+    taken: bool = False
+    """Whether the ranges are a visible frame's, which may be aborted at any moment from then on.
+
+    So who reserved them does not ask the frames whether they are to be given back.
+    """
 
     @property
     def total_bytes(self) -> int:
@@ -40,6 +49,14 @@ class Snapshot:
     """`ROW`s, in the order asked for."""
     payload: npt.NDArray[np.uint8]
     index: U32
+    pieces: int = field(init=False)
+    payload_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Add up what reads ask for again and again."""
+        object.__setattr__(self, "pieces", int(self.rows["pieces"].sum(dtype=np.int64)))
+        payload_bytes = int(self.rows["payload_bytes"].sum(dtype=np.uint64))
+        object.__setattr__(self, "payload_bytes", payload_bytes)
 
 
 def row_of(header: FrameHeader, columns: Columns, reservation: Reservation) -> np.void:
@@ -60,6 +77,17 @@ def frame_id(row: np.void) -> FrameId:
     return int(row["map"]), int(row["attempt"]), int(row["seq"])
 
 
+def first_damaged(rows: Table, index: npt.NDArray[np.uint8]) -> np.void | None:
+    """Return the first of these rows whose columns in the index log are not what was pushed."""
+    for row in rows:
+        at = int(row["index_at"])
+        columns = index[at : at + int(row["pieces"]) * COLUMN_BYTES]
+        if crc.extend(0, columns.data) != int(row["columns_crc"]):
+            damaged: np.void = row
+            return damaged
+    return None
+
+
 def is_row_of(row: np.void, header: FrameHeader) -> bool:
     """Whether a frame of the same name is this very one: same writer, contents and count."""
     return (
@@ -68,3 +96,8 @@ def is_row_of(row: np.void, header: FrameHeader) -> bool:
         and int(row["columns_crc"]) == header.columns_crc
         and int(row["count"]) == header.count
     )
+
+
+def index_bytes_of(pieces: Pieces) -> Pieces:
+    """Return how many bytes of the index log so many pieces take."""
+    return pieces * INDEX_BYTES_PER_PIECE

@@ -4,7 +4,9 @@ The index of a frame is u32[5, n]: partition, length, rows, crc, end. A frame's 
 partition range are found by bisection, for all frames at once.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from crossdock.wire.blocks import Cursor, PieceColumns
 from crossdock.wire.crc import I64, U32
 from crossdock.wire.tables import Table
 from crossdock_worker.rows import Snapshot
+
+BYTES_PER_PIECE: Final = 40
+"""Of memory that the index of an answer takes, and a little for what it is made of."""
 
 _MAX_PIECES = 262_144
 _MIN_PIECES = 4_096
@@ -98,7 +103,7 @@ def select(
     if cursor is not None and cursor.partition == first:
         low = _skip_to(index, rows, base, count, low=low, cursor=cursor)
 
-    budget = _piece_budget(rows, max_bytes, most_pieces or _MAX_PIECES)
+    budget = _piece_budget(snapshot, max_bytes, most_pieces or _MAX_PIECES)
     high = _bisect(index, base, count, last)
     left = low < high
     if not left.any():
@@ -111,11 +116,12 @@ def select(
         high = _bisect(index, base, count, last)
         complete = False
     counts = high - low
-    if (total := int(counts.sum())) > budget:  # one huge partition: a prefix of its frames
-        stop = int(np.searchsorted(np.cumsum(counts), budget)) + 1
-        complete = complete and int(counts[stop:].sum()) == 0
-        counts[stop:] = 0
-        total = int(counts.sum())
+    if (total := int(counts.sum())) > budget:  # one huge partition: its first pieces
+        ends = np.cumsum(counts)
+        stop = int(np.searchsorted(ends, budget))
+        counts[stop] -= int(ends[stop]) - budget  # inside a frame, too: it may be all of them
+        counts[stop + 1 :] = 0
+        total, complete = budget, False
     if not total:
         return _empty()
     frame = np.repeat(np.arange(len(rows)), counts)
@@ -143,8 +149,7 @@ def select(
         rows=index[at + 2 * n],
         crc=index[at + 3 * n],
     )
-    ends = index[at + 4 * n].astype(np.int64)
-    offsets = rows["payload_at"][frame].astype(np.int64) + ends - length
+    offsets = rows["payload_at"][frame].astype(np.int64) + index[at + 4 * n] - length
     return Selection(columns, offsets, taken[frame], complete)
 
 
@@ -160,15 +165,21 @@ def _fitting(partition: U32, length: U32, max_bytes: int) -> I64:
 
 
 def statistics(snapshot: Snapshot, partitions: int) -> Table:
-    """Return `tables.STATISTICS`[partitions] over all frames of a snapshot."""
+    """Return `tables.STATISTICS`[partitions] over all frames of a snapshot, sorted by map."""
     stats = np.zeros(partitions, tables.STATISTICS)
-    for chunk in _chunks(snapshot.rows):
-        blocks = _blocks_of(snapshot, chunk, None)
+    counted = np.zeros(partitions, bool)  # partitions in which `map_id` has a block already
+    map_id = -1
+    for blocks in _blocks(snapshot, None):
         for field in ("bytes", "rows"):
             sums = np.zeros(partitions, np.uint64)
             np.add.at(sums, blocks["partition"], blocks[field])
             stats[field] += sums
-        stats["blocks"] += np.bincount(blocks["partition"], minlength=partitions).astype("<u4")
+        new = (blocks["map"] != map_id) | ~counted[blocks["partition"]]
+        stats["blocks"] += np.bincount(blocks["partition"][new], minlength=partitions).astype("<u4")
+        if int(blocks["map"][-1]) != map_id:
+            map_id = int(blocks["map"][-1])
+            counted[:] = False
+        counted[blocks["partition"][blocks["map"] == map_id]] = True
     return stats
 
 
@@ -181,9 +192,19 @@ def block_sizes(
     """
     first, last = partitions
     last = _narrowed(snapshot, first, last, max_blocks)
-    parts = [_blocks_of(snapshot, chunk, (first, last)) for chunk in _chunks(snapshot.rows)]
+    parts = list(_blocks(snapshot, (first, last)))
     table = np.concatenate(parts) if parts else np.empty(0, tables.BLOCK)
-    return table[np.lexsort((table["map"], table["partition"]))], last
+    table = table[np.lexsort((table["map"], table["partition"]))]
+    same = (table["map"][1:] == table["map"][:-1]) & (
+        table["partition"][1:] == table["partition"][:-1]
+    )
+    if same.any():  # a block in two parts
+        starts = np.flatnonzero(np.concatenate(([True], ~same)))
+        whole = table[starts]
+        for field in ("bytes", "rows"):
+            whole[field] = np.add.reduceat(table[field], starts)
+        table = whole
+    return table, last
 
 
 def _narrowed(snapshot: Snapshot, first: int, last: int, max_pieces: int) -> int:
@@ -200,45 +221,48 @@ def _narrowed(snapshot: Snapshot, first: int, last: int, max_pieces: int) -> int
     return last
 
 
-def _blocks_of(snapshot: Snapshot, rows: Table, partitions: tuple[int, int] | None) -> Table:
-    """Return the blocks of frames that hold all frames of their maps."""
-    rows = rows[rows["pieces"] > 0]
+def _blocks(snapshot: Snapshot, partitions: tuple[int, int] | None) -> Iterator[Table]:
+    """Yield the blocks of a snapshot's frames, sorted by map, from `_MAX_PIECES` pieces at a time.
+
+    A frame may have millions, so they are cut inside frames too. A block may come in several parts;
+    those of one map stand in parts that follow each other.
+    """
+    rows = snapshot.rows[snapshot.rows["pieces"] > 0]
     base = (rows["index_at"] // 4).astype(np.int64)
     count = rows["pieces"].astype(np.int64)
     low, high = np.zeros(len(rows), np.int64), count
     if partitions is not None:
         low = _bisect(snapshot.index, base, count, partitions[0])
         high = _bisect(snapshot.index, base, count, partitions[1])
+    ends = np.cumsum(high - low)
+    total = int(ends[-1]) if len(ends) else 0
+    for start in range(0, total, _MAX_PIECES):
+        stop = min(start + _MAX_PIECES, total)
+        first, last = np.searchsorted(ends, start, side="right"), np.searchsorted(ends, stop)
+        some = slice(int(first), int(last) + 1)
+        begin, end = low[some].copy(), high[some].copy()
+        begin[0] = high[first] - (ends[first] - start)
+        end[-1] -= ends[last] - stop
+        yield _blocks_of(snapshot.index, rows[some], begin, end)
+
+
+def _blocks_of(index: U32, rows: Table, low: I64, high: I64) -> Table:
+    """Return the blocks, by (map, partition), of these pieces of each frame; at least one."""
+    base = (rows["index_at"] // 4).astype(np.int64)
     counts = high - low
     frame = np.repeat(np.arange(len(rows)), counts)
     at = base[frame] + np.arange(len(frame)) - np.repeat(np.cumsum(counts) - counts - low, counts)
-    n = count[frame]
-    partition = snapshot.index[at].astype(np.int64)
-    map_id = rows["map"][frame].astype(np.int64)
-    key = (map_id << 32) | partition
+    n = rows["pieces"].astype(np.int64)[frame]
+    key = (rows["map"].astype(np.int64)[frame] << 32) | index[at]
     if (key[1:] < key[:-1]).any():
         order = np.argsort(key, kind="stable")
         key, at, n = key[order], at[order], n[order]
-    first = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1]))) if len(key) else key
+    first = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
     blocks = np.empty(len(first), tables.BLOCK)
     blocks["partition"], blocks["map"] = key[first] & 0xFFFFFFFF, key[first] >> 32
-    if len(first):
-        blocks["bytes"] = np.add.reduceat(snapshot.index[at + n].astype(np.uint64), first)
-        blocks["rows"] = np.add.reduceat(snapshot.index[at + 2 * n].astype(np.uint64), first)
+    blocks["bytes"] = np.add.reduceat(index[at + n].astype(np.uint64), first)
+    blocks["rows"] = np.add.reduceat(index[at + 2 * n].astype(np.uint64), first)
     return blocks
-
-
-def _chunks(rows: Table) -> list[Table]:
-    """Split frames, at map boundaries, into parts of about `_MAX_PIECES` pieces."""
-    if not len(rows):
-        return []
-    ends = np.cumsum(rows["pieces"], dtype=np.int64)
-    chunk = ends // _MAX_PIECES
-    new_map = np.ones(len(rows), bool)
-    new_map[1:] = rows["map"][1:] != rows["map"][:-1]
-    first_of_map = np.maximum.accumulate(np.where(new_map, np.arange(len(rows)), 0))
-    chunk = chunk[first_of_map]
-    return np.split(rows, np.flatnonzero(chunk[1:] != chunk[:-1]) + 1)
 
 
 def _bisect(index: U32, base: I64, count: I64, partition: int) -> I64:
@@ -269,10 +293,18 @@ def _skip_to(index: U32, rows: Table, base: I64, count: I64, *, low: I64, cursor
     return np.where(equal, np.clip(cursor.position, low, after), low)
 
 
-def _piece_budget(rows: Table, max_bytes: int, most_pieces: int) -> int:
+def answer_bytes(snapshot: Snapshot, max_bytes: int) -> int:
+    """Return about how much memory a batch of at most `max_bytes` takes.
+
+    The larger one of payload and index: of ordinary pieces, an index is next to nothing.
+    """
+    pieces = min(snapshot.pieces, _piece_budget(snapshot, max_bytes, _MAX_PIECES))
+    return max(max_bytes, BYTES_PER_PIECE * pieces)
+
+
+def _piece_budget(snapshot: Snapshot, max_bytes: int, most_pieces: int) -> int:
     """Return how many pieces are worth looking at for one batch of `max_bytes`."""
-    pieces = int(rows["pieces"].sum(dtype=np.int64))
-    mean = int(rows["payload_bytes"].sum(dtype=np.uint64)) // max(1, pieces)
+    mean = snapshot.payload_bytes // max(1, snapshot.pieces)
     wanted = max_bytes // max(1, mean)
     return min(most_pieces, max(_MIN_PIECES, wanted))
 

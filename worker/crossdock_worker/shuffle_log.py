@@ -14,46 +14,45 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from crossdock.errors import (
     AttemptConflict,
     DataCorrupt,
     JobFenced,
-    Overloaded,
+    PlacesUnknown,
     ShuffleMismatch,
     ShuffleReleased,
     StaleEpoch,
 )
 from crossdock.views import ShuffleKey
-from crossdock.wire import crc, tables
-from crossdock.wire.frame import COLUMN_BYTES, Columns, FrameHeader
+from crossdock.wire import tables
+from crossdock.wire.crc import I64
+from crossdock.wire.frame import Columns, FrameHeader
 from crossdock.wire.tables import Table
 from crossdock_worker import journal
-from crossdock_worker.attempts import Attempts
-from crossdock_worker.files import RangeFile, disk_error, make_directory, open_file, writing
+from crossdock_worker.attempts import Attempts, of_attempts
+from crossdock_worker.files import RangeFile, make_directory, writing
 from crossdock_worker.journal import Kind
 from crossdock_worker.rows import (
     ROW,
     FrameId,
     Reservation,
     Snapshot,
+    first_damaged,
     frame_id,
+    index_bytes_of,
     is_row_of,
     row_of,
 )
 from crossdock_worker.runs import Runs
 
-INDEX_BYTES_PER_PIECE: Final = COLUMN_BYTES + 4
-
 _PARTITIONS: Final = struct.Struct("<I")
 _ABORT: Final = struct.Struct("<IQ")
 _FIRST_ROWS: Final = 64
-
-Pieces = TypeVar("Pieces", int, npt.NDArray[np.int64])
+_KEYS_AT_ONCE: Final = 16_384
 
 
 class ShuffleLog:
@@ -73,15 +72,15 @@ class ShuffleLog:
         self._count = 0
         self._at: dict[FrameId, int] = {}
         self._attempts = Attempts()
+        self._forgotten = 0
         self._damage: DataCorrupt | None = None
         with ExitStack() as opened:  # if one file cannot be opened, the others are closed
             self.payload = RangeFile(directory / "payload.log")
             opened.callback(self.payload.close)
             self.index = RangeFile(directory / "index.log")
             opened.callback(self.index.close)
-            self._journal = open_file(directory / "journal", os.O_WRONLY | os.O_APPEND)
+            self._journal = journal.Appender(directory / "journal")
             opened.pop_all()
-        self._journal_bytes = os.fstat(self._journal).st_size
         self.runs = Runs(directory / "runs")
 
     @classmethod
@@ -139,7 +138,7 @@ class ShuffleLog:
         self._rows, self._count = np.concatenate((rows, np.zeros(_FIRST_ROWS, ROW))), len(rows)
         self._at = {frame_id(row): i for i, row in enumerate(rows)}
         self.payload.restore(rows["payload_at"], rows["payload_bytes"])
-        self.index.restore(rows["index_at"], _index_bytes(rows["pieces"].astype(np.int64)))
+        self.index.restore(rows["index_at"], index_bytes_of(rows["pieces"].astype(np.int64)))
         self._damage = self._damage or self._check_files()
 
     def _check_files(self) -> DataCorrupt | None:
@@ -148,12 +147,9 @@ class ShuffleLog:
             size = os.fstat(file.fd).st_size
             if size < file.end:
                 return DataCorrupt(f"{file.path} ends at offset {size}, not {file.end}")
-        index = self.index.mapped()
-        for row in self._rows[: self._count]:
-            at = int(row["index_at"])
-            columns = index[at : at + int(row["pieces"]) * COLUMN_BYTES]
-            if crc.extend(0, columns.data) != int(row["columns_crc"]):
-                return DataCorrupt(f"{self.index.path} is damaged at offset {at}")
+        damaged = first_damaged(self._rows[: self._count], self.index.mapped())
+        if damaged is not None:
+            return DataCorrupt(f"{self.index.path} is damaged at offset {damaged['index_at']}")
         return None
 
     # -- writing ---------------------------------------------------------------------------
@@ -165,10 +161,7 @@ class ShuffleLog:
 
     def _find(self, header: FrameHeader) -> bool:
         self._raise_closed()
-        if header.epoch < self._epoch:
-            raise StaleEpoch(
-                f"job {self.key.job} is at epoch {self._epoch}, the frame is from {header.epoch}"
-            )
+        self._check_epoch(header.epoch, "frame")
         if self.partitions not in {0, header.partitions}:
             raise ShuffleMismatch(
                 f"shuffle {self.key.name!r} has {self.partitions} partitions, the frame says "
@@ -189,7 +182,7 @@ class ShuffleLog:
     @contextmanager
     def reserve(self, header: FrameHeader) -> Iterator[Reservation]:
         """Yield ranges for one frame; unless `commit` took them, they are given back."""
-        index_bytes = _index_bytes(header.pieces)
+        index_bytes = index_bytes_of(header.pieces)
         with self._lock:
             self._raise_closed()
             self._writers += 1
@@ -204,19 +197,10 @@ class ShuffleLog:
         finally:
             with self._lock:
                 self._writers -= 1
-                row = self._at.get((header.map_id, header.attempt, header.seq))
-                if row is None or not self._owns(row, reservation):
+                if not reservation.taken:
                     self.payload.give_back(reservation.payload_at, reservation.payload_bytes)
                     self.index.give_back(reservation.index_at, reservation.index_bytes)
                 self._close_when_idle()
-
-    def _owns(self, at: int, reservation: Reservation) -> bool:
-        # An empty frame reserves no bytes, so its ranges say nothing; giving back nothing is free.
-        row = self._rows[at]
-        return (
-            int(row["payload_at"]) == reservation.payload_at
-            and int(row["index_at"]) == reservation.index_at
-        )
 
     def commit(self, header: FrameHeader, columns: Columns, reservation: Reservation) -> bool:
         """Make a frame visible whose payload is written; False if it already was."""
@@ -230,12 +214,13 @@ class ShuffleLog:
             record = journal.encode(Kind.FRAME, row.tobytes())
             if not self.partitions:
                 record = journal.encode(Kind.SHUFFLE, _PARTITIONS.pack(header.partitions)) + record
-            self._append(record)
+            self._journal.append(record)
             self.partitions = header.partitions
             self._remember(row)
+            reservation.taken = True
         return True
 
-    def abort(self, map_id: int, attempt: int, writer: bytes | None) -> int:
+    def abort(self, map_id: int, attempt: int, writer: bytes | None, *, epoch: int) -> int:
         """Give up an attempt that was never committed; return how many of its frames went.
 
         With `writer`, only that writer's: another's attempt of the same number is a conflict. One
@@ -245,29 +230,19 @@ class ShuffleLog:
         key = (map_id, attempt)
         with self._lock:
             self._raise_closed()
+            self._check_epoch(epoch, "call")
             if not self._attempts.is_of(key, writer):
                 return 0
             if self._attempts.is_committed(key):
                 raise AttemptConflict(f"map {map_id} attempt {attempt} is committed already")
             rows = self._rows[: self._count]
             mine = rows[(rows["map"] == map_id) & (rows["attempt"] == attempt)]
-            self._append(journal.encode(Kind.ABORT, _ABORT.pack(map_id, attempt)))
+            self._journal.append(journal.encode(Kind.ABORT, _ABORT.pack(map_id, attempt)))
             self._forget(map_id, attempt)
             for row in mine:
                 self.payload.give_back(int(row["payload_at"]), int(row["payload_bytes"]))
-                self.index.give_back(int(row["index_at"]), _index_bytes(int(row["pieces"])))
+                self.index.give_back(int(row["index_at"]), index_bytes_of(int(row["pieces"])))
             return len(mine)
-
-    def _append(self, data: bytes) -> None:
-        """Write journal records, or leave the journal as it was and raise."""
-        try:
-            written = os.write(self._journal, data)
-        except OSError as error:
-            raise disk_error(error, str(self.directory / "journal")) from error
-        if written != len(data):
-            os.ftruncate(self._journal, self._journal_bytes)
-            raise Overloaded(f"disk full while writing {self.directory / 'journal'}")
-        self._journal_bytes += len(data)
 
     def _remember(self, row: np.void) -> None:
         if self._count == len(self._rows):
@@ -284,6 +259,7 @@ class ShuffleLog:
         rows = self._rows[: self._count]
         mine = np.flatnonzero((rows["map"] == map_id) & (rows["attempt"] == attempt))
         self._attempts.abort((map_id, attempt))
+        self._forgotten += 1
         for at in mine[::-1].tolist():
             del self._at[frame_id(self._rows[at])]
             self._count -= 1
@@ -305,23 +281,41 @@ class ShuffleLog:
             frames[field] = rows[field]
         if attempts is None:
             return frames
-        held = np.empty(len(frames), tables.ATTEMPT)
-        held["map"], held["attempt"] = frames["map"], frames["attempt"]
-        return frames[np.isin(held.view("V12"), attempts.astype(tables.ATTEMPT).view("V12"))]
+        return frames[of_attempts(frames, attempts)]
 
     def snapshot(self, keys: Table) -> tuple[Snapshot, Table]:
-        """Return the frames with these keys, and the keys that are not here."""
+        """Return the frames with these keys, and the keys that are not here.
+
+        Raises `PlacesUnknown` at once when they are more than the frames that are.
+        """
+        while True:
+            found, forgotten = self._look_up(keys)
+            with self._lock:
+                self._raise_closed()
+                self.raise_damage()
+                if forgotten != self._forgotten:  # rows were moved meanwhile
+                    continue
+                here = found >= 0
+                rows = self._rows[found[here]]
+                return (
+                    Snapshot(rows, self.payload.mapped(), self.index.mapped().view("<u4")),
+                    keys[~here],
+                )
+
+    def _look_up(self, keys: Table) -> tuple[I64, int]:
+        """Return where frames are, -1 for what is not, while no more aborts than so many came."""
         with self._lock:
             self._raise_closed()
             self.raise_damage()
-            at = [self._at.get(key, -1) for key in keys.tolist()]
-            found = np.array(at, np.int64)
-            here = found >= 0
-            rows = self._rows[found[here]]
-            return (
-                Snapshot(rows, self.payload.mapped(), self.index.mapped().view("<u4")),
-                keys[~here],
-            )
+            if len(keys) > self._count:
+                raise PlacesUnknown(f"{len(keys)} frames are asked for, {self._count} are here")
+            forgotten = self._forgotten
+        found = np.empty(len(keys), np.int64)
+        for start in range(0, len(keys), _KEYS_AT_ONCE):  # pushes wait for the lock
+            some = keys[start : start + _KEYS_AT_ONCE].tolist()
+            with self._lock:
+                found[start : start + len(some)] = [self._at.get(key, -1) for key in some]
+        return found, forgotten
 
     def payload_fd(self) -> int:
         """Return a duplicate of the payload log's descriptor; the caller closes it."""
@@ -348,6 +342,16 @@ class ShuffleLog:
                     self.note_damage(file, size)
             self.raise_damage()
 
+    def check_columns(self, snapshot: Snapshot) -> None:
+        """Raise when the index is not what was pushed; `check_maps` comes first."""
+        damaged = first_damaged(snapshot.rows, snapshot.index.view(np.uint8))
+        if damaged is None:
+            return
+        with self._lock:
+            if frame_id(damaged) in self._at:  # else it was aborted, and another lies there now
+                raise self.note_damage(self.index, int(damaged["index_at"]))
+        raise PlacesUnknown("a frame of these was aborted")
+
     @property
     def begun(self) -> bool:
         """Whether a frame of it was ever visible."""
@@ -356,7 +360,7 @@ class ShuffleLog:
     @property
     def disk_bytes(self) -> int:
         """Bytes on disk, journal included."""
-        return self.payload.used_bytes + self.index.used_bytes + self._journal_bytes
+        return self.payload.used_bytes + self.index.used_bytes + self._journal.size
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -377,18 +381,19 @@ class ShuffleLog:
 
     def _close_when_idle(self) -> None:
         # A descriptor closed under a writer could be another file's by its next write.
-        if self._closed and not self._writers and self._journal >= 0:
+        if self._closed and not self._writers and not self._journal.closed:
             self.payload.close()
             self.index.close()
-            os.close(self._journal)
-            self._journal = -1
+            self._journal.close()
+
+    def _check_epoch(self, epoch: int, what: str) -> None:
+        if epoch < self._epoch:
+            raise StaleEpoch(
+                f"job {self.key.job} is at epoch {self._epoch}, the {what} is from {epoch}"
+            )
 
     def _raise_closed(self) -> None:
         if self._closed is JobFenced:
             raise JobFenced(f"job {self.key.job} was ended")
         if self._closed:
             raise ShuffleReleased(f"shuffle {self.key.name!r} was released")
-
-
-def _index_bytes(pieces: Pieces) -> Pieces:
-    return pieces * INDEX_BYTES_PER_PIECE

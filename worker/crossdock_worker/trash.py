@@ -1,11 +1,23 @@
 """How files go: a rename takes them out of sight at once, then they are deleted without haste.
 
 {data_dir}/trash/{random}    nothing that anybody needs; emptied at every start
+{data_dir}/spare             room for writing down what goes, when the disk is full
+
+That something goes is written down before it does, and on a full disk nothing could be: what
+would free space would wait for space.
 """
 
 import os
 import shutil
+import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+from crossdock.errors import Overloaded
+from crossdock_worker.files import write_json
+
+_SPARE_BYTES: Final = 2**20
 
 
 class Trash:
@@ -16,6 +28,27 @@ class Trash:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(exist_ok=True)
         self._directory = directory
+        self._spare = directory.with_name("spare")
+        self._lock = threading.Lock()
+        self._make_spare()
+
+    def _make_spare(self) -> None:
+        with self._lock, suppress(OSError):  # on a full disk: the next deletion makes it
+            fd = os.open(self._spare, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if os.fstat(fd).st_size < _SPARE_BYTES:
+                    os.posix_fallocate(fd, 0, _SPARE_BYTES)
+            finally:
+                os.close(fd)
+
+    def write_down(self, path: Path, data: object) -> None:
+        """Write a small JSON file whole that says what goes; gives up the spare room if need be."""
+        try:
+            write_json(path, data)
+        except Overloaded:
+            with self._lock:
+                self._spare.unlink(missing_ok=True)
+            write_json(path, data)
 
     def take(self, path: Path) -> Path:
         """Move a directory out of sight; returns where it is now, for `delete`."""
@@ -29,3 +62,4 @@ class Trash:
     def delete(self, place: Path) -> None:
         """Delete what `take` moved; takes its time."""
         shutil.rmtree(place, ignore_errors=True)
+        self._make_spare()

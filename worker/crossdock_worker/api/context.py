@@ -63,11 +63,15 @@ def target(request: web.Request) -> tuple[Job, str, int]:
     return request.app[WORKER].jobs.get(job_uid(request)), name, generation
 
 
-def commanded(request: web.Request) -> tuple[Job, str, int]:
-    """Return what `target` does, once the caller's epoch is not older than the job's."""
+def commanded(request: web.Request) -> tuple[Job, str, int, int]:
+    """Return what `target` does and the caller's epoch, which is not older than the job's.
+
+    Not yet: what is done in a thread later compares it again, where it is done.
+    """
     job, name, generation = target(request)
-    job.check_epoch(query_int(request, "epoch", names.U64_MAX))
-    return job, name, generation
+    epoch = query_int(request, "epoch", names.U64_MAX)
+    job.check_epoch(epoch)
+    return job, name, generation, epoch
 
 
 def path_int(request: web.Request, name: str, top: int) -> int:
@@ -125,9 +129,11 @@ async def read_json(request: web.Request) -> object:
         return parse_json(body)
 
 
-async def read_table(request: web.Request, dtype: np.dtype[np.void]) -> Table:
+@asynccontextmanager
+async def held_table(request: web.Request, dtype: np.dtype[np.void]) -> AsyncIterator[Table]:
+    """Yield the table in a body, and hold room for it until the work with it is done."""
     async with held_body(request, most_bytes=MAX_BODY_BYTES) as body:
-        return tables.decode(dtype, body, what=request.path)
+        yield tables.decode(dtype, body, what=request.path)
 
 
 async def in_pool(worker: Worker, work: Callable[[], T]) -> T:

@@ -14,8 +14,8 @@ from crossdock_worker.api.context import (
     WORKER,
     commanded,
     held_body,
+    held_table,
     in_pool,
-    read_table,
     send,
     target,
 )
@@ -36,10 +36,10 @@ async def persist(request: web.Request) -> web.Response:
     Asking again joins what is under way. Frames that are there already cost nothing.
     """
     worker, persister = request.app[WORKER], _persister(request)
-    job, name, generation = commanded(request)
-    keys = await read_table(request, tables.FRAME_KEY)
-    shuffle = job.shuffle(name, generation)
-    outcome = await in_pool(worker, partial(persister.persist, shuffle, keys))
+    job, name, generation, _ = commanded(request)
+    async with held_table(request, tables.FRAME_KEY) as keys:
+        shuffle = job.shuffle(name, generation)
+        outcome = await in_pool(worker, partial(persister.persist, shuffle, keys))
     body = {"worker": worker.identity.id, **_outcome_json(outcome)}
     return web.json_response(body, status=200 if outcome.progress is None else 202)
 
@@ -68,7 +68,7 @@ async def get_record(request: web.Request) -> web.StreamResponse:
 async def put_manifest(request: web.Request) -> web.Response:
     """Publish a view's manifest, unless somebody did: then theirs holds."""
     worker, persister = request.app[WORKER], _persister(request)
-    job, name, generation = commanded(request)
+    job, name, generation, _ = commanded(request)
     key = ShuffleKey(job.uid, name, generation)
     async with held_body(request, most_bytes=MAX_BODY_BYTES) as body:
 

@@ -1,8 +1,10 @@
 """Listings, places, blocks and views."""
 
 import asyncio
+import functools
 import json
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from types import MappingProxyType
 from typing import Final
 
@@ -17,53 +19,65 @@ from crossdock.wire.names import U32_MAX
 from crossdock.wire.tables import Table
 from crossdock_worker import selection, serve
 from crossdock_worker.api.context import (
+    MAX_BODY_BYTES,
     MAX_WISH_BYTES,
     WORKER,
     held_body,
+    held_table,
     in_pool,
     parse_json,
     query_int,
-    read_table,
     send,
     target,
 )
+from crossdock_worker.attempts import with_frames
 from crossdock_worker.front import front_of
 from crossdock_worker.rows import Snapshot
 from crossdock_worker.serve import Answer
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.view_service import view_json
+from crossdock_worker.worker import Worker
 
 _STATISTICS_BYTES: Final = 60
 """Memory that statistics take for a partition, sums on the way included."""
+_MOST_ATTEMPTS: Final = 1_000_000
+"""Of one read without places: finding their frames takes some 200 bytes of memory for each."""
+_MOST_NAMED: Final = 10_000
+"""Of attempts that are not here, in one answer."""
 _NO_HEADERS: Final = MappingProxyType[str, str]({})
 
 
 async def list_frames(request: web.Request) -> web.StreamResponse:
     """Answer the frames held, of the attempts in the body, or of all without a body."""
     job, name, generation = target(request)
-    wanted = await read_table(request, tables.ATTEMPT) if request.can_read_body else None
-    shuffle = job.shuffle(name, generation)
+    async with AsyncExitStack() as held:
+        wanted = None
+        if request.can_read_body:
+            wanted = await held.enter_async_context(held_table(request, tables.ATTEMPT))
+        shuffle = job.shuffle(name, generation)
 
-    def plan() -> Answer:
-        return _table(request, shuffle, shuffle.frames(wanted))
+        def plan() -> Answer:
+            return _table(request, shuffle, shuffle.frames(wanted))
 
-    return await send(request, plan, room=shuffle.counts[0] * tables.FRAME.itemsize)
+        return await send(request, plan, room=shuffle.counts[0] * tables.FRAME.itemsize)
 
 
 async def put_places(request: web.Request) -> web.StreamResponse:
     """Register the frames a reader wants from here; answers their statistics."""
     worker = request.app[WORKER]
     job, name, generation = target(request)
-    keys = await read_table(request, tables.FRAME_KEY)
-    shuffle = job.shuffle(name, generation)
     digest = request.match_info["digest"]
+    async with held_table(request, tables.FRAME_KEY) as keys:
+        shuffle = job.shuffle(name, generation)
 
-    def plan() -> Answer:
-        places = worker.places.register(shuffle, digest, keys)
-        shuffle.check_maps(places.snapshot)
-        return _table(request, shuffle, selection.statistics(places.snapshot, shuffle.partitions))
+        def plan() -> Answer:
+            places = worker.places.register(shuffle, digest, keys)
+            shuffle.check_maps(places.snapshot)
+            shuffle.check_columns(places.snapshot)
+            statistics = selection.statistics(places.snapshot, shuffle.partitions)
+            return _table(request, shuffle, statistics)
 
-    return await send(request, plan, room=_STATISTICS_BYTES * shuffle.partitions)
+        return await send(request, plan, room=_STATISTICS_BYTES * shuffle.partitions)
 
 
 async def read_places(request: web.Request) -> web.StreamResponse:
@@ -81,20 +95,35 @@ async def read_attempts(request: web.Request) -> web.StreamResponse:
     """
     worker = request.app[WORKER]
     job, name, generation = target(request)
-    attempts = await read_table(request, tables.ATTEMPT)
-    shuffle = job.shuffle(name, generation)
+    asked = (request.content_length or 0) // tables.ATTEMPT.itemsize
+    if _MOST_ATTEMPTS < asked <= MAX_BODY_BYTES // tables.ATTEMPT.itemsize:  # beyond it: 413
+        raise ProtocolError(
+            f"{asked} attempts are asked for at once, at most {_MOST_ATTEMPTS} can be",
+            hint="register places, which are asked for by their digest",
+        )
+    async with held_table(request, tables.ATTEMPT) as attempts:
+        shuffle = job.shuffle(name, generation)
+        partial = request.query.get("partial") == "true"
+        collect = functools.partial(_collect, worker, shuffle, attempts, partial=partial)
+        snapshot = await in_pool(worker, collect)
+    return await _read(request, shuffle, snapshot)
 
-    def collect() -> Snapshot:
-        held = shuffle.frames(attempts)
-        resolution = views.resolve({worker.identity.id: held}, attempts)
-        if resolution.missing and request.query.get("partial") != "true":
-            raise AttemptsElsewhere(
-                resolution.missing,
-                message=f"{len(resolution.missing)} attempts are not whole on this worker",
-            )
-        return shuffle.snapshot(tables.frame_keys(resolution.frames))[0]
 
-    return await _read(request, shuffle, await in_pool(worker, collect))
+def _collect(worker: Worker, shuffle: ShuffleLog, attempts: Table, *, partial: bool) -> Snapshot:
+    """Return the frames of these attempts that are here; raises `AttemptsElsewhere`."""
+    held = shuffle.frames(attempts)
+    here = with_frames(attempts, held)
+    absent = attempts[~here]
+    some = np.concatenate((attempts[here], absent[:_MOST_NAMED]))
+    resolution = views.resolve({worker.identity.id: held}, some)
+    count = len(resolution.missing) + len(absent[_MOST_NAMED:])
+    if count and not partial:
+        more = f"; {_MOST_NAMED} of them are named" if count > _MOST_NAMED else ""
+        raise AttemptsElsewhere(
+            sorted(resolution.missing)[:_MOST_NAMED],
+            message=f"{count} attempts are not whole on this worker{more}",
+        )
+    return shuffle.snapshot(tables.frame_keys(resolution.frames))[0]
 
 
 async def _read(
@@ -132,7 +161,7 @@ async def _read(
             chosen, snapshot.payload, skip=skip, payload_fd=payload_fd, damaged=damaged
         )
 
-    return await send(request, plan, room=max_bytes)
+    return await send(request, plan, room=selection.answer_bytes(snapshot, max_bytes))
 
 
 async def block_sizes(request: web.Request) -> web.StreamResponse:

@@ -16,9 +16,9 @@ from crossdock_worker.api.context import (
     WORKER,
     commanded,
     fill_error,
+    held_table,
     in_pool,
     path_int,
-    read_table,
     send,
     target,
 )
@@ -87,7 +87,7 @@ async def _take_frame(request: web.Request) -> web.Response:
 async def abort_attempt(request: web.Request) -> web.Response:
     """Give up an attempt that was not committed; frees its space."""
     worker = request.app[WORKER]
-    job, name, generation = commanded(request)
+    job, name, generation, epoch = commanded(request)
     shuffle = job.shuffle(name, generation)
     map_id = path_int(request, "map", U32_MAX)
     attempt = path_int(request, "attempt", names.U64_MAX)
@@ -95,7 +95,7 @@ async def abort_attempt(request: web.Request) -> web.Response:
         writer = bytes.fromhex(request.query["writer"]) if "writer" in request.query else None
     except ValueError:
         raise ProtocolError("writer is not 32 hexadecimal digits") from None
-    dropped = await in_pool(worker, partial(shuffle.abort, map_id, attempt, writer))
+    dropped = await in_pool(worker, partial(shuffle.abort, map_id, attempt, writer, epoch=epoch))
     worker.places.forget(shuffle.key)  # the space may soon hold other frames
     return web.json_response({"frames": dropped, "worker": worker.identity.id})
 
@@ -103,26 +103,31 @@ async def abort_attempt(request: web.Request) -> web.Response:
 async def release_shuffle(request: web.Request) -> web.Response:
     """Drop a shuffle up to and with a generation."""
     worker = request.app[WORKER]
-    job, name, generation = commanded(request)
-    for known, number in list(job.shuffles):
-        if known == name and number <= generation:
-            worker.places.forget(views.ShuffleKey(job.uid, name, number))
-    await in_pool(worker, partial(job.release, name, generation))
+    job, name, generation, epoch = commanded(request)
+    gone = [key for key in list(job.shuffles) if key[0] == name and key[1] <= generation]
+
+    def forget() -> None:
+        for known, number in gone:
+            worker.places.forget(views.ShuffleKey(job.uid, known, number))
+
+    forget()
+    await in_pool(worker, partial(job.release, name, generation, epoch=epoch))
+    forget()  # a reader may have registered some meanwhile
     return web.json_response({"released": generation, "worker": worker.identity.id})
 
 
 async def put_seal(request: web.Request) -> web.StreamResponse:
     """Store the choice of winners unless there is one; answers the one that holds."""
-    job, name, generation = commanded(request)
-    winners = await read_table(request, tables.ATTEMPT)
-    if (winners["map"][1:] <= winners["map"][:-1]).any():
-        raise ProtocolError("a seal names one attempt per map, sorted by map")
+    job, name, generation, epoch = commanded(request)
+    async with held_table(request, tables.ATTEMPT) as winners:
+        if (winners["map"][1:] <= winners["map"][:-1]).any():
+            raise ProtocolError("a seal names one attempt per map, sorted by map")
 
-    def plan() -> Answer:
-        seal, new = job.seal(name, generation, winners)
-        return Answer([tables.encode(seal)], HTTPStatus.CREATED if new else HTTPStatus.OK)
+        def plan() -> Answer:
+            seal, new = job.seal(name, generation, winners, epoch=epoch)
+            return Answer([tables.encode(seal)], HTTPStatus.CREATED if new else HTTPStatus.OK)
 
-    return await send(request, plan, room=winners.nbytes)
+        return await send(request, plan, room=winners.nbytes)
 
 
 async def get_seal(request: web.Request) -> web.StreamResponse:
