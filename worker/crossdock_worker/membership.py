@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -63,6 +64,8 @@ class Membership:
         self._token = token
         self._tls = tls
         self._known: dict[str, WorkerInfo] = {}
+        self._asked_at: dict[str, str] = {}
+        """By id, the URL that was asked when it answered last: it may name another one itself."""
         self._gone_file = gone_file
         self._gone: set[str] = set(gone_file.read_text().split()) if gone_file.exists() else set()
 
@@ -77,6 +80,7 @@ class Membership:
     def declare_gone(self, id_: str) -> None:
         """Remember, over restarts, that a worker never comes back. Idempotent."""
         self._gone.add(id_)
+        self._asked_at.pop(id_, None)
         temporary = self._gone_file.with_suffix(".new")
         temporary.write_text("\n".join(sorted(self._gone)))
         temporary.replace(self._gone_file)
@@ -95,37 +99,39 @@ class Membership:
                 await asyncio.sleep(self._interval_seconds)
 
     async def _ask_all(self, session: aiohttp.ClientSession, own_id: str) -> None:
-        urls = await self._urls()
+        """Ask every peer once, also at the URLs where those known answered last.
+
+        A name in DNS may have lost one that lives, and a worker may be known by other URLs than its
+        own: who did not answer in this round, whatever it was asked at, is unreachable.
+        """
+        urls = sorted({*await self._urls(), *self._asked_at.values()})
         found = await asyncio.gather(*(self._ask(session, url) for url in urls))
-        # A peer that left DNS may come back: it stays known, as unreachable.
-        for info in found:
-            if info.id and info.id != own_id:
-                self._known[info.id] = info
-            elif not info.id:
-                self._mark_unreachable(info.url)
+        answered = {i.id: (url, i) for url, i in zip(urls, found, strict=True) if i and i.id}
+        taken = {url for url, info in zip(urls, found, strict=True) if info}
+        answered.pop(own_id, None)
+        for id_, (url, info) in answered.items():
+            self._known[id_], self._asked_at[id_] = info, url
+        for id_ in self._known.keys() - answered.keys():
+            self._known[id_] = replace(
+                self._known[id_], state="unreachable", inflight_bytes=0, disk_used=0.0
+            )
+            if self._asked_at.get(id_) in taken:  # another one lives there now
+                del self._asked_at[id_]
 
-    def _mark_unreachable(self, url: str) -> None:
-        for known in list(self._known.values()):
-            if known.url == url:
-                self._known[known.id] = WorkerInfo(
-                    id=known.id, incarnation=known.incarnation, url=url, state="unreachable"
-                )
-
-    async def _ask(self, session: aiohttp.ClientSession, url: str) -> WorkerInfo:
-        """Return a peer's description; id "" when it does not answer."""
+    async def _ask(self, session: aiohttp.ClientSession, url: str) -> WorkerInfo | None:
+        """Return a peer's description; None when it does not answer."""
         token = self._token()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             async with session.get(f"{url}/v1/workers", headers=headers) as response:
                 if response.status == 200:
                     data = await response.json()
-                    return WorkerInfo.from_json(
-                        data.get("self") if isinstance(data, dict) else None
-                    )
+                    own = data.get("self") if isinstance(data, dict) else None
+                    return WorkerInfo.from_json(own)
                 log.warning("peer refuses", peer=url, status=response.status)
         except _NO_ANSWER as error:
             log.debug("peer does not answer", peer=url, problem=str(error))
-        return WorkerInfo(id="", incarnation=0, url=url)
+        return None
 
     async def _urls(self) -> list[str]:
         urls = []
