@@ -73,3 +73,22 @@ def test_a_last_frame_commits_whatever_comes_after_it() -> None:
     attempts = with_frames((1, 2), (0, 0))
     assert attempts.is_committed(KEY)
     assert not attempts.is_committed((3, 8))
+
+
+def test_a_frame_that_comes_after_its_writer_gave_up_is_refused() -> None:
+    found = Attempts()
+    found.give_up(KEY, ME)
+    with pytest.raises(AttemptConflict, match="aborted by its writer"):
+        found.check(header(0, 1))
+    found.check(header(0, 1, OTHER))
+
+
+def test_only_so_many_that_never_came_are_remembered() -> None:
+    found = Attempts()
+    for number in range(10_000):
+        found.give_up((number, 0), ME)
+    found.give_up(KEY, None)
+    assert len(found._given_up) == 4096
+    found.give_up(KEY, ME)
+    with pytest.raises(AttemptConflict):
+        found.check(header(0, 1))

@@ -1,6 +1,7 @@
 """What is here of each attempt, and which further frames can belong to it."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,8 @@ from crossdock.errors import AttemptConflict
 from crossdock.wire import tables
 from crossdock.wire.frame import FrameHeader
 from crossdock.wire.tables import Table
+
+_GIVEN_UP: Final = 4096
 
 
 def with_frames(attempts: Table, frames: Table) -> npt.NDArray[np.bool_]:
@@ -45,12 +48,13 @@ class Attempts:
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], _Attempt] = {}
         self._aborted: set[tuple[int, int]] = set()
+        self._given_up: dict[tuple[tuple[int, int], bytes], None] = {}
 
     def check(self, header: FrameHeader) -> None:
         """Raise `AttemptConflict` for a frame that cannot belong to its attempt."""
         key = (header.map_id, header.attempt)
         name = f"map {header.map_id} attempt {header.attempt}"
-        if key in self._aborted:
+        if key in self._aborted or (key, header.writer) in self._given_up:
             raise AttemptConflict(f"{name} was aborted by its writer")
         known = self._known.get(key)
         if known is None:
@@ -74,6 +78,17 @@ class Attempts:
         """Take no frame of an attempt any more."""
         self._aborted.add(key)
         self._known.pop(key, None)
+
+    def give_up(self, key: tuple[int, int], writer: bytes | None) -> None:
+        """Take no frame that a writer sent before it gave up an attempt without frames here.
+
+        The frame may be in this worker's sockets, and would be visible for nobody's good. That is
+        soon over, so only the last of such attempts are remembered, and not over a restart.
+        """
+        if writer is not None:
+            self._given_up[key, writer] = None
+            while len(self._given_up) > _GIVEN_UP:
+                del self._given_up[next(iter(self._given_up))]
 
     def is_of(self, key: tuple[int, int], writer: bytes | None) -> bool:
         """Whether an attempt is here and of this writer (None: of any); raises for another's."""

@@ -232,6 +232,7 @@ class ShuffleLog:
             self._raise_closed()
             self._check_epoch(epoch, "call")
             if not self._attempts.is_of(key, writer):
+                self._attempts.give_up(key, writer)
                 return 0
             if self._attempts.is_committed(key):
                 raise AttemptConflict(f"map {map_id} attempt {attempt} is committed already")
