@@ -46,7 +46,7 @@ def test_a_shuffle_too_many_is_pushed_back(start_worker: StartWorker, *, expect:
     assert not refused.continued
     assert "the limit is 3" in refused.json()["message"]
     assert "--max-shuffles" in refused.json()["hint"]
-    assert worker.descriptors <= descriptors
+    eventually(lambda: worker.descriptors <= descriptors, what="files that a refused push opened")
     assert further.peer.ask("POST", f"{further.path}/frames/list").code == "shuffle_unknown"
     assert taken[0].push(taken[0].frame(map_id=1), expect=expect).status == 200
     assert taken[1].peer.ask("DELETE", taken[1].path).status == 200
