@@ -161,18 +161,7 @@ class View:
         ]
         if not parts:
             return np.empty(0, tables.BLOCK)
-        merged = np.concatenate(parts)
-        order = np.lexsort((merged["map"], merged["partition"]))
-        merged = merged[order]
-        new = np.ones(len(merged), bool)
-        new[1:] = (merged["map"][1:] != merged["map"][:-1]) | (
-            merged["partition"][1:] != merged["partition"][:-1]
-        )
-        starts = np.flatnonzero(new)
-        sizes = merged[starts]
-        sizes["bytes"] = np.add.reduceat(merged["bytes"], starts)
-        sizes["rows"] = np.add.reduceat(merged["rows"], starts)
-        return sizes
+        return tables.joined_blocks(np.concatenate(parts))
 
     def _sizes_of(self, share: Share, first: int, last: int) -> list[Table]:
         return self.ask(share, lambda s: self.shuffle.fetch_block_sizes(s, first, last))

@@ -28,6 +28,7 @@ from crossdock.views import ShuffleKey
 from crossdock.wire import tables
 from crossdock.wire.tables import Table
 from crossdock_worker import segments, selection
+from crossdock_worker.rows import frames_of
 from crossdock_worker.segments import SegmentPlan
 from crossdock_worker.shuffle_log import ShuffleLog
 
@@ -100,7 +101,8 @@ class Persister:
         if len(missing):
             lacking = sorted({(int(k["map"]), int(k["attempt"])) for k in missing})
             raise AttemptsElsewhere([Missing(m, a, "not on this worker") for m, a in lacking])
-        frames = _frames_of(snapshot.rows)
+        frames = frames_of(snapshot.rows)
+        frames = frames[tables.sort_order(frames)]
         with self._lock:
             progress = self._under_way.get(shuffle.key)
             if progress is not None and progress.future.done():
@@ -321,7 +323,7 @@ class _Run:
             self._shuffle.key,
             self._shuffle.partitions,
             infos,
-            _frames_of(rows),
+            frames_of(rows),  # sorted, as the keys of the snapshot were
             np.concatenate([np.empty(0, BATCH), *(batches for batches, _ in contents)]),
             np.array([members for _, members in contents], bool).reshape(-1, len(rows)),
             selection.statistics(self._snapshot, self._shuffle.partitions),
@@ -360,11 +362,3 @@ class _Run:
             log.warning("a failed run was not cleaned up yet", run=self._run, problem=str(error))
             return
         self._shuffle.runs.forget(self._run)
-
-
-def _frames_of(rows: Table) -> Table:
-    """Return rows of a log as `tables.FRAME`s, sorted."""
-    frames = np.empty(len(rows), tables.FRAME)
-    for name in tables.FRAME.names or ():
-        frames[name] = rows[name]
-    return frames[tables.sort_order(frames)]

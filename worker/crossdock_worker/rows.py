@@ -101,3 +101,11 @@ def is_row_of(row: np.void, header: FrameHeader) -> bool:
 def index_bytes_of(pieces: Pieces) -> Pieces:
     """Return how many bytes of the index log so many pieces take."""
     return pieces * INDEX_BYTES_PER_PIECE
+
+
+def frames_of(rows: Table) -> Table:
+    """Return what others are told of rows: `tables.FRAME`s, in their order."""
+    frames = np.empty(len(rows), tables.FRAME)
+    for name in tables.FRAME.names or ():
+        frames[name] = rows[name]
+    return frames

@@ -28,7 +28,6 @@ from crossdock.errors import (
     StaleEpoch,
 )
 from crossdock.views import ShuffleKey
-from crossdock.wire import tables
 from crossdock.wire.crc import I64
 from crossdock.wire.frame import Columns, FrameHeader
 from crossdock.wire.tables import Table
@@ -43,6 +42,7 @@ from crossdock_worker.rows import (
     Snapshot,
     first_damaged,
     frame_id,
+    frames_of,
     index_bytes_of,
     is_row_of,
     row_of,
@@ -277,9 +277,7 @@ class ShuffleLog:
             self._raise_closed()
             self.raise_damage()
             rows = self._rows[: self._count].copy()
-        frames = np.empty(len(rows), tables.FRAME)
-        for field in tables.FRAME.names or ():
-            frames[field] = rows[field]
+        frames = frames_of(rows)
         if attempts is None:
             return frames
         return frames[of_attempts(frames, attempts)]

@@ -68,18 +68,7 @@ class StoredFrames:
             part["partition"], part["map"] = columns.partition, columns.map_id
             part["bytes"], part["rows"] = columns.length, columns.rows
             parts.append(part)
-        merged = np.concatenate(parts)
-        merged = merged[np.lexsort((merged["map"], merged["partition"]))]
-        new = np.ones(len(merged), bool)
-        new[1:] = (merged["map"][1:] != merged["map"][:-1]) | (
-            merged["partition"][1:] != merged["partition"][:-1]
-        )
-        starts = np.flatnonzero(new)
-        sizes = merged[starts]
-        if len(starts):
-            sizes["bytes"] = np.add.reduceat(merged["bytes"], starts)
-            sizes["rows"] = np.add.reduceat(merged["rows"], starts)
-        return sizes
+        return tables.joined_blocks(np.concatenate(parts))
 
     def first_piece(self, partition: int, map_id: int) -> tuple[Cursor, memoryview] | None:
         """Return the first piece of a block, and the cursor behind it; None if there is none."""

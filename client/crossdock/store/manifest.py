@@ -161,8 +161,9 @@ def assemble(
 
 def _members_of(frames: Table, mine: Members, record: Record) -> Members:
     """Return bool[segments of the record, frames of the view], of the frames that it serves."""
-    order = np.argsort(identities(record.frames))
-    known = identities(record.frames)[order]
+    known = identities(record.frames)
+    order = np.argsort(known)
+    known = known[order]
     members = np.zeros((len(record.segments), len(frames)), bool)
     at = order[np.searchsorted(known, identities(frames[mine]))]
     members[:, mine] = record.members[:, at]

@@ -79,3 +79,18 @@ def frame_keys(frames: Table) -> Table:
 def sort_order(table: Table) -> npt.NDArray[np.intp]:
     """Return the order of frames, or frame keys, by (map, attempt, seq)."""
     return np.lexsort((table["seq"], table["attempt"], table["map"]))
+
+
+def joined_blocks(sizes: Table) -> Table:
+    """Return `BLOCK`s by (partition, map), those of one block added up."""
+    ordered = sizes[np.lexsort((sizes["map"], sizes["partition"]))]
+    new = np.ones(len(ordered), bool)
+    new[1:] = (ordered["map"][1:] != ordered["map"][:-1]) | (
+        ordered["partition"][1:] != ordered["partition"][:-1]
+    )
+    starts = np.flatnonzero(new)
+    joined = ordered[starts]
+    if len(starts):
+        joined["bytes"] = np.add.reduceat(ordered["bytes"], starts)
+        joined["rows"] = np.add.reduceat(ordered["rows"], starts)
+    return joined
