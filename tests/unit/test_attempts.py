@@ -4,9 +4,10 @@ import pytest
 
 from crossdock.errors import AttemptConflict
 from crossdock.wire.frame import FrameHeader
-from crossdock_worker.attempts import Attempts
+from crossdock_worker.attempts import Attempts, GivenUp
 from raw import make_frame
 
+WORDS = ("words", 0)
 KEY = (3, 7)
 ME, OTHER = b"me" * 8, b"it" * 8
 
@@ -19,7 +20,7 @@ def header(seq: int, count: int, writer: bytes = ME) -> FrameHeader:
 
 def with_frames(*frames: tuple[int, int]) -> Attempts:
     """Return attempts of which these (seq, count) came, in this order."""
-    found = Attempts()
+    found = Attempts(WORDS, GivenUp())
     for seq, count in frames:
         found.check(header(seq, count))
         found.remember(KEY, seq, count, ME)
@@ -76,19 +77,18 @@ def test_a_last_frame_commits_whatever_comes_after_it() -> None:
 
 
 def test_a_frame_that_comes_after_its_writer_gave_up_is_refused() -> None:
-    found = Attempts()
-    found.give_up(KEY, ME)
+    given_up = GivenUp()
+    found, next_one = Attempts(WORDS, given_up), Attempts(("words", 1), given_up)
+    given_up.note(WORDS, KEY, ME)
     with pytest.raises(AttemptConflict, match="aborted by its writer"):
         found.check(header(0, 1))
     found.check(header(0, 1, OTHER))
+    next_one.check(header(0, 1))
 
 
 def test_only_so_many_that_never_came_are_remembered() -> None:
-    found = Attempts()
+    given_up = GivenUp()
     for number in range(10_000):
-        found.give_up((number, 0), ME)
-    found.give_up(KEY, None)
-    assert len(found._given_up) == 4096
-    found.give_up(KEY, ME)
-    with pytest.raises(AttemptConflict):
-        found.check(header(0, 1))
+        given_up.note(WORDS, (number, 0), ME)
+    known = [n for n in range(10_000) if given_up.has(WORDS, (n, 0), ME)]
+    assert known == list(range(10_000 - 4096, 10_000))

@@ -230,3 +230,20 @@ def test_a_first_frame_that_a_crash_cut_off_leaves_no_file(start_worker: StartWo
     worker.start()
     assert shuffle_files(worker, target) == []
     check_no_trace(worker, target)
+
+
+@both_ways
+def test_the_first_frame_of_a_shuffle_whose_writer_gave_up_leaves_nothing(
+    words: Target, *, expect: bool
+) -> None:
+    """Nothing of the shuffle was here to abort: the writer's word must be kept by the job."""
+    other = Target(words.peer, words.job, "late")
+    data = other.frame([(1, bytes(MIB), 1)], map_id=1, writer=b"w" * 16)
+    with half_sent(other, data, expect=expect) as line:
+        gone = other.peer.ask("DELETE", f"{other.path}/attempts/1/0?writer={(b'w' * 16).hex()}")
+        assert (gone.status, gone.code) == (404, "shuffle_unknown")
+        line.send(data[len(data) // 2 :])
+        reply = line.reply()
+        assert (reply.status, reply.code) == (409, "attempt_conflict")
+    assert other.push(other.frame(map_id=1, attempt=1)).status == 200
+    assert other.frames()["attempt"].tolist() == [1]

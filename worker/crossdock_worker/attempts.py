@@ -1,5 +1,6 @@
 """What is here of each attempt, and which further frames can belong to it."""
 
+import threading
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,19 +43,46 @@ class _Attempt:
     top_seq: int = 0
 
 
+class GivenUp:
+    """Attempts of one job that their writers gave up, of shuffles that are not here too.
+
+    A frame that a writer sent before may still be in this worker's sockets, and would be visible
+    for nobody's good. That is soon over, so only the last of them are remembered, and not over a
+    restart. Safe to use from many threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._noted: dict[tuple[tuple[str, int], tuple[int, int], bytes], None] = {}
+
+    def note(self, shuffle: tuple[str, int], key: tuple[int, int], writer: bytes) -> None:
+        """Remember that a writer gave up (map, attempt) of a shuffle's (name, generation)."""
+        with self._lock:
+            self._noted[shuffle, key, writer] = None
+            while len(self._noted) > _GIVEN_UP:
+                del self._noted[next(iter(self._noted))]
+
+    def has(self, shuffle: tuple[str, int], key: tuple[int, int], writer: bytes) -> bool:
+        """Whether that is remembered."""
+        with self._lock:
+            return (shuffle, key, writer) in self._noted
+
+
 class Attempts:
     """The attempts of one shuffle on one worker. Its owner locks."""
 
-    def __init__(self) -> None:
+    def __init__(self, shuffle: tuple[str, int], given_up: GivenUp) -> None:
+        """Begin empty, for a shuffle's (name, generation)."""
+        self._shuffle = shuffle
+        self._given_up = given_up
         self._known: dict[tuple[int, int], _Attempt] = {}
         self._aborted: set[tuple[int, int]] = set()
-        self._given_up: dict[tuple[tuple[int, int], bytes], None] = {}
 
     def check(self, header: FrameHeader) -> None:
         """Raise `AttemptConflict` for a frame that cannot belong to its attempt."""
         key = (header.map_id, header.attempt)
         name = f"map {header.map_id} attempt {header.attempt}"
-        if key in self._aborted or (key, header.writer) in self._given_up:
+        if key in self._aborted or self._given_up.has(self._shuffle, key, header.writer):
             raise AttemptConflict(f"{name} was aborted by its writer")
         known = self._known.get(key)
         if known is None:
@@ -78,17 +106,6 @@ class Attempts:
         """Take no frame of an attempt any more."""
         self._aborted.add(key)
         self._known.pop(key, None)
-
-    def give_up(self, key: tuple[int, int], writer: bytes | None) -> None:
-        """Take no frame that a writer sent before it gave up an attempt without frames here.
-
-        The frame may be in this worker's sockets, and would be visible for nobody's good. That is
-        soon over, so only the last of such attempts are remembered, and not over a restart.
-        """
-        if writer is not None:
-            self._given_up[key, writer] = None
-            while len(self._given_up) > _GIVEN_UP:
-                del self._given_up[next(iter(self._given_up))]
 
     def is_of(self, key: tuple[int, int], writer: bytes | None) -> bool:
         """Whether an attempt is here and of this writer (None: of any); raises for another's."""

@@ -32,6 +32,7 @@ from crossdock.records import JobRecord
 from crossdock.views import ShuffleKey
 from crossdock.wire import crc, tables
 from crossdock.wire.tables import Table
+from crossdock_worker.attempts import GivenUp
 from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.trash import Trash
@@ -65,6 +66,7 @@ class Job:
     fenced: bool = False
     writers: Counter[tuple[str, int]] = field(default_factory=Counter)
     """How many frames are being written to each shuffle."""
+    given_up: GivenUp = field(default_factory=GivenUp)
     lock: threading.RLock = field(default_factory=threading.RLock)
     files_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -133,7 +135,7 @@ class Job:
                 return found
             self.check_room()
             try:
-                made = ShuffleLog.create(directory, self._key(name, generation))
+                made = ShuffleLog.create(directory, self._key(name, generation), self.given_up)
             except CrossdockError:
                 ShuffleLog.remove(directory)
                 raise
@@ -166,6 +168,14 @@ class Job:
     def _is_needed(self, key: tuple[str, int], shuffle: ShuffleLog) -> bool:
         """Whether a shuffle has frames or writers, or was removed with all its files already."""
         return shuffle.begun or key in self.writers or self.shuffles.get(key) is not shuffle
+
+    def abort(
+        self, key: tuple[str, int], attempt: tuple[int, int], writer: bytes | None, *, epoch: int
+    ) -> int:
+        """Give up (map, attempt) of a shuffle's (name, generation); see `ShuffleLog.abort`."""
+        if writer is not None:  # before the look for the shuffle: its first frame may come now
+            self.given_up.note(key, attempt, writer)
+        return self.shuffle(*key).abort(*attempt, writer, epoch=epoch)
 
     def stop_writes(self) -> None:
         """Let no frame under way become visible any more: the job is fenced."""
@@ -317,7 +327,7 @@ class Job:
                 if generation < self.released.get(name, 0):
                     shutil.rmtree(directory, ignore_errors=True)
                     continue
-                shuffle = ShuffleLog.open(directory, self._key(name, generation))
+                shuffle = ShuffleLog.open(directory, self._key(name, generation), self.given_up)
                 if shuffle is None:
                     ShuffleLog.remove(directory)
                 else:

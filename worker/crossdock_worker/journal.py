@@ -131,6 +131,17 @@ def replay(path: Path) -> Iterator[Record]:
         offset += size
 
 
+def replay_sound(path: Path) -> tuple[list[Record], DataCorrupt | None]:
+    """Return the records up to the first damage, and what `replay` raised for it."""
+    records = []
+    try:
+        for record in replay(path):
+            records.append(record)  # noqa: PERF402 -- keeps what came before the damage
+    except DataCorrupt as error:
+        return records, error
+    return records, None
+
+
 def _whole_record(data: bytes, offset: int) -> int | None:
     """Return the size of the whole, sound record at `offset`, or None."""
     size = _announced_size(data, offset)

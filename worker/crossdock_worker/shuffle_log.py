@@ -32,7 +32,7 @@ from crossdock.wire.crc import I64
 from crossdock.wire.frame import Columns, FrameHeader
 from crossdock.wire.tables import Table
 from crossdock_worker import journal
-from crossdock_worker.attempts import Attempts, of_attempts
+from crossdock_worker.attempts import Attempts, GivenUp, of_attempts
 from crossdock_worker.files import RangeFile, make_directory, writing
 from crossdock_worker.journal import Kind
 from crossdock_worker.rows import (
@@ -58,7 +58,7 @@ _KEYS_AT_ONCE: Final = 16_384
 class ShuffleLog:
     """Frames of one generation of a shuffle. Safe to use from many threads."""
 
-    def __init__(self, directory: Path, key: ShuffleKey) -> None:
+    def __init__(self, directory: Path, key: ShuffleKey, given_up: GivenUp | None = None) -> None:
         """Create the log (`create`) or replay it (`open`); do not call directly."""
         self.directory = directory
         self.key = key
@@ -71,7 +71,7 @@ class ShuffleLog:
         self._rows = np.zeros(_FIRST_ROWS, ROW)
         self._count = 0
         self._at: dict[FrameId, int] = {}
-        self._attempts = Attempts()
+        self._attempts = Attempts((key.name, key.generation), given_up or GivenUp())
         self._forgotten = 0
         self._damage: DataCorrupt | None = None
         with ExitStack() as opened:  # if one file cannot be opened, the others are closed
@@ -84,10 +84,12 @@ class ShuffleLog:
         self.runs = Runs(directory / "runs")
 
     @classmethod
-    def create(cls, directory: Path, key: ShuffleKey) -> "ShuffleLog":
+    def create(
+        cls, directory: Path, key: ShuffleKey, given_up: GivenUp | None = None
+    ) -> "ShuffleLog":
         """Make a new, empty log."""
         make_directory(directory)
-        return cls(directory, key)
+        return cls(directory, key, given_up)
 
     @staticmethod
     def remove(directory: Path) -> None:
@@ -100,7 +102,9 @@ class ShuffleLog:
                 empty.rmdir()
 
     @classmethod
-    def open(cls, directory: Path, key: ShuffleKey) -> "ShuffleLog | None":
+    def open(
+        cls, directory: Path, key: ShuffleKey, given_up: GivenUp | None = None
+    ) -> "ShuffleLog | None":
         """Replay a log after a restart; None when no frame of it was ever visible.
 
         Damage does not raise: the log remembers it and raises it to whoever asks for frames.
@@ -108,16 +112,10 @@ class ShuffleLog:
         path = directory / "journal"
         if not path.exists():
             return None
-        damage = None
-        records = []
-        try:
-            for record in journal.replay(path):
-                records.append(record)  # noqa: PERF402 -- keeps what came before the damage
-        except DataCorrupt as error:
-            damage = error
+        records, damage = journal.replay_sound(path)
         if len(records) <= 1 and damage is None:
             return None
-        log = cls(directory, key)
+        log = cls(directory, key, given_up)
         log.partitions = _PARTITIONS.unpack(records[0].body)[0] if records else 1
         log._damage = damage
         log._restore(records[1:])
@@ -232,7 +230,6 @@ class ShuffleLog:
             self._raise_closed()
             self._check_epoch(epoch, "call")
             if not self._attempts.is_of(key, writer):
-                self._attempts.give_up(key, writer)
                 return 0
             if self._attempts.is_committed(key):
                 raise AttemptConflict(f"map {map_id} attempt {attempt} is committed already")

@@ -88,15 +88,15 @@ async def abort_attempt(request: web.Request) -> web.Response:
     """Give up an attempt that was not committed; frees its space."""
     worker = request.app[WORKER]
     job, name, generation, epoch = commanded(request)
-    shuffle = job.shuffle(name, generation)
-    map_id = path_int(request, "map", U32_MAX)
-    attempt = path_int(request, "attempt", names.U64_MAX)
+    pair = path_int(request, "map", U32_MAX), path_int(request, "attempt", names.U64_MAX)
     try:
         writer = bytes.fromhex(request.query["writer"]) if "writer" in request.query else None
     except ValueError:
         raise ProtocolError("writer is not 32 hexadecimal digits") from None
-    dropped = await in_pool(worker, partial(shuffle.abort, map_id, attempt, writer, epoch=epoch))
-    worker.places.forget(shuffle.key)  # the space may soon hold other frames
+    work = partial(job.abort, (name, generation), pair, writer, epoch=epoch)
+    dropped = await in_pool(worker, work)
+    key = views.ShuffleKey(job.uid, name, generation)
+    worker.places.forget(key)  # the space may soon hold other frames
     return web.json_response({"frames": dropped, "worker": worker.identity.id})
 
 
