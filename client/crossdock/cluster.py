@@ -22,7 +22,7 @@ from crossdock.options import (
     token_source,
 )
 from crossdock.pool import Pool
-from crossdock.records import JobRecord, Owner, WorkerInfo
+from crossdock.records import STAYING, JobRecord, Owner, WorkerInfo
 from crossdock.retry import LONGEST_WAIT_SECONDS
 from crossdock.store.api import StoreOptions
 from crossdock.store.tier import StoreTier
@@ -55,6 +55,12 @@ class Members:
         """Return ids of workers, those that take frames first."""
         ranks = {"serving": 0, "full": 1, "draining": 2}
         return sorted(self.reachable, key=lambda w: (ranks.get(self.reachable[w].state, 3), w))
+
+    def staying(self) -> tuple[str, ...]:
+        """Return the ids of reachable workers that are not about to go; all if none stays."""
+        found = sorted(self.reachable)
+        stay = [w for w in found if self.reachable[w].state in STAYING]
+        return tuple(stay or found)
 
 
 @dataclass(slots=True)
@@ -200,6 +206,10 @@ class Cluster:
         if not isinstance(data, dict) or not isinstance(workers, list):
             raise ProtocolError(f"{url} is no worker: it does not list any")
         return WorkerInfo.from_json(data.get("self")), [WorkerInfo.from_json(w) for w in workers]
+
+    def listed_by(self, url: str) -> list[WorkerInfo]:
+        """Return the workers that the one at a URL knows, itself included."""
+        return self._ask(self.pool.cancel, url)[1]
 
     def _each(self, urls: Iterable[str], call: Callable[[str], T]) -> dict[str, T | CrossdockError]:
         """Call every URL at once; return what each returned or raised."""

@@ -144,7 +144,7 @@ class Job:
         """Register with every worker that answers. The homes are those of the first time."""
         members = self.cluster.members(fresh=True)
         homes = next((r.homes for r in self._records() if r.homes), None)
-        record = replace(self.record, homes=homes or tuple(sorted(members.reachable)))
+        record = replace(self.record, homes=homes or members.staying())
         body = json.dumps(record.to_json()).encode()
 
         def call(url: str) -> JobRecord:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 from crossdock.errors import ProtocolError
 from crossdock.wire.names import U64_MAX
@@ -67,6 +67,12 @@ class JobRecord:
         )
 
 
+STAYING: Final = frozenset({"serving", "full"})
+"""States of workers that are not about to go."""
+DRAINED: Final = "drained"
+"""State of a worker that holds nothing which exists nowhere else."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
     """What a worker says of itself, or of a peer."""
@@ -77,7 +83,7 @@ class WorkerInfo:
     """Counts the starts of this worker."""
     url: str
     state: str = "serving"
-    """serving, draining, full or unreachable."""
+    """serving, full, draining, drained; of a peer also unreachable or gone."""
     inflight_bytes: int = 0
     disk_used: float = 0.0
 

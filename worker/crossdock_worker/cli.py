@@ -64,6 +64,7 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
     segment_bytes: Annotated[int, typer.Option()] = _DEFAULT.segment_bytes,
     store_uploads: Annotated[int, typer.Option()] = _DEFAULT.store_uploads,
     store_settle_seconds: Annotated[float, typer.Option()] = 30.0,
+    drain_grace_seconds: Annotated[float, typer.Option()] = 60.0,
     shutdown_grace_seconds: Annotated[float, typer.Option()] = 20.0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
@@ -90,6 +91,7 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
         tls_cert=tls_cert,
         tls_key=tls_key,
         tls_ca=tls_ca,
+        drain_grace_seconds=drain_grace_seconds,
         shutdown_grace_seconds=shutdown_grace_seconds,
         limits=Limits(
             max_frame_bytes=max_frame_bytes,

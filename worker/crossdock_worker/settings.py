@@ -144,6 +144,9 @@ class Settings:
     cluster: str = DEFAULT_CLUSTER
     """Uid of the cluster: two that share a store never touch each other's objects."""
     limits: Limits = field(default_factory=Limits)
+    drain_grace_seconds: float = 60.0
+    """How long SIGTERM waits, with a store, until nothing is here that exists nowhere else; 0: not.
+    What is left stays on this disk, for the next start."""
     shutdown_grace_seconds: float = 20.0
     """How long SIGTERM waits for requests under way."""
 
@@ -158,6 +161,12 @@ class Settings:
             raise ConfigError("--peers-interval-seconds must be more than 0")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("--tls-cert and --tls-key go together")
+
+    @property
+    def ending_seconds(self) -> float:
+        """How long a worker may take to end after SIGTERM."""
+        drain = self.drain_grace_seconds if self.store else 0.0
+        return drain + self.shutdown_grace_seconds + LAST_SECONDS
 
     @property
     def scheme(self) -> str:

@@ -12,12 +12,14 @@ from functools import partial
 
 import structlog
 
+import crossdock
 from crossdock.errors import ConfigError, CrossdockError
-from crossdock.records import WorkerInfo
+from crossdock.records import DRAINED, WorkerInfo
 from crossdock.store.accounting import Requests, writes
 from crossdock.store.opening import open_store
 from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
+from crossdock_worker.drain import Drain
 from crossdock_worker.front import ConnectionCount
 from crossdock_worker.identity import Identity
 from crossdock_worker.jobs import Jobs
@@ -55,6 +57,7 @@ class Worker:
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
         self.store_requests = Requests()
         self.persister = self._open_store()
+        self.drain = Drain(self)
         self._transfers: set[asyncio.Task[object]] = set()
         self._requests: set[asyncio.Task[object]] = set()
         self.metrics = Metrics()
@@ -104,11 +107,20 @@ class Worker:
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"cannot load {option} {ca}: {error}") from error
 
+    def client(self, token: str, *, deadline_seconds: float) -> crossdock.Cluster:
+        """Return a client of this worker and its peers, for threads; the caller closes it."""
+        return crossdock.connect(
+            [self.url, *(peer.url for peer in self.membership if peer.state != "gone")],
+            token=token,
+            ca_file=self.settings.tls_ca or self.settings.tls_cert,
+            options=crossdock.Options(deadline_seconds=deadline_seconds),
+        )
+
     @property
     def state(self) -> str:
-        """serving, draining or full."""
+        """serving, full, draining or drained."""
         if self.admission.draining:
-            return "draining"
+            return DRAINED if self.drain.report.handed_over else "draining"
         self.admission.check_disk()
         return "full" if self.admission.disk_full else "serving"
 
@@ -193,6 +205,7 @@ class Worker:
     async def close(self) -> None:
         """Let the threads end and close the files."""
         loop = asyncio.get_running_loop()
+        await self.drain.close()
         if self._transfers:  # they were cancelled, and give back what they hold
             await asyncio.wait(self._transfers, timeout=LAST_SECONDS)
         self.view_pool.shutdown(wait=False, cancel_futures=True)

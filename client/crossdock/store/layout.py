@@ -5,6 +5,8 @@
         segments/{run}/{ordinal}     pieces and a footer (segment.py)
         records/{run}                which frames a finished run has put where (records.py)
         views/{view id}              a manifest
+        seal                         the choice of winners, left by its home (seals.py)
+    {cluster}/{job}/homes/{worker}   a home of the job's seals that has left all of them
 
 `{hash}` is the same for all keys of one shuffle and differs between shuffles, so a store that
 splits its load by key prefix spreads them, and one shuffle is deleted by one prefix. A run's name
@@ -33,6 +35,11 @@ def job_prefix(cluster: str, job: str) -> str:
     check_name("cluster", cluster)
     check_name("job", job)
     return f"{cluster}/{job}/"
+
+
+def closed_homes(cluster: str, job: str) -> str:
+    """Return the beginning of the keys that name the homes of seals which have left them."""
+    return f"{job_prefix(cluster, job)}homes/"
 
 
 def new_run(incarnation: str) -> str:
@@ -74,6 +81,11 @@ class ShuffleLayout:
     def records(self) -> str:
         """The beginning of the keys of all records."""
         return f"{self.prefix}records/"
+
+    @property
+    def seal(self) -> str:
+        """The key of the choice of winners."""
+        return f"{self.prefix}seal"
 
     def manifest(self, view_id: str) -> str:
         """Return the key of a view's manifest."""

@@ -49,6 +49,20 @@ async def declare_gone(request: web.Request) -> web.Response:
     return web.json_response({"gone": gone, "worker": worker.identity.id})
 
 
+async def begin_drain(request: web.Request) -> web.Response:
+    """Begin to drain: take no frames, and hand over what is here alone. Idempotent."""
+    request.app[WORKER].drain.begin()
+    return await get_drain(request)
+
+
+async def get_drain(request: web.Request) -> web.Response:
+    """Say how far the drain is: 200 once this worker can be deleted, 202 before."""
+    worker = request.app[WORKER]
+    report = worker.drain.report
+    body = {"worker": worker.identity.id, "state": worker.state, **report.to_json()}
+    return web.json_response(body, status=200 if report.drained else 202)
+
+
 async def put_job(request: web.Request) -> web.Response:
     """Register, renew or take over a job; with only the right to write: introduce it here."""
     worker, uid = request.app[WORKER], job_uid(request)

@@ -23,7 +23,8 @@ from crossdock_worker.persist import Outcome, Persister
 from crossdock_worker.serve import Answer
 
 
-def _persister(request: web.Request) -> Persister:
+def persister_of(request: web.Request) -> Persister:
+    """Return what brings this worker's frames into its store, if it has one."""
     found = request.app[WORKER].persister
     if found is None:
         raise ConfigError("this worker has no store", hint="start it with --store URL")
@@ -35,7 +36,7 @@ async def persist(request: web.Request) -> web.Response:
 
     Asking again joins what is under way. Frames that are there already cost nothing.
     """
-    worker, persister = request.app[WORKER], _persister(request)
+    worker, persister = request.app[WORKER], persister_of(request)
     job, name, generation, _ = commanded(request)
     async with held_table(request, tables.FRAME_KEY) as keys:
         shuffle = job.shuffle(name, generation)
@@ -67,7 +68,7 @@ async def get_record(request: web.Request) -> web.StreamResponse:
 
 async def put_manifest(request: web.Request) -> web.Response:
     """Publish a view's manifest, unless somebody did: then theirs holds."""
-    worker, persister = request.app[WORKER], _persister(request)
+    worker, persister = request.app[WORKER], persister_of(request)
     job, name, generation, _ = commanded(request)
     key = ShuffleKey(job.uid, name, generation)
     async with held_body(request, most_bytes=MAX_BODY_BYTES) as body:
