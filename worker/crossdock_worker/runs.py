@@ -2,9 +2,11 @@
 
 {shuffle directory}/runs/{run}.intent    begun; made before anything is written to the store
 {shuffle directory}/runs/{run}.record    finished: the same bytes as the record in the store
+{shuffle directory}/runs/{run}.log       a log object that may be in the store, and its record
 """
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +20,7 @@ from crossdock_worker.files import make_directory, write_atomically, writing
 
 _INTENT: Final = ".intent"
 _RECORD: Final = ".record"
+_LOG: Final = ".log"
 
 
 class Runs:
@@ -28,13 +31,13 @@ class Runs:
         self._directory = directory
         self._lock = threading.Lock()
         self._records: dict[str, Record] = {}
+        self._logs: dict[str, Record] = {}
         self._open = {p.name.removesuffix(_INTENT) for p in directory.glob(f"*{_INTENT}")}
-        for path in sorted(directory.glob(f"*{_RECORD}")):
-            try:
-                record = Record.decode(path.read_bytes(), where=str(path))
-            except DataCorrupt:  # the store has it too; its frames are persisted once more
-                continue
-            self._records[record.run] = record
+        for found, suffix in ((self._records, _RECORD), (self._logs, _LOG)):
+            for path in sorted(directory.glob(f"*{suffix}")):
+                with suppress(DataCorrupt):  # the store has it too; its frames are persisted again
+                    record = Record.decode(path.read_bytes(), where=str(path))
+                    found[record.run] = record
 
     @property
     def unfinished(self) -> list[str]:
@@ -74,6 +77,24 @@ class Runs:
         with self._lock:
             self._records[record.run] = record
         self.forget(record.run)
+
+    def begin_log(self, record: Record) -> None:
+        """Write down that a log object is about to be written."""
+        make_directory(self._directory)
+        write_atomically(self._directory / f"{record.run}{_LOG}", record.encode())
+        with self._lock:
+            self._logs[record.run] = record
+
+    def logs(self) -> list[Record]:
+        """Return the records of the log objects that may be in the store."""
+        with self._lock:
+            return list(self._logs.values())
+
+    def forget_log(self, run: str) -> None:
+        """Drop a log object: it is deleted."""
+        (self._directory / f"{run}{_LOG}").unlink(missing_ok=True)
+        with self._lock:
+            self._logs.pop(run, None)
 
     def forget(self, run: str) -> None:
         """Drop the intent of a run: it is finished, or nothing of it is left in the store."""

@@ -4,6 +4,7 @@
         intents/{run}                what a persist run may bring into being, before its first write
         segments/{run}/{ordinal}     pieces and a footer (segment.py)
         records/{run}                which frames a finished run has put where (records.py)
+        records/{run}.log            frames that were to be here before their acks (logs.py)
         views/{view id}              a manifest
         seal                         the choice of winners, left by its home (seals.py)
     {cluster}/{job}/homes/{worker}   a home of the job's seals that has left all of them
@@ -25,6 +26,8 @@ from crossdock.wire.names import check_name
 
 DEFAULT_CLUSTER: Final = "default"
 """Uid of a cluster that nobody named; whoever shares a store between clusters names them."""
+
+LOG_SUFFIX: Final = ".log"
 
 _HASH_DIGITS: Final = 4
 _ORDINAL_DIGITS: Final = 6
@@ -82,6 +85,10 @@ class ShuffleLayout:
         """The beginning of the keys of all records."""
         return f"{self.prefix}records/"
 
+    def log(self, run: str) -> str:
+        """Return the key of a log object; it has a record too, and is listed with the others."""
+        return f"{self.record(run)}{LOG_SUFFIX}"
+
     @property
     def seal(self) -> str:
         """The key of the choice of winners."""
@@ -90,6 +97,11 @@ class ShuffleLayout:
     def manifest(self, view_id: str) -> str:
         """Return the key of a view's manifest."""
         return f"{self.prefix}views/{view_id}"
+
+
+def run_of(record_key: str) -> str:
+    """Return the run of a record or a log object."""
+    return record_key.rpartition("/")[2].removesuffix(LOG_SUFFIX)
 
 
 def job_of(key: str) -> str:

@@ -5,11 +5,11 @@ from contextlib import suppress
 
 from crossdock.options import Options
 from crossdock.store import manifest
-from crossdock.store.api import StoreOptions
+from crossdock.store.api import ObjectInfo, StoreOptions
 from crossdock.store.errors import ObjectMissing
 from crossdock.store.frames import StoredFrames
-from crossdock.store.layout import ShuffleLayout
-from crossdock.store.objects import read_whole
+from crossdock.store.layout import ShuffleLayout, run_of
+from crossdock.store.logs import read_record
 from crossdock.store.opening import open_store
 from crossdock.store.records import Record
 from crossdock.store.stream import Access
@@ -46,7 +46,7 @@ class StoreTier:
         found = {}
         for info in access.store.list(layout.records):
             with suppress(ObjectMissing):  # the shuffle is being released
-                record = self._record(access, info.key)
+                record = self._record(access, info)
                 found[f"{STORE}{record.run}"] = record.frames
         return found
 
@@ -64,12 +64,12 @@ class StoreTier:
         with self._lock:
             return self._records[holder.removeprefix(STORE)]
 
-    def _record(self, access: Access, object_key: str) -> Record:
-        run = object_key.rpartition("/")[2]
+    def _record(self, access: Access, info: ObjectInfo) -> Record:
+        run = run_of(info.key)
         with self._lock:
             known = self._records.get(run)
         if known is None:
-            known = Record.decode(read_whole(access.store, object_key), where=object_key)
+            known = read_record(access.store, info)
             with self._lock:
                 self._records[run] = known
         return known
