@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from crossdock.errors import Unavailable
+from crossdock.errors import PlacesUnknown, Unavailable
 from crossdock.store import logs
 from crossdock.store.api import Source, Store
 from crossdock.store.bodies import BufferSource
@@ -42,7 +42,11 @@ class LogWriter:
         Raises:
             Unavailable: a frame was aborted meanwhile; or the store does not answer.
         """
-        snapshot, missing = shuffle.snapshot(np.unique(np.array(frames, tables.FRAME_KEY)))
+        keys = np.unique(np.array(frames, tables.FRAME_KEY))
+        try:
+            snapshot, missing = shuffle.snapshot(keys)
+        except PlacesUnknown:  # they are more than are left
+            missing = keys
         if len(missing):
             raise Unavailable("a frame went away before it was in the store")
         plans = list(self._plans(shuffle, snapshot))
