@@ -104,6 +104,11 @@ def run_of(record_key: str) -> str:
     return record_key.rpartition("/")[2].removesuffix(LOG_SUFFIX)
 
 
+def names_job(prefix: str) -> bool:
+    """Whether all keys with this beginning are of one job."""
+    return prefix.count("/") >= 2
+
+
 def job_of(key: str) -> str:
     """Return the job that a key belongs to, or raise `ProtocolError`."""
     parts = key.split("/")
