@@ -167,9 +167,8 @@ class Persister:
             record = self._find_record(layout, run)
             if record is not None:
                 shuffle.runs.finish(record)
-                self.store.delete([layout.intent(run)])
-            else:
-                self._delete_under(layout.segments(run))
+            named = set() if record is None else {info.key for info in record.segments}
+            self._delete_under(layout.segments(run), but=named)
             for key in (layout.intent(run), layout.record(run)):
                 self._abort_under(key)
 
@@ -181,9 +180,9 @@ class Persister:
             self.store.delete([layout.intent(run)])
             shuffle.runs.forget(run)
 
-    def _delete_under(self, prefix: str) -> None:
+    def _delete_under(self, prefix: str, *, but: set[str]) -> None:
         self._abort_under(prefix)
-        self.store.delete(info.key for info in self.store.list(prefix))
+        self.store.delete(o.key for o in self.store.list(prefix) if o.key not in but)
 
     def _abort_under(self, prefix: str) -> None:
         for upload in self.store.uploads(prefix):
@@ -233,8 +232,9 @@ class _Run:
             self._undo()
             raise
         self._shuffle.runs.finish(record)
-        if not self._unsure:  # else the sweep wants to know what may still come
+        if not self._unsure:  # else the next start has to look for what may still come
             self._store.delete([self._layout.intent(self._run)])
+            self._shuffle.runs.forget(self._run)
         log.info(
             "persisted", job=record.shuffle.job, shuffle=record.shuffle.name,
             generation=record.shuffle.generation, run=self._run, segments=len(infos),

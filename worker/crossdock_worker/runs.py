@@ -72,11 +72,10 @@ class Runs:
             self._open.add(run)
 
     def finish(self, record: Record) -> None:
-        """Write down what a run has persisted."""
+        """Write down what a run has persisted; it is over once its intent in the store is gone."""
         write_atomically(self._directory / f"{record.run}{_RECORD}", record.encode())
         with self._lock:
             self._records[record.run] = record
-        self.forget(record.run)
 
     def begin_log(self, record: Record) -> None:
         """Write down that a log object is about to be written."""
@@ -97,7 +96,7 @@ class Runs:
             self._logs.pop(run, None)
 
     def forget(self, run: str) -> None:
-        """Drop the intent of a run: it is finished, or nothing of it is left in the store."""
+        """Drop the intent of a run: nothing is left in the store but what its record names."""
         (self._directory / f"{run}{_INTENT}").unlink(missing_ok=True)
         with self._lock:
             self._open.discard(run)
