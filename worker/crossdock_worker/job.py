@@ -36,6 +36,7 @@ from crossdock.wire.tables import Table
 from crossdock_worker.attempts import GivenUp
 from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json, writing
 from crossdock_worker.shuffle_log import ShuffleLog
+from crossdock_worker.space import remove_log
 from crossdock_worker.trash import Trash
 
 log = structlog.get_logger()
@@ -145,7 +146,7 @@ class Job:
             try:
                 made = ShuffleLog.create(directory, self._key(name, generation), self.given_up)
             except CrossdockError:
-                ShuffleLog.remove(directory)
+                remove_log(directory)
                 raise
             with self.lock:
                 if not self.fenced:
@@ -154,7 +155,7 @@ class Job:
                     self.writers[name, generation] += 1
                     return made
             made.close()
-            ShuffleLog.remove(directory)
+            remove_log(directory)
             raise JobFenced(f"job {self.uid} was ended")
 
     def _leave(self, name: str, generation: int, shuffle: ShuffleLog) -> None:
@@ -171,7 +172,7 @@ class Job:
                     return
                 del self.shuffles[key]
                 shuffle.close()
-            ShuffleLog.remove(shuffle.directory)
+            remove_log(shuffle.directory)
 
     def _is_needed(self, key: tuple[str, int], shuffle: ShuffleLog) -> bool:
         """Whether a shuffle has frames or writers, or was removed with all its files already."""
@@ -355,7 +356,7 @@ class Job:
                     continue
                 shuffle = ShuffleLog.open(directory, self._key(name, generation), self.given_up)
                 if shuffle is None:
-                    ShuffleLog.remove(directory)
+                    remove_log(directory)
                 else:
                     shuffle.advance(self.record.epoch)
                     self.shuffles[name, generation] = shuffle

@@ -47,6 +47,10 @@ class Runs:
         with self._lock:
             return list(self._records.values())
 
+    def frames(self) -> list[Table]:
+        """Return the `tables.FRAME`s of each finished run."""
+        return [record.frames for record in self.records()]
+
     def covering(self, frames: Table) -> tuple[list[Record], Table]:
         """Return the records that have any of these frames, and the frames that none has."""
         wanted = identities(frames)
