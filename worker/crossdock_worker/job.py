@@ -304,7 +304,12 @@ class Job:
     @property
     def persisted_bytes(self) -> int:
         """Bytes of payload that this worker has brought into the store."""
-        return sum(r.payload_bytes for s in self.logs() for r in s.runs.records())
+        return sum(run.payload_bytes for log in self.logs() for run in log.runs.finished())
+
+    @property
+    def freed_bytes(self) -> int:
+        """Bytes on this disk that were given back since the store has them."""
+        return sum(log.freed_bytes for log in self.logs())
 
     def check_quota(self, more: int, default_quota_bytes: int) -> None:
         """Raise `QuotaExceeded` when `more` bytes would be over the job's quota or the worker's."""
@@ -330,6 +335,7 @@ class Job:
                         "frames": frames,
                         "pieces": pieces,
                         "disk_bytes": shuffle.disk_bytes,
+                        "freed_bytes": shuffle.freed_bytes,
                     }
                 )
             return {

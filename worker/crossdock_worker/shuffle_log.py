@@ -113,8 +113,8 @@ class ShuffleLog:
         self.freed_bytes = restored.freed_bytes
         # A damaged journal may have ended before a frame whose bytes would be punched out.
         self.space.restore(self._held.rows, gone=restored.gone and self._damage is None)
-        for frames in self.runs.frames():
-            self._held.mark_persisted(tables.frame_keys(frames).tolist())
+        for run in self.runs.finished():
+            self._held.mark_persisted(tables.frame_keys(run.frames).tolist())
         self._damage = self._damage or self.space.damage(self._held.rows)
 
     # -- writing ---------------------------------------------------------------------------
