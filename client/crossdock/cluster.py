@@ -22,7 +22,7 @@ from crossdock.options import (
     token_source,
 )
 from crossdock.pool import Pool
-from crossdock.records import STAYING, JobRecord, Owner, WorkerInfo
+from crossdock.records import STAYING, JobRecord, Owner, Persistence, WorkerInfo
 from crossdock.retry import LONGEST_WAIT_SECONDS
 from crossdock.store.api import StoreOptions
 from crossdock.store.tier import StoreTier
@@ -112,11 +112,21 @@ class Cluster:
         grace_seconds: float = 300.0,
         epoch: int = 0,
         quota_bytes: int = 0,
+        persistence: str | Persistence = Persistence.ON_PRESSURE,
     ) -> Job:
         """Open a job.
 
         With `owner` this process owns it: it is registered with every worker, and its lease is
         renewed until the job is closed. Without, this process attaches to a registered job.
+
+        Args:
+            uid: of the job.
+            owner: runner, driver or cluster; None attaches, and no other argument counts.
+            lease_seconds: for how long the job lives on without word from this process.
+            grace_seconds: for how long after that its data is kept.
+            epoch: higher than that of whoever owned the job before.
+            quota_bytes: on each worker's disk; 0: the worker's own quota.
+            persistence: when workers with a store persist by themselves: Never, OnPressure, Eager.
         """
         names.check_name("job", uid)
         record = None
@@ -128,6 +138,7 @@ class Cluster:
                     "grace_seconds": grace_seconds,
                     "epoch": epoch,
                     "quota_bytes": quota_bytes,
+                    "persistence": persistence,
                 }
             )
         job = Job(self, uid, record)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final, Self
 
-from crossdock.errors import ProtocolError
+from crossdock.errors import ConfigError, ProtocolError
 from crossdock.wire.names import U64_MAX
 
 
@@ -18,6 +18,35 @@ class Owner(StrEnum):
     """An engine's driver: a process, whose silence ends the job."""
     CLUSTER = "cluster"
     """The operator: its silence ends nothing."""
+
+
+class Persistence(StrEnum):
+    """When workers bring a job's frames into their store by themselves."""
+
+    NEVER = "Never"
+    """Only when asked to."""
+    ON_PRESSURE = "OnPressure"
+    """When a disk fills, or frames grow old: small, short shuffles cost no request."""
+    EAGER = "Eager"
+    """In the background, as soon as complete attempts make a segment, or no more frames come."""
+    BEFORE_ACK = "BeforeAck"
+    """Before a push is answered. Not built yet."""
+
+    @classmethod
+    def parse(cls, value: object) -> "Persistence":
+        """Return the policy of a name, or raise `ProtocolError`; `ConfigError` if it is to come."""
+        try:
+            found = cls(str(value))
+        except ValueError:
+            raise ProtocolError(
+                f"persistence {value!r} is not one", hint=f"one of {', '.join(cls)}"
+            ) from None
+        if found is cls.BEFORE_ACK:
+            raise ConfigError(
+                "persistence BeforeAck is not built yet",
+                hint="Eager brings frames into the store soon after they were acked",
+            )
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +64,7 @@ class JobRecord:
     """Ids of the workers that hold the job's seals, fixed at its first registration."""
     quota_bytes: int = 0
     """Bytes on each worker's disk; 0: the worker's own quota."""
+    persistence: Persistence = Persistence.ON_PRESSURE
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON object."""
@@ -64,6 +94,7 @@ class JobRecord:
             epoch=_whole(data, "epoch"),
             homes=tuple(homes),
             quota_bytes=_whole(data, "quota_bytes"),
+            persistence=Persistence.parse(data.get("persistence", Persistence.ON_PRESSURE)),
         )
 
 

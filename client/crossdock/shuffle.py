@@ -95,6 +95,8 @@ class Shuffle:
     def complete_attempts(self, *, since: int = 0) -> dict[int, int]:
         """Return map → attempt of what is complete now; of several, the smallest number.
 
+        What workers have freed is looked up in the store, so this costs it a listing.
+
         Args:
             since: attempts with lower numbers count for nothing.
 
@@ -106,7 +108,8 @@ class Shuffle:
             held, away, _ = self.held(None)
             if away:
                 raise Unavailable(f"these workers do not answer: {', '.join(sorted(away))}")
-            found = reversed(views.complete_attempts(held).tolist())
+            stored = self.job.cluster.tier.holders(self.key)
+            found = reversed(views.complete_attempts({**held, **stored}).tolist())
             return {m: attempt for m, attempt in found if attempt >= since}
 
         return patiently(ask, deadline_seconds=self.job.cluster.options.deadline_seconds)

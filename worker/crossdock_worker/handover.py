@@ -12,7 +12,7 @@ import structlog
 
 import crossdock
 from crossdock.errors import CrossdockError, Gone, SealLost, Unavailable
-from crossdock.records import DRAINED, STAYING
+from crossdock.records import DRAINED, STAYING, Persistence
 from crossdock.seals import Seals
 from crossdock.store.manifest import identities
 from crossdock.store.records import Record
@@ -23,6 +23,7 @@ from crossdock.wire.tables import Table
 from crossdock.wire.tokens import Right
 from crossdock_worker.job import Job
 from crossdock_worker.persist import Progress
+from crossdock_worker.policy import Trigger
 from crossdock_worker.shuffle_log import ShuffleLog
 
 if TYPE_CHECKING:
@@ -114,9 +115,9 @@ class Handover:
         """Have persisted what is here alone; return how many bytes are not yet."""
         begun: dict[Future[Record], Progress] = {}
         waiting = 0
-        for shuffle, left in self._alone(cluster, jobs):
+        for job, shuffle, left in self._alone(cluster, jobs):
             size = int(left["payload_bytes"].sum(dtype=np.uint64))
-            progress = self._begin(shuffle, left)
+            progress = self._begin(job, shuffle, left)
             if progress is None:
                 waiting += size
             else:
@@ -130,19 +131,26 @@ class Handover:
                 break
             self._tell(self._report(remaining, seals_left))
             wait(pending, timeout=_TELL_SECONDS)
-        failed = [f for f in begun if f.done() and f.exception() is not None]
-        # Whoever asks next gets the error, and the run is tried again: the next round.
-        return remaining + sum(begun[f].total_bytes for f in failed)
+        for future, progress in begun.items():
+            problem = future.exception() if future.done() else None
+            if problem is not None:  # the next round tries again
+                self._note(str(problem))
+                remaining += progress.total_bytes
+        return remaining
 
-    def _begin(self, shuffle: ShuffleLog, left: Table) -> Progress | None:
+    def _begin(self, job: Job, shuffle: ShuffleLog, left: Table) -> Progress | None:
         """Begin to persist frames; None when that cannot be, and a problem says why."""
         persister = self._worker.persister
         name = f"shuffle {shuffle.key.job}/{shuffle.key.name}/{shuffle.key.generation}"
-        if persister is None:
-            self._note(f"{name}: {len(left)} frames are only here, and this worker has no --store")
+        reason = "this worker has no --store" if persister is None else ""
+        if job.record.persistence is Persistence.NEVER:
+            reason = "its job says persistence Never"
+        if persister is None or reason:
+            self._note(f"{name}: {len(left)} frames are only here, and {reason}")
             return None
+        keys = tables.frame_keys(left)
         try:
-            return persister.persist(shuffle, tables.frame_keys(left)).progress
+            return persister.persist(shuffle, keys, trigger=Trigger.DRAIN).progress
         except Gone:  # released, or its job ended, meanwhile
             return None
         except CrossdockError as error:
@@ -151,7 +159,7 @@ class Handover:
 
     def _alone(
         self, cluster: crossdock.Cluster, jobs: list[Job]
-    ) -> Iterator[tuple[ShuffleLog, Table]]:
+    ) -> Iterator[tuple[Job, ShuffleLog, Table]]:
         """Yield each shuffle that has frames which exist nowhere else, with those."""
         for job in jobs:
             for shuffle in job.logs():
@@ -166,7 +174,7 @@ class Handover:
                     self._note(f"shuffle {job.uid}/{shuffle.key.name}: {error}")
                     continue
                 if len(left):
-                    yield shuffle, left
+                    yield job, shuffle, left
 
     def _elsewhere(
         self, cluster: crossdock.Cluster, shuffle: ShuffleLog, frames: Table

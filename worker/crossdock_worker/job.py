@@ -36,6 +36,7 @@ from crossdock.wire.tables import Table
 from crossdock_worker.attempts import GivenUp
 from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json, writing
 from crossdock_worker.shuffle_log import ShuffleLog
+from crossdock_worker.space import remove_log
 from crossdock_worker.trash import Trash
 
 log = structlog.get_logger()
@@ -145,7 +146,7 @@ class Job:
             try:
                 made = ShuffleLog.create(directory, self._key(name, generation), self.given_up)
             except CrossdockError:
-                ShuffleLog.remove(directory)
+                remove_log(directory)
                 raise
             with self.lock:
                 if not self.fenced:
@@ -154,7 +155,7 @@ class Job:
                     self.writers[name, generation] += 1
                     return made
             made.close()
-            ShuffleLog.remove(directory)
+            remove_log(directory)
             raise JobFenced(f"job {self.uid} was ended")
 
     def _leave(self, name: str, generation: int, shuffle: ShuffleLog) -> None:
@@ -171,7 +172,7 @@ class Job:
                     return
                 del self.shuffles[key]
                 shuffle.close()
-            ShuffleLog.remove(shuffle.directory)
+            remove_log(shuffle.directory)
 
     def _is_needed(self, key: tuple[str, int], shuffle: ShuffleLog) -> bool:
         """Whether a shuffle has frames or writers, or was removed with all its files already."""
@@ -303,7 +304,12 @@ class Job:
     @property
     def persisted_bytes(self) -> int:
         """Bytes of payload that this worker has brought into the store."""
-        return sum(r.payload_bytes for s in self.logs() for r in s.runs.records())
+        return sum(run.payload_bytes for log in self.logs() for run in log.runs.finished())
+
+    @property
+    def freed_bytes(self) -> int:
+        """Bytes on this disk that were given back since the store has them."""
+        return sum(log.freed_bytes for log in self.logs())
 
     def check_quota(self, more: int, default_quota_bytes: int) -> None:
         """Raise `QuotaExceeded` when `more` bytes would be over the job's quota or the worker's."""
@@ -329,6 +335,7 @@ class Job:
                         "frames": frames,
                         "pieces": pieces,
                         "disk_bytes": shuffle.disk_bytes,
+                        "freed_bytes": shuffle.freed_bytes,
                     }
                 )
             return {
@@ -355,7 +362,7 @@ class Job:
                     continue
                 shuffle = ShuffleLog.open(directory, self._key(name, generation), self.given_up)
                 if shuffle is None:
-                    ShuffleLog.remove(directory)
+                    remove_log(directory)
                 else:
                     shuffle.advance(self.record.epoch)
                     self.shuffles[name, generation] = shuffle

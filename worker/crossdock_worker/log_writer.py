@@ -120,8 +120,9 @@ class LogWriter:
         """
         layout = ShuffleLayout.of(self._cluster, shuffle.key)
         held = shuffle.frames()
-        for record in shuffle.runs.logs():
-            mine = held[np.isin(identities(held), identities(record.frames))]
+        for each in shuffle.runs.logs():
+            mine = held[np.isin(identities(held), identities(each.frames))]
             if not len(shuffle.runs.covering(mine)[1]):
-                self._store.delete([layout.log(record.run), *(s.key for s in record.segments)])
-                shuffle.runs.forget_log(record.run)
+                segments_too = [s.key for s in shuffle.runs.log_record(each.run).segments]
+                self._store.delete([layout.log(each.run), *segments_too])
+                shuffle.runs.forget_log(each.run)

@@ -29,6 +29,24 @@ class Metrics:
         self.served_pieces = Counter(
             "crossdock_served_pieces", "Pieces of blocks sent to readers.", registry=self.registry
         )
+        self.persist_runs = Counter(
+            "crossdock_persist_runs",
+            "Runs that brought frames into the store, by trigger (asked, pressure, age, eager) "
+            "and outcome (done, failed).",
+            ["trigger", "outcome"],
+            registry=self.registry,
+        )
+        self.persisted_bytes = Counter(
+            "crossdock_persisted_bytes",
+            "Bytes of payload brought into the store, by trigger.",
+            ["trigger"],
+            registry=self.registry,
+        )
+        self.freed_bytes = Counter(
+            "crossdock_freed_bytes",
+            "Bytes given back on this disk since the store has them.",
+            registry=self.registry,
+        )
         self.requests = Counter(
             "crossdock_http_requests",
             "Requests, by route and status.",

@@ -55,6 +55,8 @@ class Limits:
     """Share of the capacity above which frames are pushed back …"""
     disk_low: float = 0.85
     """… until use has fallen below this share."""
+    disk_persist: float = 0.75
+    """Share from which a worker with a store persists and frees what was not read for longest."""
     job_quota_bytes: int = 0
     """Bytes on this worker's disk for each job; beyond it 507. 0: no quota."""
 
@@ -70,6 +72,8 @@ class Limits:
                 f"--disk-low {self.disk_low} and --disk-high {self.disk_high} must be "
                 "0 < low <= high <= 1"
             )
+        if not 0 < self.disk_persist <= 1:
+            raise ConfigError(f"--disk-persist {self.disk_persist} must be more than 0, at most 1")
         for name in ("max_frame_bytes", "max_inflight_bytes", "max_read_bytes",
                      "max_partitions", "max_connections", "read_batch_bytes", "threads",
                      "stall_seconds", "min_bytes_per_second", "store_uploads"):  # fmt: skip
@@ -141,6 +145,10 @@ class Settings:
     store_options: StoreOptions = field(default_factory=StoreOptions)
     store_settle_seconds: float = 30.0
     """A request to the store takes effect within this time of being sent, or never."""
+    persist_after_seconds: float = 3600.0
+    """Frames that are older than this are persisted; 0: age does not count."""
+    eager_quiet_seconds: float = 3.0
+    """A job that is `Eager` has less than a segment persisted when no frame came for so long."""
     cluster: str = DEFAULT_CLUSTER
     """Uid of the cluster: two that share a store never touch each other's objects."""
     limits: Limits = field(default_factory=Limits)
@@ -159,6 +167,14 @@ class Settings:
             )
         if self.peers_interval_seconds <= 0:
             raise ConfigError("--peers-interval-seconds must be more than 0")
+        if self.store and self.limits.disk_persist > self.limits.disk_high:
+            raise ConfigError(
+                f"--disk-persist {self.limits.disk_persist} is more than --disk-high "
+                f"{self.limits.disk_high}: frames would be pushed back before any is persisted"
+            )
+        for name in ("persist_after_seconds", "eager_quiet_seconds"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"--{name.replace('_', '-')} must not be below 0")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("--tls-cert and --tls-key go together")
 

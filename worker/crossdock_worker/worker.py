@@ -17,16 +17,19 @@ from crossdock.errors import ConfigError, CrossdockError
 from crossdock.records import DRAINED, WorkerInfo
 from crossdock.store.accounting import Requests, writes
 from crossdock.store.opening import open_store
+from crossdock.store.records import Record
 from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
 from crossdock_worker.drain import Drain
 from crossdock_worker.front import ConnectionCount
 from crossdock_worker.identity import Identity
 from crossdock_worker.jobs import Jobs
+from crossdock_worker.keeper import Keeper
 from crossdock_worker.membership import Membership
 from crossdock_worker.metrics import Gauge, Gauges, Metrics, StoreRequests
 from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
+from crossdock_worker.policy import Trigger
 from crossdock_worker.settings import LAST_SECONDS, Settings
 from crossdock_worker.shuffle_log import ShuffleLog
 
@@ -58,6 +61,7 @@ class Worker:
         self.store_requests = Requests()
         self.persister = self._open_store()
         self.drain = Drain(self)
+        self.keeper = Keeper(self)
         self._transfers: set[asyncio.Task[object]] = set()
         self._requests: set[asyncio.Task[object]] = set()
         self.metrics = Metrics()
@@ -94,7 +98,14 @@ class Worker:
             worker=self.identity.id,
             segment_bytes=settings.limits.segment_bytes,
             uploads=settings.limits.store_uploads,
+            on_end=self._persisted,
         )
+
+    def _persisted(self, trigger: Trigger, record: Record | None) -> None:
+        outcome = "failed" if record is None else "done"
+        self.metrics.persist_runs.labels(trigger, outcome).inc()
+        if record is not None:
+            self.metrics.persisted_bytes.labels(trigger).inc(record.payload_bytes)
 
     def _peer_tls(self) -> ssl.SSLContext | None:
         option, ca = "--tls-ca", self.settings.tls_ca
@@ -155,9 +166,10 @@ class Worker:
         yield "disk_bytes", "Bytes of shuffles on this disk.", sum(j.disk_bytes for j in jobs)
 
     async def run_background(self) -> None:
-        """Keep in touch with the peers, and clean up after an earlier process, until cancelled."""
+        """Do until cancelled what nobody asks for: peers, persisting, cleaning up of old runs."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.membership.run(self.identity.id))
+            tasks.create_task(self.keeper.run())
             if self.persister is not None:
                 left = [(s, s.runs.unfinished) for job in self.jobs for s in job.logs()]
                 tasks.create_task(self._recover(self.persister, [p for p in left if p[1]]))
@@ -209,6 +221,7 @@ class Worker:
         if self._transfers:  # they were cancelled, and give back what they hold
             await asyncio.wait(self._transfers, timeout=LAST_SECONDS)
         self.view_pool.shutdown(wait=False, cancel_futures=True)
+        await loop.run_in_executor(None, self.keeper.close)
         if self.persister is not None:
             await loop.run_in_executor(None, self.persister.close)
         await loop.run_in_executor(None, self.pool.shutdown)

@@ -80,7 +80,11 @@ async def get_job(request: web.Request) -> web.Response:
 
 
 def _job_answer(worker: Worker, job: Job, *, created: bool) -> web.Response:
-    store = {"persisted_bytes": job.persisted_bytes, **worker.store_use(job.uid)}
+    store = {
+        "persisted_bytes": job.persisted_bytes,
+        "freed_bytes": job.freed_bytes,
+        **worker.store_use(job.uid),
+    }
     body = {**job.describe(), "store": store, "worker": worker.identity.id}
     return web.json_response(body, status=201 if created else 200)
 

@@ -47,7 +47,7 @@ async def persist(request: web.Request) -> web.Response:
 
 def _outcome_json(outcome: Outcome) -> dict[str, object]:
     if outcome.progress is None:
-        return {"runs": [record.run for record in outcome.records]}
+        return {"runs": [run.run for run in outcome.runs]}
     return {
         "persisted_bytes": outcome.progress.persisted_bytes,
         "total_bytes": outcome.progress.total_bytes,
@@ -58,12 +58,10 @@ async def get_record(request: web.Request) -> web.StreamResponse:
     """Answer the record of a finished run of this worker."""
     job, name, generation = target(request)
     shuffle = job.shuffle(name, generation)
-    run = request.match_info["run"]
-    record = next((r for r in shuffle.runs.records() if r.run == run), None)
-    if record is None:
-        raise ProtocolError(f"this worker has finished no run {run!r} of shuffle {name!r}")
-    room = record.frames.nbytes + record.batches.nbytes + record.statistics.nbytes
-    return await send(request, lambda: Answer([record.encode()]), room=2 * room)
+    record = await in_pool(
+        request.app[WORKER], partial(shuffle.runs.record, request.match_info["run"])
+    )
+    return await send(request, lambda: Answer([record]), room=len(record))
 
 
 async def put_manifest(request: web.Request) -> web.Response:

@@ -91,8 +91,6 @@ async def abort_attempt(request: web.Request) -> web.Response:
         raise ProtocolError("writer is not 32 hexadecimal digits") from None
     work = partial(job.abort, (name, generation), pair, writer, epoch=epoch)
     dropped = await in_pool(worker, work)
-    key = views.ShuffleKey(job.uid, name, generation)
-    worker.places.forget(key)  # the space may soon hold other frames
     return web.json_response({"frames": dropped, "worker": worker.identity.id})
 
 
