@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final, Self
 
-from crossdock.errors import ConfigError, ProtocolError
+from crossdock.errors import ProtocolError
 from crossdock.wire.names import U64_MAX
 
 
@@ -30,23 +30,17 @@ class Persistence(StrEnum):
     EAGER = "Eager"
     """In the background, as soon as complete attempts make a segment, or no more frames come."""
     BEFORE_ACK = "BeforeAck"
-    """Before a push is answered. Not built yet."""
+    """Before a push is answered; later packed as with Eager."""
 
     @classmethod
     def parse(cls, value: object) -> "Persistence":
-        """Return the policy of a name, or raise `ProtocolError`; `ConfigError` if it is to come."""
+        """Return the policy of a name, or raise `ProtocolError`."""
         try:
-            found = cls(str(value))
+            return cls(str(value))
         except ValueError:
             raise ProtocolError(
                 f"persistence {value!r} is not one", hint=f"one of {', '.join(cls)}"
             ) from None
-        if found is cls.BEFORE_ACK:
-            raise ConfigError(
-                "persistence BeforeAck is not built yet",
-                hint="Eager brings frames into the store soon after they were acked",
-            )
-        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

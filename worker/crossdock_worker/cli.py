@@ -67,6 +67,8 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
     store_settle_seconds: Annotated[float, typer.Option()] = 30.0,
     persist_after_seconds: Annotated[float, typer.Option()] = 3600.0,
     eager_quiet_seconds: Annotated[float, typer.Option()] = 3.0,
+    ack_interval_seconds: Annotated[float, typer.Option()] = 0.05,
+    ack_log_bytes: Annotated[int, typer.Option()] = 16 * 2**20,
     drain_grace_seconds: Annotated[float, typer.Option()] = 60.0,
     shutdown_grace_seconds: Annotated[float, typer.Option()] = 20.0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
@@ -96,6 +98,8 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
         tls_cert=tls_cert,
         tls_key=tls_key,
         tls_ca=tls_ca,
+        ack_interval_seconds=ack_interval_seconds,
+        ack_log_bytes=ack_log_bytes,
         drain_grace_seconds=drain_grace_seconds,
         shutdown_grace_seconds=shutdown_grace_seconds,
         limits=Limits(

@@ -103,6 +103,7 @@ class Keeper:
         persister = self._worker.persister
         if persister is None:
             return
+        persister.settle()
         by_key = {shuffle.key: (job, shuffle) for job, shuffle in held}
         with self._lock:
             self._failures = {k: f for k, f in self._failures.items() if k in by_key}

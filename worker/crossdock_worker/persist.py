@@ -6,15 +6,18 @@ Killed anywhere, it is either finished by its record at the next start, or all o
 """
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import numpy as np
 import structlog
 
-from crossdock.errors import AttemptsElsewhere, CrossdockError, Missing
+from crossdock.errors import AttemptsElsewhere, CrossdockError, Gone, Missing
 from crossdock.store.api import Store
 from crossdock.store.errors import ObjectDamaged, ObjectMissing
 from crossdock.store.layout import ShuffleLayout
@@ -23,8 +26,10 @@ from crossdock.store.records import Record, SegmentInfo
 from crossdock.views import ShuffleKey
 from crossdock.wire import tables
 from crossdock.wire.tables import Table
+from crossdock_worker.log_writer import LogWriter
 from crossdock_worker.persist_run import PersistRun
 from crossdock_worker.policy import Trigger
+from crossdock_worker.rows import FrameId
 from crossdock_worker.runs import Finished
 from crossdock_worker.shuffle_log import ShuffleLog
 
@@ -68,6 +73,7 @@ class Persister:
         worker: str,
         segment_bytes: int,
         uploads: int,
+        settle_seconds: float,
         on_end: Callable[[Trigger, Record | None], None],
     ) -> None:
         """Make one.
@@ -78,6 +84,7 @@ class Persister:
             worker: id of this worker.
             segment_bytes: no segment is larger.
             uploads: segments that are sent at once, over all runs.
+            settle_seconds: within it a request takes effect, or never.
             on_end: told of each run that ended, with its record, or None if it failed.
         """
         self.store = store
@@ -86,7 +93,11 @@ class Persister:
         self._segment_bytes = segment_bytes
         self._runs = ThreadPoolExecutor(_RUNS_AT_ONCE, thread_name_prefix="persist")
         self._uploads = ThreadPoolExecutor(uploads, thread_name_prefix="upload")
+        self.log_threads = ThreadPoolExecutor(uploads, thread_name_prefix="ack-log")
+        self._logs = LogWriter(store, cluster=cluster, worker=worker, segment_bytes=segment_bytes)
         self._ahead = uploads
+        self._settle_seconds = settle_seconds
+        self._unsettled: deque[tuple[float, ShuffleLog, str]] = deque()
         self._on_end = on_end
         self._lock = threading.Lock()
         self._under_way: dict[ShuffleKey, Progress] = {}
@@ -153,6 +164,8 @@ class Persister:
             with shuffle.space.pins.held():
                 record = PersistRun(self, shuffle, keys, progress.sent).record()
             shuffle.note_persisted(record.frames)
+            if shuffle.runs.logs():
+                self._in_background(shuffle, partial(self._logs.delete_covered, shuffle))
         except BaseException as error:  # noqa: BLE001 -- whoever waits for the run hears of it
             problem = error
         self._on_end(progress.trigger, record)
@@ -170,6 +183,32 @@ class Persister:
             progress.future.set_result(record)
         if done is not None:
             done(problem)
+
+    def write_log(self, shuffle: ShuffleLog, frames: list[FrameId]) -> None:
+        """Bring frames into the store at once; see `LogWriter.write`."""
+        with shuffle.space.pins.held():
+            self._logs.write(shuffle, frames)
+
+    def unsettled(self, shuffle: ShuffleLog, run: str) -> None:
+        """Note a run of which a request without an answer may still take effect."""
+        self._unsettled.append((time.monotonic() + self._settle_seconds, shuffle, run))
+
+    def settle(self) -> None:
+        """Begin to clean up after runs whose requests have taken effect by now, or never."""
+        while self._unsettled and self._unsettled[0][0] <= time.monotonic():
+            _, shuffle, run = self._unsettled.popleft()
+            self._in_background(shuffle, partial(self.forget_settled, shuffle, [run]))
+
+    def _in_background(self, shuffle: ShuffleLog, work: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                work()
+            except Gone:  # released, or its job ended: all of it goes
+                pass
+            except CrossdockError as error:  # the next start tries again
+                log.warning("leftovers stay", shuffle=str(shuffle.key), problem=str(error))
+
+        self._runs.submit(guarded)
 
     def upload(self, work: Callable[[], SegmentInfo]) -> "Future[SegmentInfo]":
         """Have a thread send a segment."""
@@ -242,6 +281,7 @@ class Persister:
         self._closed.set()
         self._runs.shutdown(cancel_futures=True)
         self._uploads.shutdown()
+        self.log_threads.shutdown()
         self.store.close()
 
 

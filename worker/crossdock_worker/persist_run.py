@@ -72,9 +72,11 @@ class PersistRun:
             self._undo()
             raise
         self._shuffle.runs.finish(record)
-        if not self._unsure:  # else the next start has to look for what may still come
+        if not self._unsure:
             self._store.delete([self._layout.intent(self._run)])
             self._shuffle.runs.forget(self._run)
+        else:
+            self._owner.unsettled(self._shuffle, self._run)
         log.info(
             "persisted", job=record.shuffle.job, shuffle=record.shuffle.name,
             generation=record.shuffle.generation, run=self._run, segments=len(infos),
@@ -196,6 +198,7 @@ class PersistRun:
             keys += [layout.segment(self._run, i) for i in range(self._ordinal)]
             self._store.delete(keys)
             if self._unsure:  # something may still land: the intents stay, and say what
+                self._owner.unsettled(self._shuffle, self._run)
                 return
             self._store.delete([layout.intent(self._run)])
         except CrossdockError as error:

@@ -3,8 +3,8 @@
 Pressure: from `Rules.persist_bytes` on the disk, and then until it is below `relief_bytes`, what
 is in the store already is freed, least recently read first. If that is not enough, complete
 attempts are persisted in the same order and freed: what makes a segment at least, so that few
-requests bring much; from `urgent_bytes` on whatever there is, unfinished attempts last. Age and
-`Eager` persist, and free nothing.
+requests bring much; from `urgent_bytes` on whatever there is, unfinished attempts last. Age,
+`Eager` and `BeforeAck` (whose frames lie in many small objects before) persist, and free nothing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,6 +18,8 @@ from crossdock.views import ShuffleKey
 
 RELIEF_SHARE: Final = 0.9
 """Of the mark at which pressure begins: where it ends."""
+
+_SOON: Final = frozenset({Persistence.EAGER, Persistence.BEFORE_ACK})
 
 
 class Trigger(StrEnum):
@@ -162,7 +164,7 @@ def _in_time(shuffle: ShuffleState, rules: Rules, now: float) -> list[Action]:
     after, oldest = rules.persist_after_seconds, shuffle.oldest
     if after and oldest is not None and now - oldest >= after:
         return [Persist(shuffle.key, Trigger.AGE, complete_only=False)]
-    if shuffle.persistence is not Persistence.EAGER or not shuffle.complete_bytes:
+    if shuffle.persistence not in _SOON or not shuffle.complete_bytes:
         return []
     quiet = now - shuffle.last_write >= rules.eager_quiet_seconds
     if quiet or shuffle.complete_bytes >= rules.segment_bytes:

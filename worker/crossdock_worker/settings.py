@@ -149,6 +149,10 @@ class Settings:
     """Frames that are older than this are persisted; 0: age does not count."""
     eager_quiet_seconds: float = 3.0
     """A job that is `Eager` has less than a segment persisted when no frame came for so long."""
+    ack_interval_seconds: float = 0.05
+    """Of jobs that persist before acks: how long a frame waits for others to share a write."""
+    ack_log_bytes: int = 16 * MIB
+    """Frames of so many bytes wait for no more."""
     cluster: str = DEFAULT_CLUSTER
     """Uid of the cluster: two that share a store never touch each other's objects."""
     limits: Limits = field(default_factory=Limits)

@@ -18,6 +18,7 @@ from crossdock.records import DRAINED, WorkerInfo
 from crossdock.store.accounting import Requests, writes
 from crossdock.store.opening import open_store
 from crossdock.store.records import Record
+from crossdock_worker.acklog import AckLog
 from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
 from crossdock_worker.drain import Drain
@@ -60,6 +61,7 @@ class Worker:
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
         self.store_requests = Requests()
         self.persister = self._open_store()
+        self._acks = self._open_acks()
         self.drain = Drain(self)
         self.keeper = Keeper(self)
         self._transfers: set[asyncio.Task[object]] = set()
@@ -98,8 +100,29 @@ class Worker:
             worker=self.identity.id,
             segment_bytes=settings.limits.segment_bytes,
             uploads=settings.limits.store_uploads,
+            settle_seconds=settings.store_settle_seconds,
             on_end=self._persisted,
         )
+
+    def _open_acks(self) -> AckLog | None:
+        if self.persister is None:
+            return None
+        return AckLog(
+            self.persister.write_log,
+            threads=self.persister.log_threads,
+            interval_seconds=self.settings.ack_interval_seconds,
+            group_bytes=self.settings.ack_log_bytes,
+        )
+
+    @property
+    def acks(self) -> AckLog:
+        """What brings frames into the store before their acks; raises without a store."""
+        if self._acks is None:
+            raise ConfigError(
+                f"the job persists BeforeAck, and worker {self.identity.id} has no store",
+                hint="start all workers with --store URL, or register the job otherwise",
+            )
+        return self._acks
 
     def _persisted(self, trigger: Trigger, record: Record | None) -> None:
         outcome = "failed" if record is None else "done"

@@ -6,7 +6,7 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from crossdock.errors import ProtocolError
-from crossdock.records import JobRecord
+from crossdock.records import JobRecord, Persistence
 from crossdock.wire.names import U64_MAX, check_name
 from crossdock.wire.tokens import Claims, Right
 from crossdock_worker.api.context import CLAIMS, WORKER, in_pool, job_uid, query_int, read_json
@@ -67,6 +67,8 @@ async def put_job(request: web.Request) -> web.Response:
     """Register, renew or take over a job; with only the right to write: introduce it here."""
     worker, uid = request.app[WORKER], job_uid(request)
     record = JobRecord.from_json(await read_json(request))
+    if record.persistence is Persistence.BEFORE_ACK:
+        _ = worker.acks  # raises now what every push would meet
     claims: Claims = request[CLAIMS]
     put = worker.jobs.register if claims.may(Right.OWN) else worker.jobs.introduce
     job, created = put(uid, record)

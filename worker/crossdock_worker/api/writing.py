@@ -8,6 +8,7 @@ from aiohttp import web
 
 from crossdock import views
 from crossdock.errors import CrossdockError, ProtocolError
+from crossdock.records import Persistence
 from crossdock.wire import names
 from crossdock.wire.frame import FrameHeader
 from crossdock.wire.names import U32_MAX
@@ -63,6 +64,9 @@ async def _take_frame(request: web.Request) -> web.Response:
         try:
             await receiver.receive(request, waiting)
             stored = receiver.result()
+            if job.record.persistence is Persistence.BEFORE_ACK and sink.header is not None:
+                # A copy too: the first one may be on its way to the store still.
+                await worker.acks.durable(job.shuffle(name, generation), sink.header)
         except CrossdockError as error:
             if not receiver.ended:
                 raise
