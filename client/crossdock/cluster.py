@@ -15,9 +15,11 @@ from crossdock.errors import CrossdockError, ProtocolError, Unavailable, Workers
 from crossdock.http import Timeouts
 from crossdock.job import Job
 from crossdock.options import (
+    ENV_STORE,
     Options,
     check_endpoints,
     endpoints_from_environment,
+    store_options_from_environment,
     tls_context,
     token_source,
 )
@@ -362,14 +364,17 @@ def connect(
         ca_file: authority of the workers' certificates, PEM; default CROSSDOCK_CA_FILE, then
             the system's.
         options: all other settings.
-        store_options: of the store that `options.store` names.
+        store_options: of the store that `options.store` names; default
+            CROSSDOCK_STORE_OPTIONS (NAME=VALUE by spaces).
 
     Raises:
         ConfigError: an argument is wrong. Nothing is sent yet.
     """
     options = options or Options()
     if not options.store:
-        options = replace(options, store=os.environ.get("CROSSDOCK_STORE", ""))
+        options = replace(options, store=os.environ.get(ENV_STORE, ""))
+    if options.store and store_options is None:
+        store_options = store_options_from_environment()
     pool = Pool(
         token=token_source(token, token_file),
         tls=tls_context(ca_file),

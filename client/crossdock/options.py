@@ -1,6 +1,7 @@
 """Every setting of the client, once: its meaning, unit and default."""
 
 import os
+import shlex
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,13 @@ from typing import Final
 
 from crossdock.errors import ConfigError, ProtocolError
 from crossdock.http import address_of
+from crossdock.store.api import StoreOptions
 from crossdock.store.layout import DEFAULT_CLUSTER
+from crossdock.store.settings import store_options
 
 MIB: Final = 2**20
+ENV_STORE: Final = "CROSSDOCK_STORE"
+ENV_STORE_OPTIONS: Final = "CROSSDOCK_STORE_OPTIONS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,11 @@ class Options:
 def endpoints_from_environment() -> list[str]:
     """Return CROSSDOCK_ENDPOINTS, URLs separated by commas."""
     return [u.strip() for u in os.environ.get("CROSSDOCK_ENDPOINTS", "").split(",") if u.strip()]
+
+
+def store_options_from_environment() -> StoreOptions:
+    """Return the options in CROSSDOCK_STORE_OPTIONS: NAME=VALUE, separated as a shell does it."""
+    return store_options(shlex.split(os.environ.get(ENV_STORE_OPTIONS, "")))
 
 
 def check_endpoints(endpoints: Sequence[str]) -> list[str]:
