@@ -320,6 +320,6 @@ def test_requests_are_counted_by_job_and_a_shuffle_that_is_not_persisted_costs_n
     assert sum(s["persisted_bytes"] for s in asked) == int(view.bytes.sum())
     assert sum(s["writes"] for s in asked) == 3 * 2 + 1, "intent, segment, record; one manifest"
     assert all(s["dollars"] > 0 for s in asked)
-    nothing = {"persisted_bytes": 0, "requests": 0, "writes": 0, "dollars": 0}
+    nothing = dict.fromkeys(("persisted_bytes", "freed_bytes", "requests", "writes", "dollars"), 0)
     assert spared == [nothing, nothing]
     assert 'crossdock_store_requests_total{outcome="ok",verb="PutObject"}' in said
