@@ -249,7 +249,7 @@ def test_a_store_that_fails_is_left_alone_for_a_while_and_nothing_is_lost(
 def test_policies_have_names(start_worker: StartWorker, job_uid: str) -> None:
     worker = start_worker()
     with worker.connect() as cluster:
-        with pytest.raises(ConfigError, match="BeforeAck is not built yet"):
+        with pytest.raises(ConfigError, match=r"BeforeAck, and worker .* has no store"):
             cluster.job(job_uid, owner="runner", persistence="BeforeAck")
         with pytest.raises(CrossdockError, match="persistence 'Often' is not one"):
             cluster.job(job_uid, owner="runner", persistence="Often")

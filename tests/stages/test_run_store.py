@@ -54,9 +54,9 @@ def test_a_store_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path) 
     assert not job.starts()
 
 
-def test_a_policy_that_is_not_built_is_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_a_policy_that_needs_a_store_is_refused_before_anything_runs(tmp_path: Path) -> None:
     job = JobDirectory(tmp_path, maps(1), reduces(1), persistence="BeforeAck")
     run = job.finish(code=2)
-    assert "BeforeAck is not built yet" in run.err
+    assert "has no store" in run.err
     job.check_clean()
     assert not job.starts()
