@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import pyarrow as pa
+import structlog
 
 from crossdock.errors import DataCorrupt
 from crossdock.store import segment
+from crossdock.store.api import Source
 from crossdock.wire import crc
 from crossdock.wire.blocks import HEADER_BYTES, BatchHeader, PieceColumns
 from crossdock.wire.crc import BytesLike
 from crossdock.wire.tables import Table
 from crossdock_worker.segments import SegmentPlan
+
+log = structlog.get_logger()
 
 _LEVEL: Final = 1
 _WORTH: Final = 0.9
@@ -41,36 +45,52 @@ class FileSource:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Compressed:
+class Outgoing:
     """A segment as it is sent."""
 
-    source: FileSource
+    source: Source
     batches: Table
-    """`segment.BATCH`es, where they lie now."""
+    """`segment.BATCH`es, where they lie in it."""
     crc32c: int
 
 
 @contextmanager
-def compressed(plan: SegmentPlan, directory: Path) -> Iterator[Compressed]:
-    """Yield a segment compressed, for the length of the block.
+def outgoing(plan: SegmentPlan, directory: Path | None) -> Iterator[Outgoing]:
+    """Yield a segment as it is sent, for the length of the block.
+
+    Args:
+        plan: what is in it.
+        directory: where there is room to compress it; None: it goes as it is. So it does when the
+            disk takes no more: it is being persisted to make room.
 
     Raises:
         DataCorrupt: a batch is not what the writers sent.
-        OSError: the disk takes no more.
     """
-    batches = plan.batches.copy()
+    plain = Outgoing(plan.source, plan.batches, plan.crc32c)
+    if directory is None:
+        yield plain
+        return
     with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
-        at, checksum = 0, 0
-        for row, (head, payload) in zip(batches, plan.source.batches(), strict=True):
-            parts = _packed(head, payload)
-            row["offset"], row["nbytes"] = at, sum(map(len, parts))
-            for data in parts:
-                checksum = crc.extend(checksum, data)
-                at += _write(file, data)
-        foot = segment.footer(batches)
-        yield Compressed(
-            FileSource(file, at + _write(file, foot)), batches, crc.extend(checksum, foot)
-        )
+        try:
+            packed = _compressed(plan, file)
+        except OSError as error:
+            log.warning("a segment is sent as it is", problem=str(error))
+            packed = plain
+        yield packed
+
+
+def _compressed(plan: SegmentPlan, file: BinaryIO) -> Outgoing:
+    batches = plan.batches.copy()
+    at, checksum = 0, 0
+    for row, (head, payload) in zip(batches, plan.source.batches(), strict=True):
+        parts = _packed(head, payload)
+        row["offset"], row["nbytes"] = at, sum(map(len, parts))
+        for data in parts:
+            checksum = crc.extend(checksum, data)
+            at += _write(file, data)
+    foot = segment.footer(batches)
+    size = at + _write(file, foot)
+    return Outgoing(FileSource(file, size), batches, crc.extend(checksum, foot))
 
 
 def _packed(head: bytes, payload: BytesLike) -> tuple[bytes, BytesLike]:
@@ -81,7 +101,7 @@ def _packed(head: bytes, payload: BytesLike) -> tuple[bytes, BytesLike]:
         # Compressed, nobody could tell which piece it is.
         maps = sorted(set(columns.map_id.tolist()))
         raise DataCorrupt(f"a block of the maps {maps[0]} to {maps[-1]} is not what was sent")
-    packed = memoryview(pa.Codec("zstd", compression_level=_LEVEL).compress(payload))
+    packed = pa.Codec("zstd", compression_level=_LEVEL).compress(payload, asbytes=True)
     if len(packed) > _WORTH * len(payload):
         return head, payload
     return replace(header, zstd=True).encode() + head[HEADER_BYTES:], packed

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeVar
 
 import numpy as np
 import structlog
@@ -22,7 +23,7 @@ from crossdock.store.api import Store
 from crossdock.store.errors import ObjectDamaged, ObjectMissing
 from crossdock.store.layout import ShuffleLayout
 from crossdock.store.objects import read_whole
-from crossdock.store.records import Record, SegmentInfo
+from crossdock.store.records import Record
 from crossdock.views import ShuffleKey
 from crossdock.wire import tables
 from crossdock.wire.tables import Table
@@ -36,6 +37,8 @@ from crossdock_worker.shuffle_log import ShuffleLog
 log = structlog.get_logger()
 
 _RUNS_AT_ONCE: Final = 2
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -74,6 +77,7 @@ class Persister:
         segment_bytes: int,
         uploads: int,
         settle_seconds: float,
+        compress_in: Path | None = None,
         on_end: Callable[[Trigger, Record | None], None],
     ) -> None:
         """Make one.
@@ -85,6 +89,7 @@ class Persister:
             segment_bytes: no segment is larger.
             uploads: segments that are sent at once, over all runs.
             settle_seconds: within it a request takes effect, or never.
+            compress_in: where there is room to compress segments; None: they are not.
             on_end: told of each run that ended, with its record, or None if it failed.
         """
         self.store = store
@@ -95,6 +100,7 @@ class Persister:
         self._uploads = ThreadPoolExecutor(uploads, thread_name_prefix="upload")
         self.log_threads = ThreadPoolExecutor(uploads, thread_name_prefix="ack-log")
         self._logs = LogWriter(store, cluster=cluster, worker=worker, segment_bytes=segment_bytes)
+        self.compress_in = compress_in
         self._ahead = uploads
         self._settle_seconds = settle_seconds
         self._unsettled: deque[tuple[float, ShuffleLog, str]] = deque()
@@ -210,7 +216,7 @@ class Persister:
 
         self._runs.submit(guarded)
 
-    def upload(self, work: Callable[[], SegmentInfo]) -> "Future[SegmentInfo]":
+    def upload(self, work: Callable[[], T]) -> "Future[T]":
         """Have a thread send a segment."""
         return self._uploads.submit(work)
 

@@ -18,6 +18,7 @@ from crossdock.store.records import Members, Record, SegmentInfo, shuffle_to_jso
 from crossdock.store.segment import BATCH
 from crossdock.wire.tables import Table
 from crossdock_worker import segments, selection
+from crossdock_worker.compression import Outgoing, outgoing
 from crossdock_worker.rows import frames_of
 from crossdock_worker.segments import SegmentPlan
 from crossdock_worker.shuffle_log import ShuffleLog
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from crossdock_worker.persist import Persister
 
 log = structlog.get_logger()
+
+Sent = tuple[SegmentInfo, Table]
+"""A segment that is in the store, and its `segment.BATCH`es as they lie there."""
 
 _TRIES: Final = 3
 """How often a write whose answer did not come is done again under a new key."""
@@ -65,8 +69,8 @@ class PersistRun:
         self._shuffle.runs.begin(self._run)
         try:
             self._write_intent()
-            infos, plans = self._write_segments()
-            record = self._make_record(infos, plans)
+            sent, members = self._write_segments()
+            record = self._make_record(sent, members)
             self._write_record(record)
         except BaseException:
             self._undo()
@@ -79,7 +83,7 @@ class PersistRun:
             self._owner.unsettled(self._shuffle, self._run)
         log.info(
             "persisted", job=record.shuffle.job, shuffle=record.shuffle.name,
-            generation=record.shuffle.generation, run=self._run, segments=len(infos),
+            generation=record.shuffle.generation, run=self._run, segments=len(sent),
             payload_bytes=record.payload_bytes,
         )  # fmt: skip
         return record
@@ -94,11 +98,11 @@ class PersistRun:
         }
         self._store.put(self._layout.intent(self._run), json.dumps(intent).encode())
 
-    def _write_segments(self) -> tuple[list[SegmentInfo], list[tuple[Table, Members]]]:
+    def _write_segments(self) -> tuple[list[Sent], list[Members]]:
         """Plan and send segments, in order, a few at once; return them, and what is in each."""
-        contents: list[tuple[Table, Members]] = []
-        sent: list[SegmentInfo] = []
-        under_way: deque[Future[SegmentInfo]] = deque()
+        members: list[Members] = []
+        sent: list[Sent] = []
+        under_way: deque[Future[Sent]] = deque()
         cursor = None
         try:
             while True:
@@ -111,8 +115,8 @@ class PersistRun:
                 )
                 if plan is None:
                     break
-                plan.batches["segment"] = len(contents)
-                contents.append((plan.batches, plan.members))
+                plan.batches["segment"] = len(members)
+                members.append(plan.members)
                 under_way.append(self._owner.upload(partial(self._send, plan)))
                 if len(under_way) >= self._owner.ahead:
                     sent.append(under_way.popleft().result())
@@ -124,14 +128,19 @@ class PersistRun:
             for future in under_way:
                 if not future.cancel():
                     future.exception()  # it is over before its segment is undone
-        return sent, contents
+        return sent, members
 
-    def _send(self, plan: SegmentPlan) -> SegmentInfo:
+    def _send(self, plan: SegmentPlan) -> Sent:
+        self._check()
+        with outgoing(plan, self._owner.compress_in) as segment:
+            return self._put(plan, segment)
+
+    def _put(self, plan: SegmentPlan, segment: Outgoing) -> Sent:
         for tries_left in reversed(range(_TRIES)):
             self._check()
             key = self._next_key()
             try:
-                info = self._store.put(key, plan.source, crc32c=plan.crc32c)
+                info = self._store.put(key, segment.source, crc32c=segment.crc32c)
             except StoreUnsure:
                 self._unsure = True
                 if not tries_left:
@@ -141,7 +150,8 @@ class PersistRun:
             else:
                 with self._lock:
                     self._on_sent(plan.payload_bytes)
-                return SegmentInfo(key, plan.source.nbytes, info.etag, plan.crc32c)
+                size = segment.source.nbytes
+                return SegmentInfo(key, size, info.etag, segment.crc32c), segment.batches
         raise AssertionError
 
     def _raise_damage(self, error: ObjectDamaged) -> None:
@@ -155,19 +165,17 @@ class PersistRun:
             ordinal, self._ordinal = self._ordinal, self._ordinal + 1
         return self._layout.segment(self._run, ordinal)
 
-    def _make_record(
-        self, infos: list[SegmentInfo], contents: list[tuple[Table, Members]]
-    ) -> Record:
+    def _make_record(self, sent: list[Sent], members: list[Members]) -> Record:
         rows = self._snapshot.rows
         return Record(
             self._run,
             self._owner.worker,
             self._shuffle.key,
             self._shuffle.partitions,
-            infos,
+            [info for info, _ in sent],
             frames_of(rows),  # sorted, as the keys of the snapshot were
-            np.concatenate([np.empty(0, BATCH), *(batches for batches, _ in contents)]),
-            np.array([members for _, members in contents], bool).reshape(-1, len(rows)),
+            np.concatenate([np.empty(0, BATCH), *(batches for _, batches in sent)]),
+            np.array(members, bool).reshape(-1, len(rows)),
             selection.statistics(self._snapshot, self._shuffle.partitions),
         )
 

@@ -11,6 +11,8 @@ from crossdock.store.layout import DEFAULT_CLUSTER
 from crossdock_worker.patience import Patience
 
 MIB: Final = 2**20
+NONE: Final = "none"
+ZSTD: Final = "zstd"
 LAST_SECONDS: Final = 10.0
 """How long what is cut off at the end may take to give back what it holds."""
 _OWN_DESCRIPTORS: Final = 64
@@ -143,6 +145,8 @@ class Settings:
     store: str = ""
     """URL of the object store; "": frames stay on this disk."""
     store_options: StoreOptions = field(default_factory=StoreOptions)
+    store_compression: str = NONE
+    """What is done with segments of clients that did not compress: none, zstd."""
     store_settle_seconds: float = 30.0
     """A request to the store takes effect within this time of being sent, or never."""
     persist_after_seconds: float = 3600.0
@@ -168,6 +172,10 @@ class Settings:
             raise ConfigError(
                 "a worker needs either --key-file FILE or --insecure-no-auth",
                 hint="make a key with: crossdock key > shuffle.key && chmod 600 shuffle.key",
+            )
+        if self.store_compression not in {NONE, ZSTD}:
+            raise ConfigError(
+                f"--store-compression {self.store_compression!r} is neither {NONE} nor {ZSTD}"
             )
         if self.peers_interval_seconds <= 0:
             raise ConfigError("--peers-interval-seconds must be more than 0")

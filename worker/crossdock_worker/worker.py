@@ -31,7 +31,7 @@ from crossdock_worker.metrics import Gauge, Gauges, Metrics, StoreRequests
 from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
 from crossdock_worker.policy import Trigger
-from crossdock_worker.settings import LAST_SECONDS, Settings
+from crossdock_worker.settings import LAST_SECONDS, ZSTD, Settings
 from crossdock_worker.shuffle_log import ShuffleLog
 
 log = structlog.get_logger()
@@ -101,6 +101,7 @@ class Worker:
             segment_bytes=settings.limits.segment_bytes,
             uploads=settings.limits.store_uploads,
             settle_seconds=settings.store_settle_seconds,
+            compress_in=settings.data_dir if settings.store_compression == ZSTD else None,
             on_end=self._persisted,
         )
 

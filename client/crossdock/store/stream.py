@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 
 from crossdock.blocks import Pieces
 from crossdock.buffers import Buffers
@@ -187,6 +188,8 @@ class Segments:
         header, columns = _decode_head(batch, where)
         begin = HEADER_BYTES + header.pieces * COLUMN_BYTES
         payload = batch[begin:]
+        if header.zstd:
+            payload = _inflated(columns, payload, header.payload_bytes, segment.key, offset + begin)
         if len(payload) != header.payload_bytes:
             raise ObjectDamaged(f"{where}: a batch is longer or shorter than it says")
         if crc.extend(0, payload) != crc.combined(columns.crc, columns.length):
@@ -207,6 +210,23 @@ def _decode_head(batch: memoryview, where: str) -> tuple[BatchHeader, PieceColum
     if crc.extend(0, index) != header.columns_crc:
         raise ObjectDamaged(f"{where}: the index of a batch fails its checksum")
     return header, PieceColumns.decode(header.pieces, index)
+
+
+def _inflated(
+    columns: PieceColumns, packed: memoryview, nbytes: int, key: str, offset: int
+) -> memoryview:
+    """Return a compressed payload as its writers sent it; damaged, all of its pieces are."""
+    try:
+        return memoryview(pa.decompress(packed, nbytes, codec="zstd"))
+    except (OSError, pa.ArrowException) as error:
+        why = f"{key} at offset {offset}: a compressed batch is damaged: {error}"
+        pieces = zip(columns.map_id, columns.attempt, columns.seq, strict=True)
+        frames = {(int(m), int(a), int(s)): why for m, a, s in pieces}
+        maps = sorted({m for m, _, _ in frames})
+        low, high = int(columns.partition[0]), int(columns.partition[-1])
+        raise CorruptBlock(
+            f"{why}; partitions {low} to {high}, maps {maps}", frames=frames
+        ) from error
 
 
 def _corrupt(columns: PieceColumns, payload: memoryview, key: str, offset: int) -> CorruptBlock:
