@@ -332,6 +332,16 @@ def send(
 
 
 @contextmanager
+def silent(worker: WorkerProcess) -> Iterator[None]:
+    """Stop a worker's process: it takes connections, and answers nothing."""
+    os.kill(worker.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(worker.pid, signal.SIGCONT)
+
+
+@contextmanager
 def started_workers(
     count: int,
     *,

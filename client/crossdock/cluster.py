@@ -24,9 +24,12 @@ from crossdock.options import (
     token_source,
 )
 from crossdock.pool import Pool
+from crossdock.push import PushLoad
 from crossdock.records import STAYING, JobRecord, Owner, Persistence, WorkerInfo
 from crossdock.retry import LONGEST_WAIT_SECONDS
+from crossdock.statistics import ReadMeter, ReadStatistics
 from crossdock.store.api import StoreOptions
+from crossdock.store.errors import StoreUnavailable
 from crossdock.store.tier import StoreTier
 from crossdock.survey import Acquaintances, Answer, Found, Survey
 from crossdock.threads import Threads, result_of
@@ -102,7 +105,10 @@ class Cluster:
         self.pushers = Threads(options.push_threads, thread_name_prefix="crossdock-push")
         self.fetchers = Threads(_CALL_THREADS, thread_name_prefix="crossdock-fetch")
         self.buffers = Buffers(options.read_ahead_bytes)
-        self.tier = StoreTier(options, store_options)
+        self.reads = ReadMeter()
+        self.tier = StoreTier(
+            options, store_options, pool=pool, workers=self.stores, meter=self.reads
+        )
         self.load = PushLoad()
 
     def job(
@@ -167,6 +173,39 @@ class Cluster:
             self._members = members
             self._asked = time.monotonic()
         return members
+
+    def statistics(self) -> ReadStatistics:
+        """Return what was read so far, by tier: requests, bytes, seconds, hit rate."""
+        return self.reads.statistics()
+
+    def stores(self, *, fresh: bool = False) -> list[str]:
+        """Return the URLs of workers that read their store for us; none, if no worker has one.
+
+        Args:
+            fresh: ask who is there, also if somebody is known.
+
+        Raises:
+            StoreUnavailable: there was a worker with a store, and none answers now: what is in
+                the store is not lost with them.
+        """
+        with self._lock:
+            members = self._members
+        found = _with_store(members)
+        if found and not fresh:
+            return found
+        problem = "none that answers has one"
+        try:
+            found = _with_store(self.members(fresh=fresh))
+        except WorkersLost as error:
+            found, problem = [], error.message
+        with self._lock:
+            expected = self._met.have_store
+        if expected and not found:
+            raise StoreUnavailable(
+                f"no worker reads the store for us: {problem}",
+                hint="start a worker with the store, or give this process CROSSDOCK_STORE",
+            )
+        return found
 
     def _ask_all(self, cancel: Cancel) -> Members:
         began = time.monotonic()
@@ -319,30 +358,8 @@ class Cluster:
         self.close()
 
 
-@dataclass(slots=True)
-class PushLoad:
-    """How many frames this process is pushing to each worker: a hot one is relieved by others."""
-
-    _pending: dict[str, int] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def take(self, preferred: Sequence[str]) -> list[str]:
-        """Return the workers in the order to try, and count a push to the first.
-
-        The preferred one, unless it has two more pushes under way than the least busy one.
-        """
-        with self._lock:
-            least = min(preferred, key=lambda w: self._pending.get(w, 0))
-            first = preferred[0]
-            if self._pending.get(first, 0) >= self._pending.get(least, 0) + 2:
-                first = least
-            self._pending[first] = self._pending.get(first, 0) + 1
-            return [first, *(w for w in preferred if w != first)]
-
-    def done(self, worker: str) -> None:
-        """Count a push as ended."""
-        with self._lock:
-            self._pending[worker] -= 1
+def _with_store(members: Members | None) -> list[str]:
+    return [w.url for w in members.reachable.values() if w.store] if members else []
 
 
 def connect(

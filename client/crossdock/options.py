@@ -35,11 +35,16 @@ class Options:
     """Bytes that one reader fetches ahead."""
     store: str = ""
     """URL of the workers' store, where frames are looked for that no worker has; default
-    CROSSDOCK_STORE, and if that is not set: nowhere."""
+    CROSSDOCK_STORE. If that is not set, workers that have a store read it for this process."""
     store_cluster: str = DEFAULT_CLUSTER
     """Uid of the cluster within the store: the workers' `--cluster`."""
     store_threads: int = 4
     """Ranges of a view in a store that are fetched at once."""
+    store_hedge_seconds: float = 1.0
+    """A range that brings no byte for so long, and for much longer than usual, is asked for once
+    more; one in twenty at most."""
+    store_cache_bytes: int = 64 * MIB
+    """Records and the index of batches that are kept in memory, of the store."""
     deadline_seconds: float = 300.0
     """How long a call rides out workers that are unavailable."""
     loss_after_seconds: float = 120.0

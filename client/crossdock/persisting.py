@@ -90,7 +90,7 @@ def _persist_share(view: "View", report: "_Report", share: "Share") -> list[Reco
     shuffle = view.shuffle
     cluster = shuffle.job.cluster
     if share.stored is not None:
-        return [cluster.tier.record(share.worker)]
+        return [cluster.tier.record(shuffle.key, share.worker)]
     url = cluster.url(share.worker)
     target = f"{shuffle.path}/persist?epoch={shuffle.job.epoch}"
     body = tables.encode(share.keys)

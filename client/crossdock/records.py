@@ -111,6 +111,8 @@ class WorkerInfo:
     """serving, full, draining, drained; of a peer also unreachable or gone."""
     inflight_bytes: int = 0
     disk_used: float = 0.0
+    store: bool = False
+    """Whether it has a store, and reads it for those who have none."""
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON object."""
@@ -128,6 +130,7 @@ class WorkerInfo:
             state=str(data.get("state", "serving")),
             inflight_bytes=_whole(data, "inflight_bytes"),
             disk_used=_number(data, "disk_used", 0.0),
+            store=data.get("store") is True,
         )
 
 

@@ -87,7 +87,8 @@ class Seals:
         winners, lacking = views.choose_winners(held, maps)
         if lacking:
             stored = self._job.cluster.tier.holders(self._key)
-            winners, lacking = views.choose_winners({**held, **stored}, maps)
+            winners, lacking = views.choose_winners({**held, **stored.frames}, maps)
+            notes += stored.notes
         if lacking and away:
             raise Unavailable(
                 f"{len(lacking)} maps have no complete attempt, and these workers do not answer: "

@@ -109,7 +109,7 @@ class Shuffle:
             if away:
                 raise Unavailable(f"these workers do not answer: {', '.join(sorted(away))}")
             stored = self.job.cluster.tier.holders(self.key)
-            found = reversed(views.complete_attempts({**held, **stored}).tolist())
+            found = reversed(views.complete_attempts({**held, **stored.frames}).tolist())
             return {m: attempt for m, attempt in found if attempt >= since}
 
         return patiently(ask, deadline_seconds=self.job.cluster.options.deadline_seconds)
@@ -135,7 +135,8 @@ class Shuffle:
         resolution = views.resolve(held, winners)
         if resolution.missing or in_store:
             stored = self.job.cluster.tier.holders(self.key)
-            resolution = views.resolve({**held, **stored}, winners)
+            resolution = views.resolve({**held, **stored.frames}, winners)
+            notes += stored.notes
         if resolution.missing and away:
             raise Unavailable(
                 f"{len(resolution.missing)} attempts are not where they can be seen, and these "

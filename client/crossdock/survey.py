@@ -43,6 +43,8 @@ class Acquaintances:
     """URLs that led nowhere while their worker answered at another one; since when."""
     replaced: dict[str, str] = field(default_factory=dict)
     """By worker id: that another one answers at its own URL."""
+    have_store: bool = False
+    """Whether any of them, or of those that they list, has or had a store."""
     _met_at: dict[str, list[str]] = field(default_factory=dict)
     _shared: dict[str, float] = field(default_factory=dict)
 
@@ -118,6 +120,7 @@ class Survey:
     def found(self) -> Found:
         """Return who is there, once all were asked."""
         met = self._met
+        met.have_store |= any(w.store for w in (*self._seen.values(), *self._listed.values()))
         for url, own in self._seen.items():
             met.meet(url, own)
         met.note_replaced(self._seen.values())

@@ -193,6 +193,11 @@ class Job:
             for shuffle in self.shuffles.values():
                 shuffle.close(JobFenced)
 
+    def check_released(self, name: str, generation: int) -> None:
+        """Raise `ShuffleReleased` if this generation of a shuffle was."""
+        with self.lock:
+            self._check_released(name, generation)
+
     def _check_released(self, name: str, generation: int) -> None:
         if generation < self.released.get(name, 0):
             raise ShuffleReleased(f"shuffle {name!r} generation {generation} was released")

@@ -1,9 +1,10 @@
 """The worker's HTTP API in one table. docs/protocol.md describes each call."""
 
+import re
 from dataclasses import dataclass
 
 from crossdock.wire.tokens import Right
-from crossdock_worker.api import control, persisting, reading, seals, writing
+from crossdock_worker.api import control, objects, persisting, reading, seals, writing
 from crossdock_worker.api.context import Handler
 
 
@@ -15,6 +16,11 @@ class Route:
     path: str
     handler: Handler
     right: Right | None
+
+    @property
+    def template(self) -> str:
+        """The path as the documents write it: without patterns of its parameters."""
+        return re.sub(":[^}]*", "", self.path)
 
 
 _SHUFFLE = "/v1/jobs/{job}/shuffles/{shuffle}/{generation}"
@@ -44,5 +50,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{_SHUFFLE}/views", reading.make_view, Right.READ),
     Route("POST", f"{_SHUFFLE}/persist", persisting.persist, Right.OWN),
     Route("GET", f"{_SHUFFLE}/runs/{{run}}", persisting.get_record, Right.READ),
+    Route("GET", f"{_SHUFFLE}/objects", objects.list_objects, Right.READ),
+    Route("GET", f"{_SHUFFLE}/objects/{{key:.+}}", objects.get_object, Right.READ),
     Route("PUT", f"{_SHUFFLE}/views/{{view}}/manifest", persisting.put_manifest, Right.OWN),
 )

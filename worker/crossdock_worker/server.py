@@ -72,7 +72,7 @@ def _guarded(route: Route) -> Handler:
         else:
             return response
         finally:
-            label = f"{route.method} {route.path}"
+            label = f"{route.method} {route.template}"
             worker.metrics.requests.labels(label, status).inc()
             worker.metrics.seconds.labels(label).observe(time.monotonic() - started)
             log.debug("request", method=request.method, path=request.path, status=status)

@@ -33,6 +33,7 @@ from crossdock_worker.places import PlacesCache
 from crossdock_worker.policy import Trigger
 from crossdock_worker.settings import LAST_SECONDS, ZSTD, Settings
 from crossdock_worker.shuffle_log import ShuffleLog
+from crossdock_worker.through import ReadThrough
 
 log = structlog.get_logger()
 
@@ -62,6 +63,7 @@ class Worker:
         self.store_requests = Requests()
         self.persister = self._open_store()
         self._acks = self._open_acks()
+        self.through = self._open_through()
         self.drain = Drain(self)
         self.keeper = Keeper(self)
         self._transfers: set[asyncio.Task[object]] = set()
@@ -131,6 +133,17 @@ class Worker:
         if record is not None:
             self.metrics.persisted_bytes.labels(trigger).inc(record.payload_bytes)
 
+    def _open_through(self) -> ReadThrough | None:
+        settings = self.settings
+        if not settings.store:
+            return None
+        return ReadThrough(
+            settings.store,
+            settings.store_options,
+            meter=self.store_requests,
+            most_bytes=settings.limits.read_batch_bytes,
+        )
+
     def _peer_tls(self) -> ssl.SSLContext | None:
         option, ca = "--tls-ca", self.settings.tls_ca
         if ca is None:
@@ -177,6 +190,7 @@ class Worker:
             state=self.state,
             inflight_bytes=self.admission.inflight_bytes,
             disk_used=round(self.admission.disk_used, 4),
+            store=self.persister is not None,
         )
 
     def _gauges(self) -> Iterator[Gauge]:
@@ -248,6 +262,8 @@ class Worker:
         await loop.run_in_executor(None, self.keeper.close)
         if self.persister is not None:
             await loop.run_in_executor(None, self.persister.close)
+        if self.through is not None:
+            await loop.run_in_executor(None, self.through.close)
         await loop.run_in_executor(None, self.pool.shutdown)
         self.jobs.close()
         os.close(self._lock_fd)

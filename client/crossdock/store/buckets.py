@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Final
 
+from crossdock.cancel import Cancel
 from crossdock.store.api import (
     Capabilities,
     ObjectInfo,
@@ -85,10 +86,16 @@ class Buckets:
         return self._of(key).upload(key)
 
     def get(
-        self, key: str, start: int = 0, stop: int | None = None, *, etag: str | None = None
+        self,
+        key: str,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        etag: str | None = None,
+        cancel: Cancel | None = None,
     ) -> Reading:
         """Read an object of its job's bucket."""
-        return self._of(key).get(key, start, stop, etag=etag)
+        return self._of(key).get(key, start, stop, etag=etag, cancel=cancel)
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects of a job, or those of all buckets, rising."""

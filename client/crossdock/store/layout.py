@@ -22,7 +22,7 @@ from typing import Final
 
 from crossdock.errors import ProtocolError
 from crossdock.views import ShuffleKey
-from crossdock.wire.names import check_name
+from crossdock.wire.names import U32_MAX, check_name, parse_number
 
 DEFAULT_CLUSTER: Final = "default"
 """Uid of a cluster that nobody named; whoever shares a store between clusters names them."""
@@ -107,6 +107,20 @@ def run_of(record_key: str) -> str:
 def names_job(prefix: str) -> bool:
     """Whether all keys with this beginning are of one job."""
     return prefix.count("/") >= 2
+
+
+def shuffle_of(key: str) -> tuple[ShuffleKey, str]:
+    """Return the shuffle that a key, or a beginning of keys, belongs to, and what is behind it.
+
+    Raises:
+        ProtocolError: it is of no shuffle.
+    """
+    parts = key.split("/", 5)
+    if len(parts) < 6:
+        raise ProtocolError(f"{key!r} is no key of a shuffle")
+    _, job, _, name, generation, rest = parts
+    number = parse_number("generation", generation, U32_MAX)
+    return ShuffleKey(check_name("job", job), check_name("shuffle", name), number), rest
 
 
 def job_of(key: str) -> str:

@@ -9,7 +9,7 @@ deleted.
 import struct
 from typing import Final
 
-from crossdock.store.api import ObjectInfo, Source, Store
+from crossdock.store.api import ObjectInfo, ReadableStore, Source
 from crossdock.store.bodies import JoinedSource
 from crossdock.store.errors import ObjectDamaged
 from crossdock.store.layout import LOG_SUFFIX
@@ -28,7 +28,7 @@ def joined(segment: Source, record: Record) -> Source:
     return JoinedSource(segment, data + _END.pack(len(data), _MAGIC))
 
 
-def read_record(store: Store, info: ObjectInfo) -> Record:
+def read_record(store: ReadableStore, info: ObjectInfo) -> Record:
     """Read a record, on its own or at the end of a log object.
 
     Raises:

@@ -103,6 +103,12 @@ class Record:
             raise ObjectDamaged(f"{where} lacks {error}") from error
 
     @property
+    def memory_bytes(self) -> int:
+        """About what it takes in memory."""
+        parts = (self.frames, self.batches, self.members, self.statistics)
+        return sum(part.nbytes for part in parts) + 300 * len(self.segments)
+
+    @property
     def payload_bytes(self) -> int:
         """Bytes of the frames."""
         return int(self.frames["payload_bytes"].sum(dtype=np.uint64))

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import json
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack
 from types import MappingProxyType
@@ -152,6 +153,7 @@ async def _read(
         return shuffle.note_damage(shuffle.payload, offset)
 
     def plan() -> Answer:
+        began = time.monotonic()
         shuffle.check_maps(snapshot)
         chosen = selection.select(
             snapshot, partitions=partitions, maps=maps, cursor=cursor, max_bytes=max_bytes
@@ -159,13 +161,13 @@ async def _read(
         payload_bytes = int(chosen.columns.length.sum(dtype=np.int64))
         if skip > payload_bytes:
             raise ProtocolError(f"skip={skip} is more than the batch has")
-        worker.metrics.served_bytes.inc(payload_bytes - skip)
-        worker.metrics.served_pieces.inc(len(chosen.columns.length))
         payload_fd = shuffle.payload_fd if front is not None and front.direct else None
         answer = serve.batch(
             chosen, snapshot.payload, skip=skip, payload_fd=payload_fd, damaged=damaged
         )
         read.from_file = answer.runs is not None
+        worker.metrics.served("disk", payload_bytes - skip, time.monotonic() - began)
+        worker.metrics.served_pieces.inc(len(chosen.columns.length))
         return answer
 
     return await send(request, plan, room=selection.answer_bytes(snapshot, max_bytes))
