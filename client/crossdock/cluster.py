@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
@@ -25,13 +25,13 @@ from crossdock.options import (
 )
 from crossdock.pool import Pool
 from crossdock.push import PushLoad
-from crossdock.records import STAYING, JobRecord, Owner, Persistence, WorkerInfo
+from crossdock.records import JobRecord, Owner, Persistence, WorkerInfo
 from crossdock.retry import LONGEST_WAIT_SECONDS
 from crossdock.statistics import ReadMeter, ReadStatistics
 from crossdock.store.api import StoreOptions
 from crossdock.store.errors import StoreUnavailable
 from crossdock.store.tier import StoreTier
-from crossdock.survey import Acquaintances, Answer, Found, Survey
+from crossdock.survey import Acquaintances, Answer, Found, Members, Survey
 from crossdock.threads import Threads, result_of
 from crossdock.wire import names
 
@@ -41,31 +41,6 @@ _FRESH_SECONDS = 2.0
 _CALL_THREADS = 16
 _SURVEY_ROUNDS = 3
 """Endpoints, then whom they name, then whom those name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Members:
-    """Which workers there are, as this client sees it."""
-
-    reachable: Mapping[str, WorkerInfo]
-    """By worker id; `url` is the one that answered."""
-    unreachable: frozenset[str]
-    """URLs that do not answer, and are not lost yet."""
-    lost: tuple[str, ...] = ()
-    """What is known of lost workers: a clause each, with how the loss was confirmed."""
-    lost_ids: frozenset[str] = frozenset()
-    """Ids of workers whose disks are confirmed to be gone."""
-
-    def writable(self) -> list[str]:
-        """Return ids of workers, those that take frames first."""
-        ranks = {"serving": 0, "full": 1, "draining": 2}
-        return sorted(self.reachable, key=lambda w: (ranks.get(self.reachable[w].state, 3), w))
-
-    def staying(self) -> tuple[str, ...]:
-        """Return the ids of reachable workers that are not about to go; all if none stays."""
-        found = sorted(self.reachable)
-        stay = [w for w in found if self.reachable[w].state in STAYING]
-        return tuple(stay or found)
 
 
 @dataclass(slots=True)
@@ -190,12 +165,12 @@ class Cluster:
         """
         with self._lock:
             members = self._members
-        found = _with_store(members)
+        found = members.with_store if members else []
         if found and not fresh:
             return found
         problem = "none that answers has one"
         try:
-            found = _with_store(self.members(fresh=fresh))
+            found = self.members(fresh=fresh).with_store
         except WorkersLost as error:
             found, problem = [], error.message
         with self._lock:
@@ -356,10 +331,6 @@ class Cluster:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _with_store(members: Members | None) -> list[str]:
-    return [w.url for w in members.reachable.values() if w.store] if members else []
 
 
 def connect(

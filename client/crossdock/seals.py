@@ -21,8 +21,8 @@ from crossdock.wire import tables
 from crossdock.wire.tables import Table
 
 if TYPE_CHECKING:
-    from crossdock.cluster import Members
     from crossdock.shuffle import Shuffle
+    from crossdock.survey import Members
 
 CLOSED_HEADER: Final = "crossdock-home"
 CLOSED: Final = "closed"

@@ -10,13 +10,43 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from crossdock.errors import CrossdockError, Unavailable
-from crossdock.records import WorkerInfo
+from crossdock.records import STAYING, WorkerInfo
 
 Answer = tuple[WorkerInfo, list[WorkerInfo]]
 """What a worker says of itself, and whom it lists."""
 
 _AGAIN_SECONDS: Final = 60.0
 """How long a URL counts as shared after it was seen to be, and one that leads nowhere is spared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Which workers there are, as this client sees it."""
+
+    reachable: Mapping[str, WorkerInfo]
+    """By worker id; `url` is the one that answered."""
+    unreachable: frozenset[str]
+    """URLs that do not answer, and are not lost yet."""
+    lost: tuple[str, ...] = ()
+    """What is known of lost workers: a clause each, with how the loss was confirmed."""
+    lost_ids: frozenset[str] = frozenset()
+    """Ids of workers whose disks are confirmed to be gone."""
+
+    def writable(self) -> list[str]:
+        """Return ids of workers, those that take frames first."""
+        ranks = {"serving": 0, "full": 1, "draining": 2}
+        return sorted(self.reachable, key=lambda w: (ranks.get(self.reachable[w].state, 3), w))
+
+    @property
+    def with_store(self) -> list[str]:
+        """URLs of reachable workers that read a store for us."""
+        return [w.url for w in self.reachable.values() if w.store]
+
+    def staying(self) -> tuple[str, ...]:
+        """Return the ids of reachable workers that are not about to go; all if none stays."""
+        found = sorted(self.reachable)
+        stay = [w for w in found if self.reachable[w].state in STAYING]
+        return tuple(stay or found)
 
 
 @dataclass(frozen=True, slots=True)
