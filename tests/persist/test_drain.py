@@ -54,15 +54,16 @@ def several_with_job(
     """Run workers, and a client with a job."""
     with (
         several(count, store, **(worker or {})) as workers,
-        connected(workers, store, **client) as cluster,
+        connected(workers, **client) as cluster,
         cluster.job(uid, owner="runner") as job,
     ):
         yield workers, job
 
 
-def connected(workers: list[WorkerProcess], store: str = "", **changes: Any) -> crossdock.Cluster:
+def connected(workers: list[WorkerProcess], **changes: Any) -> crossdock.Cluster:
+    """Return a client that knows no store: workers read it for us."""
     options = crossdock.Options(
-        frame_bytes=2**18, buffer_bytes=2**20, connect_seconds=1, store=store,
+        frame_bytes=2**18, buffer_bytes=2**20, connect_seconds=1,
         **{"deadline_seconds": 20, "loss_after_seconds": 20, **changes},
     )  # fmt: skip
     return connect_all(workers, options=options)
@@ -194,7 +195,7 @@ def test_without_a_store_only_copies_let_a_worker_go(job_uid: str) -> None:
 def test_sigterm_drains(start_worker: StartWorker, store: str, job_uid: str) -> None:
     options = {"store": store, **WITH_STORE}
     worker, other = start_worker(**options), start_worker(**options)
-    with connected([worker], store) as cluster, cluster.job(job_uid, owner="runner") as job:
+    with connected([worker]) as cluster, cluster.job(job_uid, owner="runner") as job:
         shuffle = job.shuffle("words", partitions=9, maps=6)
         for m in range(6):
             write(shuffle, m)
@@ -202,7 +203,7 @@ def test_sigterm_drains(start_worker: StartWorker, store: str, job_uid: str) -> 
         expected = blocks_of(view)
         assert worker.terminate() == 0
         assert "worker is drained" in worker.log_text()
-        with connected([other], store) as cluster2, cluster2.job(job_uid, owner="runner") as again:
+        with connected([other]) as cluster2, cluster2.job(job_uid, owner="runner") as again:
             found = again.shuffle("words", partitions=9).view(view.winners)
             assert blocks_of(found) == expected
 
@@ -263,7 +264,7 @@ def test_the_store_decides_when_all_homes_have_drained(
         for worker in homes:
             eventually(lambda w=worker: drain(w)["drained"], what="the drain", seconds=20)
         eventually(lambda: states(late).count("drained") == 2, what="the peers' word")
-        with connected([late], store) as cluster, cluster.job(job_uid) as again:
+        with connected([late]) as cluster, cluster.job(job_uid) as again:
             assert again.record.homes == job.record.homes
             for worker in homes:
                 worker.kill9()
@@ -294,7 +295,7 @@ def test_a_home_that_died_before_the_end_of_its_drain_is_not_replaced_by_the_sto
     late = start_worker(store=store, **WITH_STORE)
     assert late.request("PUT", f"/v1/jobs/{job_uid}", body=record).status == 201
     with (
-        connected([late], store) as cluster,
+        connected([late]) as cluster,
         cluster.job(job_uid) as again,
         pytest.raises(SealLost, match=f"went without leaving them: {dead}"),
     ):
