@@ -124,6 +124,7 @@ def test_a_reader_survives_the_death_of_the_worker_that_it_reads_through(
         assert [(b.partition, b.map_id, bytes(b.data), b.rows) for b in found] == expected
         seen = job.cluster.statistics()
         assert seen[Tier.STORE].bytes >= sum(len(b[2]) for b in expected)
+        assert seen[Tier.STORE].misses == 0, "each range went on elsewhere at the byte reached"
         assert seen[Tier.WORKER].requests == seen[Tier.REPLICA].requests == 0
 
 
