@@ -85,6 +85,25 @@ class Job:
                 held[name] = held.get(name, 0) + size
         return held
 
+    def may_be_stored(self) -> bool:
+        """Whether something of it may be in the store and nowhere else.
+
+        So it is when a worker has persisted some of it, or one of its homes does not answer: that
+        may have drained. Then it is worth a request to the store.
+        """
+        members = self.cluster.members()
+        if not set(self.record.homes) <= members.reachable.keys():
+            return True
+        found = self.cluster.ask_each(members, self._persisted_bytes, ignore=(JobUnknown,))
+        return any(found.answers.values())
+
+    def _persisted_bytes(self, url: str) -> int:
+        with self.cluster.pool.call("GET", url, self.path) as response:
+            value = response.read_json()
+        store = value.get("store") if isinstance(value, dict) else None
+        count = store.get("persisted_bytes") if isinstance(store, dict) else None
+        return count if isinstance(count, int) else 0
+
     def _shuffles(self, url: str) -> list[tuple[str, int]]:
         with self.cluster.pool.call("GET", url, self.path) as response:
             value = response.read_json()

@@ -108,8 +108,9 @@ class Shuffle:
             held, away, _ = self.held(None)
             if away:
                 raise Unavailable(f"these workers do not answer: {', '.join(sorted(away))}")
-            stored = self.job.cluster.tier.holders(self.key)
-            found = reversed(views.complete_attempts({**held, **stored.frames}).tolist())
+            if self.job.may_be_stored():
+                held = {**held, **self.job.cluster.tier.holders(self.key).frames}
+            found = reversed(views.complete_attempts(held).tolist())
             return {m: attempt for m, attempt in found if attempt >= since}
 
         return patiently(ask, deadline_seconds=self.job.cluster.options.deadline_seconds)

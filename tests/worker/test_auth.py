@@ -28,6 +28,8 @@ RIGHTS = {
     "GET /metrics": "metrics",
     "GET /v1/workers": "read",
     "POST /v1/workers/{worker}/gone": "admin",
+    "POST /v1/drain": "admin",
+    "GET /v1/drain": "admin",
     "PUT /v1/jobs/{job}": "write",
     "GET /v1/jobs/{job}": "read",
     "POST /v1/jobs/{job}/fence": "own",
@@ -169,10 +171,11 @@ def test_a_foreign_token_learns_nothing(
 @guarded
 @pytest.mark.parametrize("right", list(Right))
 def test_each_right_opens_what_it_should(
-    secure_worker: WorkerProcess, route: Route, right: Right
+    secure_worker: WorkerProcess, start_worker: StartWorker, route: Route, right: Right
 ) -> None:
     job = "rights"  # never registered: a call that is let in finds nothing
-    answer = ask(secure_worker, route, job, secure_worker.token(job, [right]))
+    worker = start_worker(key=KEY) if route.path == "/v1/drain" else secure_worker
+    answer = ask(worker, route, job, worker.token(job, [right]))
     if right in ENOUGH[RIGHTS[f"{route.method} {route.template}"]]:
         assert answer.status not in {401, 403}, answer
     else:

@@ -9,10 +9,9 @@ from itertools import islice
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
 
 from crossdock.blocks import Pieces
-from crossdock.errors import BlocksLost, CorruptBlock, Missing, ProtocolError
+from crossdock.errors import BlocksLost, ConfigError, CorruptBlock, Missing, ProtocolError
 from crossdock.statistics import Tier
 from crossdock.store.access import Access
 from crossdock.store.errors import ObjectDamaged, ObjectMissing
@@ -196,6 +195,13 @@ def _inflated(
     columns: PieceColumns, packed: memoryview, nbytes: int, key: str, offset: int
 ) -> memoryview:
     """Return a compressed payload as its writers sent it; damaged, all of its pieces are."""
+    try:
+        import pyarrow as pa  # noqa: PLC0415 -- an extra
+    except ImportError as error:
+        raise ConfigError(
+            f"{key} is compressed, and to read it needs pyarrow",
+            hint="pip install 'crossdock[arrow]'",
+        ) from error
     try:
         return memoryview(pa.decompress(packed, nbytes, codec="zstd"))
     except (OSError, pa.ArrowException) as error:
