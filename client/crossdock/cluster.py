@@ -26,12 +26,11 @@ from crossdock.options import (
 from crossdock.pool import Pool
 from crossdock.push import PushLoad
 from crossdock.records import JobRecord, Owner, Persistence, WorkerInfo
-from crossdock.retry import LONGEST_WAIT_SECONDS
 from crossdock.statistics import ReadMeter, ReadStatistics
 from crossdock.store.api import StoreOptions
 from crossdock.store.errors import StoreUnavailable
 from crossdock.store.tier import StoreTier
-from crossdock.survey import Acquaintances, Answer, Found, Members, Survey
+from crossdock.survey import Acquaintances, Answer, Found, Members, Silences, Survey
 from crossdock.threads import Threads, result_of
 from crossdock.wire import names
 
@@ -73,8 +72,7 @@ class Cluster:
         self._jobs: list[Job] = []
         self._members: Members | None = None
         self._asked = float("-inf")
-        self._silences: dict[str, tuple[float, float]] = {}
-        """By URL: for how many seconds it was asked in vain, and until when."""
+        self._silences = Silences(options.loss_after_seconds)
         self._met = Acquaintances()
         self._calls = Threads(_CALL_THREADS, thread_name_prefix="crossdock-call")
         self.pushers = Threads(options.push_threads, thread_name_prefix="crossdock-push")
@@ -109,7 +107,8 @@ class Cluster:
             grace_seconds: for how long after that its data is kept.
             epoch: higher than that of whoever owned the job before.
             quota_bytes: on each worker's disk; 0: the worker's own quota.
-            persistence: when workers with a store persist by themselves: Never, OnPressure, Eager.
+            persistence: when workers with a store persist by themselves: Never, OnPressure, Eager,
+                BeforeAck.
         """
         names.check_name("job", uid)
         record = None
@@ -199,7 +198,7 @@ class Cluster:
 
     def _judge(self, found: Found, problem: CrossdockError | None, began: float) -> Members:
         """Tell who is away from who is lost; raise when there is nobody else."""
-        away = self._not_lost(found.silent, began)
+        away = self._silences.still_away(found.silent, began)
         bound = self.options.loss_after_seconds
         late = [f"{u} has not answered for {bound:g} s" for u in sorted(found.silent - away)]
         lost = (*found.lost.values(), *late)
@@ -208,23 +207,6 @@ class Cluster:
         if not found.reachable:
             raise problem or Unavailable("no worker answers")
         return Members(found.reachable, away, lost, frozenset(found.lost))
-
-    def _not_lost(self, silent: Iterable[str], began: float) -> frozenset[str]:
-        """Leave out what has been silent for so long that it counts as lost.
-
-        Only time in which somebody asked counts, and the short waits between: who was not asked
-        for an hour may have been there, and gone a second time.
-        """
-        now = time.monotonic()
-        with self._lock:
-            known, self._silences = self._silences, {}
-            for url in silent:
-                seconds, until = known.get(url, (0.0, now))
-                waited = min(max(0.0, began - until), LONGEST_WAIT_SECONDS)
-                asked = now - max(began, until)
-                self._silences[url] = (seconds + waited + asked, now)
-            bound = self.options.loss_after_seconds
-            return frozenset(u for u, (seconds, _) in self._silences.items() if seconds < bound)
 
     def _ask(self, cancel: Cancel, url: str) -> Answer:
         with self.pool.call("GET", url, "/v1/workers", cancel=cancel) as response:

@@ -1,5 +1,6 @@
 """The one choice of winners of a shuffle whose callers know none: made once, kept at its homes."""
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ class Seals:
         self._shuffle = shuffle
         self._job = shuffle.job
         self._key = shuffle.key
+        self._began = time.monotonic()
+        """When the members were asked last."""
 
     def choice(self) -> Table:
         """Return the one choice of winners, made now if nobody has made it."""
@@ -79,13 +82,15 @@ class Seals:
         homes = self._homes(self._members(), without=own_url)
         if all(home.closed for home in homes):
             raise self._seal_lost(["no other home is open"])
-        self._copy(homes, winners)
+        if not self._copy(homes, winners):
+            raise Unavailable("no other home has taken the seal")
 
     def _choose(self, maps: int) -> Table:
         """Apply the rule to what is held now, by workers and, if need be, by the store."""
         held, away, notes = self._shuffle.held(None)
         winners, lacking = views.choose_winners(held, maps)
         if lacking:
+            away |= self._shuffle.away_homes()
             stored = self._job.cluster.tier.holders(self._key)
             winners, lacking = views.choose_winners({**held, **stored.frames}, maps)
             notes += stored.notes
@@ -108,16 +113,21 @@ class Seals:
         except SealHomeClosed as error:
             raise Unavailable(f"{url} has just stopped to make seals") from error
 
-    def _copy(self, homes: Sequence[_Home], seal: Table) -> None:
-        """See to it that the first two open homes have the choice that was made.
+    def _copy(self, homes: Sequence[_Home], seal: Table) -> bool:
+        """See to it that the first two open homes have the choice; return whether any has.
 
         The deciding home may have been away when it was made, or its copy may have failed then:
         with one copy the loss of a worker would have it made again, and otherwise.
         """
+        kept = False
         for home in [home for home in homes if not home.closed][:2]:
             if not len(home.seal):
-                with suppress(SealHomeClosed):  # it leaves, and the next who asks copies it
+                try:
                     self._seal("PUT", home.url, tables.encode(seal))
+                except SealHomeClosed:  # it leaves, and the next who asks copies it
+                    continue
+            kept = True
+        return kept
 
     def _members(self) -> "Members":
         if not self._job.record.homes:
@@ -125,6 +135,7 @@ class Seals:
                 f"job {self._key.job} was registered without homes: nothing can hold a seal",
                 hint="register it with homes, the ids of its workers, or pass winners",
             )
+        self._began = time.monotonic()
         try:
             return self._job.cluster.members(fresh=True)
         except WorkersLost as error:
@@ -137,11 +148,12 @@ class Seals:
         does, which has the copy; and so it does when it has closed and left what it had.
         """
         key = f"seal/{self._key.job}/{self._key.name}/{self._key.generation}"
+        away = self._job.away_homes(members, self._began)
         found: list[_Home] = []
         for worker in placement.ranked(key, self._job.record.homes):
             info = members.reachable.get(worker)
             if info is None:
-                if members.unreachable and all(home.closed for home in found):
+                if worker in away and all(home.closed for home in found):
                     raise Unavailable(f"worker {worker}, home of the seal, does not answer")
             elif info.url != without:
                 with suppress(SealHomeClosed):

@@ -4,6 +4,7 @@ A worker is its id. A URL says who is meant only if it is the one that the worke
 endpoint may be a load balancer, behind which each call meets another worker.
 """
 
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,12 +12,45 @@ from typing import Final
 
 from crossdock.errors import CrossdockError, Unavailable
 from crossdock.records import STAYING, WorkerInfo
+from crossdock.retry import LONGEST_WAIT_SECONDS
 
 Answer = tuple[WorkerInfo, list[WorkerInfo]]
 """What a worker says of itself, and whom it lists."""
 
 _AGAIN_SECONDS: Final = 60.0
 """How long a URL counts as shared after it was seen to be, and one that leads nowhere is spared."""
+
+
+class Silences:
+    """For how long those were asked in vain that do not answer. Thread-safe."""
+
+    def __init__(self, bound_seconds: float) -> None:
+        """Args: `bound_seconds` of silence count as a loss."""
+        self._bound_seconds = bound_seconds
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, float]] = {}
+        """By name: for how many seconds it was asked in vain, and until when."""
+
+    def still_away(self, silent: Iterable[str], began: float) -> frozenset[str]:
+        """Leave out what has been silent for so long that it counts as lost.
+
+        Only time in which somebody asked counts, and the short waits between: who was not asked
+        for an hour may have been there, and gone a second time.
+
+        Args:
+            silent: all who did not answer now.
+            began: when they were asked, monotonic.
+        """
+        now = time.monotonic()
+        with self._lock:
+            known, self._known = self._known, {}
+            for name in silent:
+                seconds, until = known.get(name, (0.0, now))
+                waited = min(max(0.0, began - until), LONGEST_WAIT_SECONDS)
+                asked = now - max(began, until)
+                self._known[name] = (seconds + waited + asked, now)
+            bound = self._bound_seconds
+            return frozenset(n for n, (seconds, _) in self._known.items() if seconds < bound)
 
 
 @dataclass(frozen=True, slots=True)

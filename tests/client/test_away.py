@@ -58,7 +58,7 @@ def test_two_short_absences_with_nobody_asking_between_are_not_a_long_one(
         assert cluster.members(fresh=True).unreachable
         worker.start()
         clock = cluster._silences
-        cluster._silences = {url: (s, until - 6) for url, (s, until) in clock.items()}
+        clock._known = {url: (s, until - 6) for url, (s, until) in clock._known.items()}
         worker.kill9()
         assert cluster.members(fresh=True).unreachable, "six seconds in which nobody asked"
         worker.start()

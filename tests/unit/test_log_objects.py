@@ -56,7 +56,7 @@ def log(tmp_path: Path) -> Iterator[ShuffleLog]:
 
 
 def writer_of(store: Store, segment_bytes: int = 2**20) -> LogWriter:
-    return LogWriter(store, cluster="c", worker="w", segment_bytes=segment_bytes)
+    return LogWriter(store, cluster="c", worker="w", segment_bytes=segment_bytes, settle_seconds=0)
 
 
 def put(log: ShuffleLog, map_id: int, pieces: Pieces, *, seq: int = 0) -> FrameId:

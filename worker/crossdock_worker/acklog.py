@@ -23,6 +23,8 @@ class _Group:
     shuffle: ShuffleLog
     frames: list[FrameId] = field(default_factory=list)
     nbytes: int = 0
+    waiting: int = 0
+    """Pushes that wait for it; one whose pushers have all left is not written."""
 
 
 class AckLog:
@@ -67,7 +69,11 @@ class AckLog:
         group.nbytes += header.frame_bytes
         if group.nbytes >= self._group_bytes:
             self._flush(group)
-        await asyncio.shield(group.done)  # one that leaves does not take the others with it
+        group.waiting += 1
+        try:
+            await asyncio.shield(group.done)  # one that leaves does not take the others with it
+        finally:
+            group.waiting -= 1
 
     def _open(self, shuffle: ShuffleLog) -> _Group:
         loop = asyncio.get_running_loop()
@@ -79,6 +85,9 @@ class AckLog:
         if self._groups.get(group.shuffle.key) is not group:
             return  # it was written already
         del self._groups[group.shuffle.key]
+        if not group.waiting and group.nbytes < self._group_bytes:
+            group.done.cancel()
+            return
         loop = asyncio.get_running_loop()
         work = partial(self._write, group.shuffle, group.frames)
         writing = loop.run_in_executor(self._threads, work)

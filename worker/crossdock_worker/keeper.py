@@ -103,7 +103,7 @@ class Keeper:
         persister = self._worker.persister
         if persister is None:
             return
-        persister.settle()
+        persister.look_after()
         by_key = {shuffle.key: (job, shuffle) for job, shuffle in held}
         with self._lock:
             self._failures = {k: f for k, f in self._failures.items() if k in by_key}
@@ -113,6 +113,9 @@ class Keeper:
         use_bytes = disk.used_bytes - going
         self._pressed = policy.is_pressed(use_bytes, rules, before=self._pressed)
         states = [self._state(job, shuffle, persister) for job, shuffle in held]
+        for (_, shuffle), state in zip(held, states, strict=True):
+            if shuffle.runs.logs() and not (state.complete_bytes or state.unfinished_bytes):
+                persister.drop_logs(shuffle)  # a run's end does it; this is for what failed then
         actions = policy.decide(
             states, use_bytes=use_bytes, pressed=self._pressed, rules=rules, now=time.monotonic()
         )

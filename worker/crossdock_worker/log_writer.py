@@ -4,6 +4,9 @@ A log object is complete in itself (store/logs.py): one request, under the shuff
 needs no intent in the store. The one on this disk says what may be there, for whoever deletes it.
 """
 
+import math
+import threading
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -30,8 +33,21 @@ _TRIES: Final = 3
 class LogWriter:
     """Writes log objects to a store, and deletes them. Thread-safe."""
 
-    def __init__(self, store: Store, *, cluster: str, worker: str, segment_bytes: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        cluster: str,
+        worker: str,
+        segment_bytes: int,
+        settle_seconds: float = 30.0,
+    ) -> None:
+        """Args: within `settle_seconds` of being sent a request takes effect, or never."""
         self._store = store
+        self._settle_seconds = settle_seconds
+        self._lock = threading.Lock()
+        self._not_before: dict[str, float] = {}
+        """Until when a request for a run may still take effect: it is not deleted before."""
         self._cluster = cluster
         self._worker = worker
         self._segment_bytes = segment_bytes
@@ -80,11 +96,20 @@ class LogWriter:
         layout = ShuffleLayout.of(self._cluster, shuffle.key)
         keys = [layout.segment(run, i) for i in range(len(plans) - 1)] + [layout.log(run)]
         record = self._record(shuffle, snapshot, plans, run, keys)
-        shuffle.runs.begin_log(record)
-        for key, plan in zip(keys[:-1], plans[:-1], strict=True):
-            self._store.put(key, plan.source, crc32c=plan.crc32c)
-        last: Source = plans[-1].source if plans else BufferSource(b"")
-        self._store.put(keys[-1], logs.joined(last, record))
+        with self._lock:
+            self._not_before[run] = math.inf
+        answered = False
+        try:
+            shuffle.runs.begin_log(record)
+            for key, plan in zip(keys[:-1], plans[:-1], strict=True):
+                self._store.put(key, plan.source, crc32c=plan.crc32c)
+            last: Source = plans[-1].source if plans else BufferSource(b"")
+            self._store.put(keys[-1], logs.joined(last, record))
+            answered = True
+        finally:
+            with self._lock:
+                settled = 0.0 if answered else self._settle_seconds
+                self._not_before[run] = time.monotonic() + settled
 
     def _record(
         self,
@@ -121,8 +146,13 @@ class LogWriter:
         layout = ShuffleLayout.of(self._cluster, shuffle.key)
         held = shuffle.frames()
         for each in shuffle.runs.logs():
+            with self._lock:
+                if self._not_before.get(each.run, 0.0) > time.monotonic():
+                    continue
             mine = held[np.isin(identities(held), identities(each.frames))]
             if not len(shuffle.runs.covering(mine)[1]):
                 segments_too = [s.key for s in shuffle.runs.log_record(each.run).segments]
                 self._store.delete([layout.log(each.run), *segments_too])
                 shuffle.runs.forget_log(each.run)
+                with self._lock:
+                    self._not_before.pop(each.run, None)

@@ -6,12 +6,9 @@ Killed anywhere, it is either finished by its record at the next start, or all o
 """
 
 import threading
-import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -20,9 +17,7 @@ import structlog
 
 from crossdock.errors import AttemptsElsewhere, CrossdockError, Gone, Missing
 from crossdock.store.api import Store
-from crossdock.store.errors import ObjectDamaged, ObjectMissing
 from crossdock.store.layout import ShuffleLayout
-from crossdock.store.objects import read_whole
 from crossdock.store.records import Record
 from crossdock.views import ShuffleKey
 from crossdock.wire import tables
@@ -30,6 +25,7 @@ from crossdock.wire.tables import Table
 from crossdock_worker.log_writer import LogWriter
 from crossdock_worker.persist_run import PersistRun
 from crossdock_worker.policy import Trigger
+from crossdock_worker.recovery import Recovery
 from crossdock_worker.rows import FrameId
 from crossdock_worker.runs import Finished
 from crossdock_worker.shuffle_log import ShuffleLog
@@ -99,11 +95,16 @@ class Persister:
         self._runs = ThreadPoolExecutor(_RUNS_AT_ONCE, thread_name_prefix="persist")
         self._uploads = ThreadPoolExecutor(uploads, thread_name_prefix="upload")
         self.log_threads = ThreadPoolExecutor(uploads, thread_name_prefix="ack-log")
-        self._logs = LogWriter(store, cluster=cluster, worker=worker, segment_bytes=segment_bytes)
+        self._logs = LogWriter(
+            store,
+            cluster=cluster,
+            worker=worker,
+            segment_bytes=segment_bytes,
+            settle_seconds=settle_seconds,
+        )
+        self.recovery = Recovery(store, cluster=cluster, settle_seconds=settle_seconds)
         self.compress_in = compress_in
         self._ahead = uploads
-        self._settle_seconds = settle_seconds
-        self._unsettled: deque[tuple[float, ShuffleLog, str]] = deque()
         self._on_end = on_end
         self._lock = threading.Lock()
         self._under_way: dict[ShuffleKey, Progress] = {}
@@ -171,7 +172,7 @@ class Persister:
                 record = PersistRun(self, shuffle, keys, progress.sent).record()
             shuffle.note_persisted(record.frames)
             if shuffle.runs.logs():
-                self._in_background(shuffle, partial(self._logs.delete_covered, shuffle))
+                self.drop_logs(shuffle)
         except BaseException as error:  # noqa: BLE001 -- whoever waits for the run hears of it
             problem = error
         self._on_end(progress.trigger, record)
@@ -184,7 +185,7 @@ class Persister:
                 generation=shuffle.key.generation, problem=str(problem),
             )  # fmt: skip
         if problem is not None:
-            progress.future.set_exception(problem)
+            progress.future.set_exception(_without_frames(problem))
         elif record is not None:
             progress.future.set_result(record)
         if done is not None:
@@ -195,26 +196,22 @@ class Persister:
         with shuffle.space.pins.held():
             self._logs.write(shuffle, frames)
 
-    def unsettled(self, shuffle: ShuffleLog, run: str) -> None:
-        """Note a run of which a request without an answer may still take effect."""
-        self._unsettled.append((time.monotonic() + self._settle_seconds, shuffle, run))
-
-    def settle(self) -> None:
+    def look_after(self) -> None:
         """Begin to clean up after runs whose requests have taken effect by now, or never."""
-        while self._unsettled and self._unsettled[0][0] <= time.monotonic():
-            _, shuffle, run = self._unsettled.popleft()
-            self._in_background(shuffle, partial(self.forget_settled, shuffle, [run]))
+        for shuffle, run in self.recovery.due():
+            self._runs.submit(self.recovery.settle, shuffle, run)
 
-    def _in_background(self, shuffle: ShuffleLog, work: Callable[[], None]) -> None:
-        def guarded() -> None:
-            try:
-                work()
-            except Gone:  # released, or its job ended: all of it goes
-                pass
-            except CrossdockError as error:  # the next start tries again
-                log.warning("leftovers stay", shuffle=str(shuffle.key), problem=str(error))
+    def drop_logs(self, shuffle: ShuffleLog) -> None:
+        """Begin to delete the log objects that are not needed any more."""
+        self._runs.submit(self._drop_logs, shuffle)
 
-        self._runs.submit(guarded)
+    def _drop_logs(self, shuffle: ShuffleLog) -> None:
+        try:
+            self._logs.delete_covered(shuffle)
+        except Gone:  # released, or its job ended: all of it goes
+            pass
+        except CrossdockError as error:  # tried again in a later round
+            log.warning("log objects stay", shuffle=shuffle.key.name, problem=str(error))
 
     def upload(self, work: Callable[[], T]) -> "Future[T]":
         """Have a thread send a segment."""
@@ -240,48 +237,6 @@ class Persister:
         if self._closed.is_set():
             raise CrossdockError("the worker ends")
 
-    def recover(self, shuffle: ShuffleLog, runs: list[str]) -> None:
-        """Finish or undo the runs that an earlier process left: nothing half-done stays.
-
-        Only those: runs of this process look alike, and are alive.
-
-        A write that the dead process had sent may still land after this, so it is to be done
-        again once the store has settled; only `forget_settled` drops the intents.
-        """
-        layout = self.layout(shuffle.key)
-        for run in set(runs) & set(shuffle.runs.unfinished):
-            record = self._find_record(layout, run)
-            if record is not None:
-                shuffle.runs.finish(record)
-                shuffle.note_persisted(record.frames)
-            named = set() if record is None else {info.key for info in record.segments}
-            self._delete_under(layout.segments(run), but=named)
-            for key in (layout.intent(run), layout.record(run)):
-                self._abort_under(key)
-
-    def forget_settled(self, shuffle: ShuffleLog, runs: list[str]) -> None:
-        """Undo runs for good: what they might still have written has landed by now."""
-        self.recover(shuffle, runs)
-        layout = self.layout(shuffle.key)
-        for run in set(runs) & set(shuffle.runs.unfinished):
-            self.store.delete([layout.intent(run)])
-            shuffle.runs.forget(run)
-
-    def _delete_under(self, prefix: str, *, but: set[str]) -> None:
-        self._abort_under(prefix)
-        self.store.delete(o.key for o in self.store.list(prefix) if o.key not in but)
-
-    def _abort_under(self, prefix: str) -> None:
-        for upload in self.store.uploads(prefix):
-            self.store.abort(upload)
-
-    def _find_record(self, layout: ShuffleLayout, run: str) -> Record | None:
-        key = layout.record(run)
-        try:
-            return Record.decode(read_whole(self.store, key), where=key)
-        except (ObjectMissing, ObjectDamaged):
-            return None
-
     def close(self) -> None:
         """End the runs under way soon, and wait for it."""
         self._closed.set()
@@ -289,6 +244,15 @@ class Persister:
         self._uploads.shutdown()
         self.log_threads.shutdown()
         self.store.close()
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """Let go of what an error's tracebacks hold: the maps of logs that may be deleted by now."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
 
 
 def _frames_with(shuffle: ShuffleLog, keys: Table) -> Table:

@@ -75,18 +75,30 @@ class PersistRun:
         except BaseException:
             self._undo()
             raise
-        self._shuffle.runs.finish(record)
+        try:
+            self._shuffle.runs.finish(record)
+        except BaseException:  # a full disk: it is adopted later
+            self._owner.recovery.add(self._shuffle, self._run)
+            raise
         if not self._unsure:
-            self._store.delete([self._layout.intent(self._run)])
-            self._shuffle.runs.forget(self._run)
+            self._drop_intent()
         else:
-            self._owner.unsettled(self._shuffle, self._run)
+            self._owner.recovery.add(self._shuffle, self._run)
         log.info(
             "persisted", job=record.shuffle.job, shuffle=record.shuffle.name,
             generation=record.shuffle.generation, run=self._run, segments=len(sent),
             payload_bytes=record.payload_bytes,
         )  # fmt: skip
         return record
+
+    def _drop_intent(self) -> None:
+        try:
+            self._store.delete([self._layout.intent(self._run)])
+        except CrossdockError as error:
+            log.warning("an intent stays for now", run=self._run, problem=str(error))
+            self._owner.recovery.add(self._shuffle, self._run)
+        else:
+            self._shuffle.runs.forget(self._run)
 
     def _write_intent(self) -> None:
         intent = {
@@ -199,17 +211,17 @@ class PersistRun:
         self._shuffle.check_maps(self._snapshot)
 
     def _undo(self) -> None:
-        """Delete what was written; what cannot be deleted now, the next start does."""
+        """Delete what was written; what cannot be deleted now is looked after later."""
         layout = self._layout
         try:
-            keys = [layout.record(self._run)]
-            keys += [layout.segment(self._run, i) for i in range(self._ordinal)]
-            self._store.delete(keys)
+            self._store.delete([layout.record(self._run)])  # first: it makes the segments count
+            self._store.delete(layout.segment(self._run, i) for i in range(self._ordinal))
             if self._unsure:  # something may still land: the intents stay, and say what
-                self._owner.unsettled(self._shuffle, self._run)
+                self._owner.recovery.add(self._shuffle, self._run)
                 return
             self._store.delete([layout.intent(self._run)])
         except CrossdockError as error:
             log.warning("a failed run was not cleaned up yet", run=self._run, problem=str(error))
+            self._owner.recovery.add(self._shuffle, self._run)
             return
         self._shuffle.runs.forget(self._run)

@@ -32,12 +32,13 @@ from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
 from crossdock_worker.policy import Trigger
 from crossdock_worker.settings import LAST_SECONDS, ZSTD, Settings
-from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.through import ReadThrough
 
 log = structlog.get_logger()
 
 _VIEW_THREADS = 2
+_STORE_THREADS = 2
+"""For calls that write to the store: however slow it is, frames and reads have their threads."""
 
 
 class Worker:
@@ -60,8 +61,12 @@ class Worker:
         self.places = PlacesCache(limits.places_cache_bytes)
         self.pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="bytes")
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
+        self.store_pool = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="store")
         self.store_requests = Requests()
         self.persister = self._open_store()
+        self._left_runs = [
+            (s, run) for job in self.jobs for s in job.logs() for run in s.runs.unfinished
+        ]
         self._acks = self._open_acks()
         self.through = self._open_through()
         self.drain = Drain(self)
@@ -209,24 +214,19 @@ class Worker:
             tasks.create_task(self.membership.run(self.identity.id))
             tasks.create_task(self.keeper.run())
             if self.persister is not None:
-                left = [(s, s.runs.unfinished) for job in self.jobs for s in job.logs()]
-                tasks.create_task(self._recover(self.persister, [p for p in left if p[1]]))
+                tasks.create_task(self._recover(self.persister))
 
-    async def _recover(
-        self, persister: Persister, left: list[tuple[ShuffleLog, list[str]]]
-    ) -> None:
-        """Finish or undo the persist runs that an earlier process left, once and once more."""
-        for shuffle, runs in left:
-            await self._in_background(partial(persister.recover, shuffle, runs))
-        if left:
-            await asyncio.sleep(self.settings.store_settle_seconds)
-        for shuffle, runs in left:
-            await self._in_background(partial(persister.forget_settled, shuffle, runs))
+    async def _recover(self, persister: Persister) -> None:
+        """Adopt the persist runs that an earlier process has ended; the others are undone later."""
+        for shuffle, run in self._left_runs:
+            persister.recovery.add(shuffle, run)
+        for shuffle, run in self._left_runs:
+            await self._in_background(partial(persister.recovery.adopt, shuffle, run))
 
-    async def _in_background(self, work: Callable[[], None]) -> None:
+    async def _in_background(self, work: Callable[[], object]) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(self.view_pool, work)
-        except CrossdockError as error:  # the next start tries again
+            await asyncio.get_running_loop().run_in_executor(self.store_pool, work)
+        except CrossdockError as error:  # it is looked after once the store has settled
             log.warning("persist runs of an earlier process are left", problem=str(error))
 
     def request_began(self) -> None:
@@ -259,6 +259,7 @@ class Worker:
         if self._transfers:  # they were cancelled, and give back what they hold
             await asyncio.wait(self._transfers, timeout=LAST_SECONDS)
         self.view_pool.shutdown(wait=False, cancel_futures=True)
+        self.store_pool.shutdown(wait=False, cancel_futures=True)
         await loop.run_in_executor(None, self.keeper.close)
         if self.persister is not None:
             await loop.run_in_executor(None, self.persister.close)

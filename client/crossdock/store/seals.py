@@ -72,6 +72,8 @@ class StoredSeals:
             return existing, False
         left = set(self._store_closed(key.job))
         open_ = sorted(set(homes) - left)
+        if not homes:
+            raise SealLost(f"job {key.job} has no homes of seals: nobody may decide for them")
         if open_:
             raise SealLost(
                 f"these homes of the seals of job {key.job} went without leaving them: "

@@ -130,6 +130,11 @@ async def held_table(request: web.Request, dtype: np.dtype[np.void]) -> AsyncIte
         yield tables.decode(dtype, body, what=request.path)
 
 
+async def in_store_pool(worker: Worker, work: Callable[[], T]) -> T:
+    """Run what waits for the store apart from what moves bytes of frames and blocks."""
+    return await asyncio.get_running_loop().run_in_executor(worker.store_pool, work)
+
+
 async def in_pool(worker: Worker, work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(worker.pool, work)
 

@@ -16,6 +16,7 @@ from crossdock_worker.api.context import (
     held_body,
     held_table,
     in_pool,
+    in_store_pool,
     send,
     target,
 )
@@ -77,6 +78,6 @@ async def put_manifest(request: web.Request) -> web.Response:
                 raise ProtocolError("the manifest is of another shuffle or view than the URL")
             return publish(persister.store, persister.layout(key), manifest)
 
-        published = await in_pool(worker, work)
+        published = await in_store_pool(worker, work)
     answer = {"store": persister.store.url, "cluster": worker.settings.cluster, "new": published}
     return web.json_response(answer, status=201 if published else 200)

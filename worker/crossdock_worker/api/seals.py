@@ -1,5 +1,6 @@
 """Seals: choices of winners, on this disk; and in the store, once no home of them is left."""
 
+from functools import partial
 from http import HTTPStatus
 
 from aiohttp import web
@@ -10,7 +11,14 @@ from crossdock.store.seals import StoredSeals
 from crossdock.views import ShuffleKey
 from crossdock.wire import tables
 from crossdock.wire.tables import Table
-from crossdock_worker.api.context import WORKER, commanded, held_table, send, target
+from crossdock_worker.api.context import (
+    WORKER,
+    commanded,
+    held_table,
+    in_store_pool,
+    send,
+    target,
+)
 from crossdock_worker.api.persisting import persister_of
 from crossdock_worker.job import Job
 from crossdock_worker.serve import Answer
@@ -42,13 +50,15 @@ async def put_seal(request: web.Request) -> web.StreamResponse:
         if (winners["map"][1:] <= winners["map"][:-1]).any():
             raise ProtocolError("a seal names one attempt per map, sorted by map")
 
+        if stored is not None:
+            key = _live(job, name, generation)
+            decide = partial(stored.decide, key, job.record.homes, winners)
+            seal, new = await in_store_pool(request.app[WORKER], decide)
+            return await send(request, partial(_answer, seal, new=new), room=seal.nbytes)
+
         def plan() -> Answer:
-            if stored is None:
-                seal, new = job.seal(name, generation, winners, epoch=epoch)
-            else:
-                key = _live(job, name, generation)
-                seal, new = stored.decide(key, job.record.homes, winners)
-            return _answer(seal, new=new, closed=stored is None and job.seals_closed)
+            seal, new = job.seal(name, generation, winners, epoch=epoch)
+            return _answer(seal, new=new, closed=job.seals_closed)
 
         return await send(request, plan, room=winners.nbytes)
 
@@ -57,11 +67,13 @@ async def get_seal(request: web.Request) -> web.StreamResponse:
     """Answer the choice of winners, or 204 when none was made here."""
     job, name, generation = target(request)
     stored = _stored(request)
+    if stored is not None:
+        key = _live(job, name, generation)
+        seal = await in_store_pool(request.app[WORKER], partial(stored.read, key))
+        return await send(request, partial(_answer, seal), room=0 if seal is None else seal.nbytes)
 
     def plan() -> Answer:
-        if stored is None:
-            return _answer(job.read_seal(name, generation), closed=job.seals_closed)
-        return _answer(stored.read(_live(job, name, generation)))
+        return _answer(job.read_seal(name, generation), closed=job.seals_closed)
 
     return await send(request, plan, room=job.seal_bytes(name, generation))
 
