@@ -134,7 +134,8 @@ def test_eager_brings_what_is_complete_and_keeps_it_here(
         size = 4 * MIB + 4
         eventually(lambda: described(worker, job_uid)["store"]["persisted_bytes"] == size)
         assert described(worker, job_uid)["store"]["freed_bytes"] == 0
-        assert metric(worker, 'crossdock_persisted_bytes_total{trigger="eager"}') == size
+        counter = 'crossdock_persisted_bytes_total{trigger="eager"}'
+        eventually(lambda: metric(worker, counter) == size, what="the count")
         worker.kill9()
         winners = dict.fromkeys(range(3), 0)
         assert blocks_of(shuffle.view(winners)) == sorted(expected)
@@ -195,7 +196,7 @@ def test_a_reader_does_not_notice_that_frames_are_freed(
         more = job.shuffle("more", partitions=4, maps=20)
         for m in range(20):
             written(more, m)
-        eventually(lambda: freed_of(worker, job_uid, "read") >= 12 * MIB)
+        eventually(lambda: freed_of(worker, job_uid, "read") >= 12 * MIB, seconds=40)
         found += reading
         assert [(b.partition, b.map_id, bytes(b.data), b.rows) for b in found] == expected
         assert blocks_of(view, partitions=range(3, 5), maps=range(2, 7)) == [
