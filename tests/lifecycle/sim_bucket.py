@@ -11,6 +11,7 @@ from sim_checks import Checks
 from sim_loop import Actor, Loop, Process
 
 TIMEOUT = 1.0
+MAKING = ("put", "create", "part", "complete")
 
 
 class Write(NamedTuple):
@@ -36,13 +37,21 @@ class Bucket:
     """Objects and unfinished uploads."""
 
     def __init__(
-        self, loop: Loop, checks: Checks, *, settle: float, lists_uploads: bool, lag: float
+        self,
+        loop: Loop,
+        checks: Checks,
+        *,
+        settle: float,
+        lists_uploads: bool,
+        lag: float,
+        slow: float,
     ) -> None:
         self.loop = loop
         self.checks = checks
         self.settle = settle
         self.lists_uploads = lists_uploads
         self.lag = lag
+        self.slow = slow
         self.offset = loop.random.uniform(-1e6, 1e6)
         self.bad = 0.0
         self.breaks_bound = False
@@ -52,6 +61,7 @@ class Bucket:
         self.named: dict[str, int] = {}
         """How many visible records and manifests name a segment."""
         self.in_flight = 0
+        """Requests under way that may bring something into being."""
         self.requests = 0
         loop.store = self.request
 
@@ -65,9 +75,9 @@ class Bucket:
         loop, chance = self.loop, self.loop.random.random
         self.requests += 1
         verb, *args = wanted
-        delay = 0.005 + 0.03 * chance()
+        delay = 0.005 + self.slow * chance()
         if not self.bad or chance() >= self.bad:
-            self.in_flight += 1
+            self.in_flight += verb in MAKING
             loop.at(loop.now + delay, self._both, actor, life, process, verb, args, loop.now)
             return
         fate = chance()
@@ -75,15 +85,15 @@ class Bucket:
             loop.at(loop.now + TIMEOUT, loop.resume, actor, life, process, None)
             return
         if fate < 0.8:  # it arrives late
-            most = self.settle * (4 if self.breaks_bound else 0.97)
-            delay = most * chance()
+            most = self.settle * (4 if self.breaks_bound else 0.999)
+            delay = most * min(1.0, 0.2 + chance())
         self._later(delay, verb, args)
         if fate > 0.9:  # a proxy sent it again
-            self._later(self.settle * 0.97 * chance(), verb, args)
+            self._later(self.settle * 0.999 * chance(), verb, args)
         loop.at(loop.now + TIMEOUT, loop.resume, actor, life, process, None)
 
     def _later(self, delay: float, verb: str, args: list[Any]) -> None:
-        self.in_flight += 1
+        self.in_flight += verb in MAKING
         self.loop.at(self.loop.now + delay, self._effect, verb, args, self.loop.now)
 
     def _both(
@@ -92,7 +102,7 @@ class Bucket:
         self.loop.resume(actor, life, process, self._effect(verb, args, sent))
 
     def _effect(self, verb: str, args: list[Any], sent: float) -> Any:
-        self.in_flight -= 1
+        self.in_flight -= verb in MAKING
         if self.loop.tracing and verb not in ("list", "uploads"):
             self.loop.note(f"store: {verb} {args[0]}")
         return getattr(self, "_" + verb)(*args, sent)

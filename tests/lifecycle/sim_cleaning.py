@@ -95,6 +95,7 @@ def _delete(
             if isinstance(action, Tell):
                 for name in sorted(action.workers):
                     tell(name, partial(answered, name))
+                yield 0.12  # for the answers, if all is well
             elif isinstance(action, Clear):
                 yield from _clear(world, actor, prefix, machine, action)
             elif isinstance(action, Done):
@@ -108,7 +109,7 @@ def _clear(
     world: "World", actor: Actor, prefix: str, machine: Any, action: Clear
 ) -> Process:
     began = actor.local()
-    uploads = yield from _uploads(world, prefix)
+    uploads = (yield from _uploads(world, prefix)) if world.decide.aborts_uploads else []
     if uploads is None:
         return (yield 0.3)
     for upload, _, _ in uploads:

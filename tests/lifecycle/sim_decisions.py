@@ -13,7 +13,7 @@ SLOWEST, FASTEST = 0.96, 1.04
 TIMING = Timing(settle_seconds=3.0, clock_margin=0.1, relist_seconds=0.3)
 LEASE, GRACE = 6.0, 4.0
 SWEEP_GRACE = 12.0
-MOST_LAG = 0.25
+MOST_LAG = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,8 @@ class Decisions:
     relayed: Callable[..., words.Heard] = words.relayed
     leftover: Callable[..., runs.Leftover] = runs.leftover
     may_forget: Callable[..., bool] = runs.may_forget
+    aborts_uploads: bool = True
+    """Whether a deletion looks for uploads."""
     stopping: Callable[..., Any] = stopping.Stopping
     deletion: Callable[..., Any] = deletion.Deletion
     job_prefix: Callable[[str, str], str] = layout.job_prefix

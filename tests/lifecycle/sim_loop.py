@@ -67,7 +67,7 @@ class Loop:
 
     def send(self, source: str, target: str, do: Callable[..., None], *args: Any) -> None:
         """Deliver something once, twice or never."""
-        for island in self.islands:
+        for island in self.islands if source != "tasks" != target else ():  # tasks are everywhere
             if (source in island) != (target in island):
                 return
         chance = self.random.random

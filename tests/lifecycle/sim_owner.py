@@ -28,13 +28,16 @@ class Speaker(Actor):
         self.world = world
         self.tokens: dict[str, tuple[int, float]] = {}
         """By worker, the newest reading of its clock."""
+        self.took_over = True
+        """Whether no other owner can have rights any more. Until then words give none."""
 
     def speak(self, uid: str, facts: Facts) -> None:
         world = self.world
         for name in world.names:
             if name in world.gone:
                 continue
-            args = (uid, world.owner_of[uid], facts, self.tokens.get(name))
+            token = self.tokens.get(name) if self.took_over else None
+            args = (uid, world.owner_of[uid], facts, token)
             reply = partial(self.answered, name, uid, facts)
             self.loop.call(self, world.workers[name], world.handlers["register"], args, reply)
 
@@ -71,9 +74,12 @@ class JobOwner(Speaker):
         self.stopped = False
         self.released: dict[str, int] = {}
         self.took_over = epoch == 0
+
+    def begin(self) -> None:
+        """Start the process."""
         if self.speaks:
             self.loop.every(self, RENEW_SECONDS, self.tick)
-            if epoch:
+            if self.epoch:
                 self.loop.spawn(self, self.take_over())
 
     def tick(self) -> None:
@@ -110,29 +116,24 @@ class JobOwner(Speaker):
     def ender(self) -> Ender:
         return Ender.OWNER if self.speaks and self.took_over else Ender.OTHER
 
-    # -- what its plan says ------------------------------------------------------------------
+    # -- what its plan says; tasks persist and publish in its name, also when it is no more --
 
     def persist(self, shuffle: Shuffle) -> None:
-        if self.stopped:
-            return
-        for worker in self.world.workers.values():
+        for worker in self.world.reached(self.uid):
             args = (self.uid, self.current_epoch(), shuffle)
-            self.loop.call(self, worker, self.world.handlers["persist"], args)
+            self.loop.call(self.world.tasks, worker, self.world.handlers["persist"], args)
 
     def publish(self, shuffle: Shuffle) -> None:
-        if self.stopped:
-            return
-        for name in self.world.names:
-            worker = self.world.workers[name]
-            reply = partial(self.has_runs, name, shuffle)
-            args = (self.uid, shuffle)
-            self.loop.call(self, worker, self.world.handlers["runs"], args, reply)
+        for worker in self.world.reached(self.uid):
+            reply = partial(self.has_runs, worker.name, shuffle)
+            args, handlers = (self.uid, shuffle), self.world.handlers
+            self.loop.call(self.world.tasks, worker, handlers["runs"], args, reply)
 
     def has_runs(self, name: str, shuffle: Shuffle, records: list[Content]) -> None:
         for record in records[:1]:
             args = (self.uid, self.current_epoch(), shuffle, record)
             worker = self.world.workers[name]
-            self.loop.call(self, worker, self.world.handlers["publish"], args)
+            self.loop.call(self.world.tasks, worker, self.world.handlers["publish"], args)
 
     def release(self, shuffle: Shuffle) -> None:
         if self.stopped or not self.world.may_release(self):

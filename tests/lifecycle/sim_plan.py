@@ -8,6 +8,7 @@ from crossdock.records import Owner
 from sim_decisions import FASTEST, MOST_LAG, SLOWEST
 
 BUSY_SECONDS = 24.0
+TURNS = ("end", "release", "kill owner", "new owner")
 SHUFFLES = (("a", 0), ("a", 0), ("a", 1))
 
 
@@ -35,9 +36,13 @@ class Plan:
     operator: bool
     lists_uploads: bool
     lag: float
+    """How much later than an object came into being a listing may still lack it."""
+    store_seconds: float
+    """How long a request to the store takes at most, when all is well."""
     breaks_bound: bool
     clocks: list[tuple[float, float]]
-    jobs: list[tuple[str, Owner]]
+    jobs: list[tuple[str, Owner, float]]
+    """Uid, whose, and when it begins. One uid begins like the other, to catch short prefixes."""
     items: list[Item]
 
 
@@ -51,12 +56,21 @@ def draw(seed: int) -> Plan:
     for n in range(rnd.choice((1, 2, 2))):
         process = not operator or rnd.random() < 0.3
         owner = rnd.choice((Owner.RUNNER, Owner.DRIVER)) if process else Owner.CLUSTER
-        jobs.append(("j1" if n == 0 else "j10", owner))
+        jobs.append(("j1" if n == 0 else "j10", owner, 0.0 if n == 0 else rnd.uniform(0, 16)))
     items: list[Item] = []
-    for uid, owner in jobs:
-        items += _life(rnd, uid, owner)
+    for uid, owner, begins in jobs:
+        items += _life(rnd, uid, owner, begins)
+    if len(jobs) > 1 and rnd.random() < 0.15:  # a job that only one worker ever hears of
+        hidden = Item(jobs[1][2] - 0.1, "hide", "j10", rnd.uniform(5, 30))
+        items.append(hidden._replace(more=f"w{rnd.randrange(workers)}"))
+    turns = [i for i in items if i.what in TURNS]
+    early, late = 1.0, BUSY_SECONDS - 2
+    if turns and rnd.random() < 0.7:  # what goes wrong does so where it matters
+        turn = rnd.choice(turns)
+        early, late = max(early, turn.at - 5), min(late, turn.at + 2)
+        items += _zombies(rnd, turn, workers)
     for _ in range(rnd.choice((0, 1, 2, 2, 3, 4))):
-        items += _fault(rnd, workers, operator, jobs)
+        items += _fault(rnd, workers, operator, jobs, rnd.uniform(early, late))
     items.sort()
     return Plan(
         seed=seed,
@@ -64,6 +78,7 @@ def draw(seed: int) -> Plan:
         operator=operator,
         lists_uploads=rnd.random() < 0.6,
         lag=rnd.choice((0.0, 0.0, MOST_LAG)),
+        store_seconds=rnd.choice((0.03, 0.03, 0.03, 0.9, 1.6)),
         breaks_bound=breaks_bound,
         clocks=[(rnd.uniform(SLOWEST, FASTEST), rnd.uniform(-1e4, 1e4)) for _ in range(12)],
         jobs=jobs,
@@ -71,12 +86,16 @@ def draw(seed: int) -> Plan:
     )
 
 
-def _life(rnd: random.Random, uid: str, owner: Owner) -> list[Item]:
+def _life(rnd: random.Random, uid: str, owner: Owner, begins: float) -> list[Item]:
     def when(low: float = 1.0, high: float = BUSY_SECONDS - 2) -> float:
-        return rnd.uniform(low, high)
+        return rnd.uniform(min(begins + low, high), high)
 
-    items = [Item(when(high=12), "push", uid, more=(n, rnd.choice(SHUFFLES))) for n in range(5)]
-    items += [Item(when(), "push", uid, more=(9, rnd.choice(SHUFFLES)))]
+    items = [Item(when(high=begins + 8), "push", uid, more=(n, rnd.choice(SHUFFLES)))
+             for n in range(5)]  # fmt: skip
+    if rnd.random() < 0.5:  # in haste
+        items.append(Item(begins + 0.2, "push", uid, more=(7, SHUFFLES[0])))
+        items.append(Item(begins + 0.3, "persist", uid, more=SHUFFLES[0]))
+    items.append(Item(when(), "push", uid, more=(9, rnd.choice(SHUFFLES))))
     for what, low, most in (("persist", 3, 4), ("publish", 5, 3), ("read", 6, 1)):
         items += [Item(when(low), what, uid, more=rnd.choice(SHUFFLES)) for _ in range(most)]
     if rnd.random() < 0.4:
@@ -92,12 +111,57 @@ def _life(rnd: random.Random, uid: str, owner: Owner) -> list[Item]:
     return items
 
 
-def _fault(
-    rnd: random.Random, workers: int, operator: bool, jobs: list[tuple[str, Owner]]
-) -> list[Item]:
-    at = rnd.uniform(1.0, BUSY_SECONDS - 2)
+def _zombies(rnd: random.Random, turn: Item, workers: int) -> list[Item]:
+    """Let tasks go on with a job as if nothing had happened, while something goes wrong."""
+    shuffle = turn.more or SHUFFLES[0]
     worker = f"w{rnd.randrange(workers)}"
-    owners = [f"owner of {uid}" for uid, _ in jobs]
+
+    def some(what: str, count: int, low: float, high: float, first: int = 0) -> list[Item]:
+        ats = [max(0.5, turn.at + rnd.uniform(low, high)) for _ in range(count)]
+        if what == "push":
+            return [Item(at, what, turn.who, more=(n, shuffle)) for n, at in enumerate(ats, first)]
+        return [Item(at, what, turn.who, more=shuffle) for at in ats]
+
+    def wrong(what: str, low: float, high: float, seconds: float, more: Any = None) -> Item:
+        who = worker if what in ("pause", "crash") else ""
+        return Item(max(0.5, turn.at + rnd.uniform(low, high)), what, who, seconds, more)
+
+    items = some("push", 2, -3, -1, 20) + some("publish", 1, -1, 6)
+    plot = rnd.choice((0, 0, 1, 1, 2, 3, 4, 5))
+    if plot == 0:  # a request is under way, and comes late
+        items += some("persist", 4, -0.6, -0.05)
+        items.append(wrong("bad store", -0.5, -0.3, rnd.uniform(0.3, 0.6), rnd.uniform(0.3, 1)))
+    elif plot == 1:
+        items += some("push", 4, -3, -0.5, 40)
+        items.append(wrong("cut off", -0.6, 0, rnd.uniform(6, 16), (worker,)))
+        items += some("persist", 6, 2, 7) + some("publish", 2, 0, 7)
+    elif plot == 2:
+        items.append(wrong("crash", 0, 4, rnd.uniform(0.3, 3), rnd.random() < 0.6))
+        items += some("push", 5, 1, 8, 30) + some("persist", 4, 3, 10)
+    elif plot == 3:
+        items.append(wrong("bad net", -4, -1, rnd.uniform(1, 4), (0.1, 0.3, 12.0)))
+        items.append(wrong("cut off", -1, 0, rnd.uniform(6, 16), (worker,)))
+        items += some("persist", 7, 4, 15)
+    elif plot == 4:
+        items += some("persist", 2, -1, 0.1)
+        island = tuple(sorted((worker, f"owner of {turn.who}")))
+        items.append(wrong("cut off", -3, 0, rnd.uniform(8, 20), island))
+        items += some("persist", 5, 2, 16) + some("publish", 4, 2, 16)
+    else:
+        items.append(wrong("pause", -2, 0, rnd.uniform(4, 16)))
+        items += some("persist", 3, 0, 12)
+    return items
+
+
+def _fault(
+    rnd: random.Random,
+    workers: int,
+    operator: bool,
+    jobs: list[tuple[str, Owner, float]],
+    at: float,
+) -> list[Item]:
+    worker = f"w{rnd.randrange(workers)}"
+    owners = [f"owner of {uid}" for uid, _, _ in jobs]
     what = rnd.choice((
         "crash", "crash", "crash", "pause", "pause owner", "cut off", "cut off", "cut off",
         "bad net", "bad net", "bad store", "bad store", "bad store", "destroy", "operator",
@@ -112,8 +176,10 @@ def _fault(
         return [Item(at, "pause", rnd.choice(owners), rnd.uniform(0.5, 16))]
     if what == "cut off":
         some = [f"w{n}" for n in range(workers)] + owners + ["operator"]
-        island = tuple(sorted(rnd.sample(some, rnd.randint(1, max(1, len(some) // 2)))))
-        return [Item(at, "cut off", "", rnd.uniform(1, 16), more=island)]
+        island = rnd.sample(some, rnd.randint(1, max(1, len(some) // 2)))
+        if rnd.random() < 0.5:
+            island = [worker, rnd.choice(owners)]
+        return [Item(at, "cut off", "", rnd.uniform(1, 20), more=tuple(sorted(island)))]
     if what == "bad net":
         more = (rnd.uniform(0, 0.5), rnd.uniform(0, 0.3), rnd.choice((0.0, 3.0, 12.0)))
         return [Item(at, "bad net", "", rnd.uniform(1, 12), more=more)]

@@ -160,10 +160,10 @@ class Worker(Actor):
             for name, generation in after.released.items():
                 self.remove_files(job, (name, generation - 1))
 
-    def job(self, uid: str, owner: Owner) -> WorkerJob:
+    def job(self, uid: str, owner: Owner, *, introduced: bool = False) -> WorkerJob:
         found = self.jobs.get(uid)
         if found is None:
-            heard = self.decide.unheard(self.remembers)
+            heard = self.decide.unheard(self.local() if introduced else self.remembers)
             standing = Standing(owner, LEASE, GRACE, heard, heard.perhaps, NOTHING_KNOWN)
             found = self.jobs[uid] = WorkerJob(uid, standing, self.local())
         return found
@@ -222,7 +222,7 @@ class Worker(Actor):
         return self.life, now, self.settled
 
     def on_push(self, uid: str, owner: Owner, epoch: int, shuffle: Shuffle, attempt: int) -> None:
-        job = self.job(uid, owner)
+        job = self.job(uid, owner, introduced=True)
         facts = job.standing.facts
         if facts.stage is not Stage.LIVE or self.decide.is_stale(facts, epoch):
             return
@@ -314,9 +314,7 @@ class Worker(Actor):
         lost: list[str] = []
         """Uploads that may be there and whose ids are known."""
         whole = True
-        pieces = [run.attempts] if len(run.attempts) < 2 else [
-            frozenset(a for a in run.attempts if a % 2 == bit) for bit in (0, 1)
-        ]  # fmt: skip
+        pieces = [frozenset(a for a in run.attempts if a % 3 == n) for n in range(3)]
         for piece in pieces:
             if not piece:
                 continue

@@ -65,7 +65,7 @@ class World:
         self.checks = Checks(loop, patience=LEASE + GRACE, breaks_bound=plan.breaks_bound)
         self.bucket = Bucket(
             loop, self.checks, settle=decide.timing.settle_seconds,
-            lists_uploads=plan.lists_uploads, lag=plan.lag,
+            lists_uploads=plan.lists_uploads, lag=plan.lag, slow=plan.store_seconds,
         )  # fmt: skip
         self.bucket.breaks_bound = plan.breaks_bound
         for key in FOREIGN:
@@ -74,11 +74,13 @@ class World:
         self.names = [f"w{n}" for n in range(plan.workers)]
         self.gone: set[str] = set()
         self.destroyed: set[str] = set()
-        self.owner_of = dict(plan.jobs)
-        self.api = {u: False for u, owner in plan.jobs if owner is Owner.CLUSTER}
+        self.owner_of = {uid: owner for uid, owner, _ in plan.jobs}
+        self.api: dict[str, bool] = {}
+        """The cluster's jobs, and whether they are to be deleted."""
         self.api_is_stale = 0
         self.ends: set[tuple[str, int]] = set()
         self.over = False
+        self.hidden: dict[str, str] = {}
         clocks = iter(plan.clocks)
         self.operator: Operator | None = None
         self.workers: dict[str, Worker] = {}
@@ -91,10 +93,20 @@ class World:
             worker.begin()
         self.owners: dict[str, list[JobOwner]] = {}
         self.tasks = Actor(loop, "tasks", 1.0, 0.0)
-        for uid, owner in plan.jobs:
-            self.checks.jobs[uid] = Truth(owner, heard=0.0)
+        for uid, owner, begins in plan.jobs:
+            self.checks.jobs[uid] = Truth(owner, heard=begins)
             self.owners[uid] = [JobOwner(self, f"owner of {uid}", *next(clocks), uid, 0)]
+            loop.at(begins, self.begin, uid)
         self.clocks = clocks
+
+    def begin(self, uid: str) -> None:
+        """Let a job begin: its owner speaks."""
+        if self.owner_of[uid] is not Owner.CLUSTER:
+            self.owners[uid][0].begin()
+            return
+        self.api[uid] = False
+        if self.operator is not None:
+            self.loop.call(self.tasks, self.operator, Operator.tick, ())
 
     def run(self) -> "World":
         """Play it to its end."""
@@ -115,7 +127,7 @@ class World:
         silent = timing.outlast(LEASE + GRACE) + 2 * GOSSIP_SECONDS
         by_deletion = silent + timing.outlast(timing.settle_seconds)
         by_sweep = timing.outlast(max(SWEEP_GRACE, silent)) + SWEEP_SECONDS + GOSSIP_SECONDS
-        return max(by_deletion, by_sweep) * 1.05 + WORK_SECONDS
+        return max(by_deletion, by_sweep) * 1.05 + WORK_SECONDS + 60 * self.plan.store_seconds
 
     def look(self) -> None:
         """End when nothing is left, fail when something still is."""
@@ -171,7 +183,7 @@ class World:
 
     def fence_taken(self, worker: Worker, uid: str, epoch: int) -> None:
         truth = self.checks.jobs[uid]
-        if (uid, epoch) in self.ends and epoch >= truth.epoch:
+        if (uid, epoch) in self.ends and (epoch >= truth.epoch or truth.void):
             truth.ended = truth.wished = True
         self.checks.acked_fence(worker.id, uid, epoch)
 
@@ -179,6 +191,8 @@ class World:
         self.checks.jobs[uid].ended = True
         if uid in self.api:
             self.api[uid] = True
+            if self.operator is not None:
+                self.loop.call(self.tasks, self.operator, Operator.tick, ())
 
     def taken_over(self, uid: str, epoch: int) -> None:
         truth = self.checks.jobs[uid]
@@ -212,12 +226,28 @@ class World:
             self.loop.note(f"-- {str(item)[10:]}")
         getattr(self, "_" + item.what.replace(" ", "_"))(item)
 
+    def reached(self, uid: str) -> list[Worker]:
+        """Return the workers that a job's tasks reach."""
+        hidden = self.hidden.get(uid)
+        return [self.workers[hidden]] if hidden else list(self.workers.values())
+
+    def _hide(self, item: Item) -> None:
+        """Let a job and one worker be cut off from all the others, tasks included."""
+        self.hidden[item.who] = item.more
+        island = frozenset((item.more, f"owner of {item.who}"))
+        self.loop.islands.append(island)
+        self._after(item, self._unhide, item.who, island)
+
+    def _unhide(self, uid: str, island: frozenset[str]) -> None:
+        del self.hidden[uid]
+        self.loop.islands.remove(island)
+
     def _after(self, item: Item, do: Callable[..., None], *args: Any) -> None:
         self.loop.at(self.loop.now + item.seconds, do, *args)
 
     def _push(self, item: Item) -> None:
         attempt, shuffle = item.more
-        worker = self.workers[self.loop.random.choice(self.names)]
+        worker = self.loop.random.choice(self.reached(item.who))
         owner = self.owners[item.who][-1]
         args = (item.who, self.owner_of[item.who], owner.current_epoch(), shuffle, attempt)
         self.loop.call(self.tasks, worker, Worker.on_push, args)
@@ -228,10 +258,12 @@ class World:
                 do(owner)
 
     def _persist(self, item: Item) -> None:
-        self._each_owner(item.who, lambda o: o.persist(item.more))
+        for owner in self.owners[item.who]:
+            owner.persist(item.more)
 
     def _publish(self, item: Item) -> None:
-        self._each_owner(item.who, lambda o: o.publish(item.more))
+        for owner in self.owners[item.who]:
+            owner.publish(item.more)
 
     def _release(self, item: Item) -> None:
         self._each_owner(item.who, lambda o: o.release(item.more))
@@ -250,6 +282,7 @@ class World:
     def _new_owner(self, item: Item) -> None:
         owners = self.owners[item.who]
         new = JobOwner(self, owners[0].name + "'", *next(self.clocks), item.who, len(owners))
+        new.begin()
         owners.append(new)
 
     def _crash(self, item: Item) -> None:

@@ -7,6 +7,10 @@ must not begin earlier than the word came: else a live job is taken for abandone
 
 The lower bound needs no clock but the worker's: its answers carry a reading, and the owner's next
 word brings back the newest that it has. So the word was sent after that reading was taken.
+
+An owner that takes a job over brings none back, and so gives no rights, until every worker has
+agreed to its epoch: the one before may be ending the job just now, or be speaking to a worker that
+is cut off. `stopping.py` with `Ender.OTHER` says when.
 """
 
 from typing import Final, NamedTuple
@@ -37,7 +41,8 @@ def unheard(remembers: float) -> Heard:
     """Return what is known of a job whose owner was not heard.
 
     Args:
-        remembers: since when this process would know; until then its owner may have spoken.
+        remembers: since when this process would know; until then its owner may have spoken. For
+            a job that a task introduces, now: its owner has spoken to somebody, who may be gone.
     """
     return Heard(NEVER, remembers)
 
