@@ -63,22 +63,22 @@ class Bucket:
         self.in_flight = 0
         """Requests under way that may bring something into being."""
         self.requests = 0
+        self.sent = 0.0
+        """When the request was sent that takes effect just now."""
         loop.store = self.request
 
     def date(self) -> float:
         """The store's own clock."""
         return self.offset + self.loop.now
 
-    def request(
-        self, actor: Actor, life: int, process: Process, wanted: tuple[Any, ...]
-    ) -> None:
+    def request(self, actor: Actor, life: int, process: Process, wanted: tuple[Any, ...]) -> None:
         loop, chance = self.loop, self.loop.random.random
         self.requests += 1
         verb, *args = wanted
         delay = 0.005 + self.slow * chance()
         if not self.bad or chance() >= self.bad:
             self.in_flight += verb in MAKING
-            loop.at(loop.now + delay, self._both, actor, life, process, verb, args, loop.now)
+            loop.at(loop.now + delay, self._both, (actor, life, process), verb, args, loop.now)
             return
         fate = chance()
         if fate < 0.3:  # it never arrives
@@ -86,7 +86,7 @@ class Bucket:
             return
         if fate < 0.8:  # it arrives late
             most = self.settle * (4 if self.breaks_bound else 0.999)
-            delay = most * min(1.0, 0.2 + chance())
+            delay = most * min(1.0, 0.3 + chance())
         self._later(delay, verb, args)
         if fate > 0.9:  # a proxy sent it again
             self._later(self.settle * 0.999 * chance(), verb, args)
@@ -97,19 +97,20 @@ class Bucket:
         self.loop.at(self.loop.now + delay, self._effect, verb, args, self.loop.now)
 
     def _both(
-        self, actor: Actor, life: int, process: Process, verb: str, args: list[Any], sent: float
+        self, who: tuple[Actor, int, Process], verb: str, args: list[Any], sent: float
     ) -> None:
-        self.loop.resume(actor, life, process, self._effect(verb, args, sent))
+        self.loop.resume(*who, self._effect(verb, args, sent))
 
     def _effect(self, verb: str, args: list[Any], sent: float) -> Any:
         self.in_flight -= verb in MAKING
         if self.loop.tracing and verb not in ("list", "uploads"):
             self.loop.note(f"store: {verb} {args[0]}")
-        return getattr(self, "_" + verb)(*args, sent)
+        self.sent = sent
+        return getattr(self, "_" + verb)(*args)
 
     # -- what each request does; None is kept for "no answer" --------------------------------
 
-    def _put(self, key: str, content: Content, write: Write, sent: float) -> bool:
+    def _put(self, key: str, content: Content, write: Write) -> bool:
         if content.kind == "manifest" and key in self.objects:  # If-None-Match
             return False
         self._make(key, content, write)
@@ -123,34 +124,34 @@ class Bucket:
         for segment in content.segments:
             self.named[segment] = self.named.get(segment, 0) + 1
 
-    def _create(self, key: str, write: Write, sent: float) -> str:
+    def _create(self, key: str, write: Write) -> str:
         upload = f"{key}?{len(self.uploads) + len(self.aborted) + self.requests}"
         self.checks.created(key, None, write, self)
         self.uploads[upload] = (key, self.loop.now)
         return upload
 
-    def _part(self, upload: str, write: Write, sent: float) -> bool:
-        if upload in self.aborted and self.aborted[upload][1] > sent:
+    def _part(self, upload: str, write: Write) -> bool:
+        if upload in self.aborted and self.aborted[upload][1] > self.sent:
             key, _ = self.aborted.pop(upload)
             self.checks.created(key, None, write, self)
             self.uploads[upload] = (key, self.loop.now)
         return upload in self.uploads
 
-    def _complete(self, upload: str, content: Content, write: Write, sent: float) -> bool:
+    def _complete(self, upload: str, content: Content, write: Write) -> bool:
         if upload not in self.uploads:
             return False
         key, _ = self.uploads.pop(upload)
         self._make(key, content, write)
         return True
 
-    def _abort(self, upload: str, by: str, sent: float) -> bool:
+    def _abort(self, upload: str, by: str) -> bool:
         if upload in self.uploads:
             key, _ = self.uploads.pop(upload)
             self.aborted[upload] = (key, self.loop.now)
             self.checks.removed(key, None, by, named=False)
         return True
 
-    def _delete(self, keys: list[str], by: str, sent: float) -> bool:
+    def _delete(self, keys: list[str], by: str) -> bool:
         for key in keys:
             if key in self.objects:
                 content = self.objects[key][0]
@@ -163,10 +164,10 @@ class Bucket:
         for segment in content.segments:
             self.named[segment] -= 1
 
-    def _head(self, key: str, sent: float) -> bool:
+    def _head(self, key: str) -> bool:
         return key in self.objects
 
-    def _list(self, prefix: str, sent: float) -> list[tuple[str, float]]:
+    def _list(self, prefix: str) -> list[tuple[str, float]]:
         newest = self.loop.now - self.lag
         return [
             (k, at + self.offset)
@@ -174,7 +175,7 @@ class Bucket:
             if k.startswith(prefix) and at <= newest
         ]
 
-    def _uploads(self, prefix: str, sent: float) -> list[tuple[str, str, float]]:
+    def _uploads(self, prefix: str) -> list[tuple[str, str, float]]:
         newest = self.loop.now - self.lag
         return [
             (u, k, at + self.offset)

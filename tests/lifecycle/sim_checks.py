@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sim_loop import Loop, Violation
+
 from crossdock.records import Owner
 from crossdock.store.layout import place_of
-from sim_loop import Loop, Violation
 
 if TYPE_CHECKING:
     from sim_bucket import Bucket, Content, Write
@@ -105,7 +106,7 @@ class Checks:
         name, generation = write.shuffle
         if generation < truth.proved_releases.get(name, 0) and not truth.void:
             self.fail(f"{key} came into being after its shuffle was proved to be released")
-        if content is None or not (content.kind in ("record", "manifest")):
+        if content is None or content.kind not in ("record", "manifest"):
             return
         if write.epoch < truth.epoch and not truth.void and self.lives(write.job):
             self.fail(f"{key} was published by epoch {write.epoch}, {truth.epoch} had taken over")

@@ -4,6 +4,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sim_checks import CLUSTER
+from sim_decisions import GRACE, LEASE
+from sim_loop import Actor, Process
+
 from crossdock.lifecycle.deletion import Clear, Done, Tell
 from crossdock.lifecycle.facts import Stage
 from crossdock.lifecycle.runs import keys_of_run
@@ -11,9 +15,6 @@ from crossdock.lifecycle.stopping import Ender
 from crossdock.lifecycle.sweep import Known, LiveJobs, Verdict
 from crossdock.store.layout import ShuffleLayout, place_of
 from crossdock.wire.names import U64_MAX
-from sim_checks import CLUSTER
-from sim_decisions import GRACE, LEASE
-from sim_loop import Actor, Process
 
 if TYPE_CHECKING:
     from sim_world import World
@@ -28,7 +29,7 @@ def delete_job(
     *,
     ender: Ender = Ender.OTHER,
     epoch: int = U64_MAX,
-    done: Callable[[str], None] = lambda uid: None,
+    done: Callable[[str], None] = lambda _: None,
 ) -> Process:
     """Delete a job; `done` hears of the proof, or that somebody else is in charge."""
     prefix = world.decide.job_prefix(CLUSTER, uid)
@@ -105,9 +106,7 @@ def _delete(
     return False
 
 
-def _clear(
-    world: "World", actor: Actor, prefix: str, machine: Any, action: Clear
-) -> Process:
+def _clear(world: "World", actor: Actor, prefix: str, machine: Any, action: Clear) -> Process:
     began = actor.local()
     uploads = (yield from _uploads(world, prefix)) if world.decide.aborts_uploads else []
     if uploads is None:
@@ -188,9 +187,7 @@ def sweep_workers(world: "World", actor: Actor) -> Process:
     yield from sweep(world, actor, live, {})
 
 
-def sweep(
-    world: "World", actor: Actor, live: LiveJobs | None, answers: dict[str, Any]
-) -> Process:
+def sweep(world: "World", actor: Actor, live: LiveJobs | None, answers: dict[str, Any]) -> Process:
     """Judge everything in the bucket and on workers' disks; delete the orphans."""
     decide = world.decide
     asked = actor.local()
@@ -222,5 +219,8 @@ def sweep(
             world.loop.call(actor, worker, world.handlers["tell"], args)
     for upload, _ in lost:
         yield "abort", upload, "sweep"
-    if keys:  # intents last: see keys_of_run
-        yield "delete", sorted(keys, key=is_intent), "sweep"
+    others = [k for k in keys if not is_intent(k)]
+    found = [k for k, _ in objects if not is_intent(k)] + [k for _, k, _ in uploads]
+    gone = others + decide.spent_intents([k for k in keys if is_intent(k)], found)
+    if gone:
+        yield "delete", gone, "sweep"

@@ -10,10 +10,10 @@ from crossdock.store import layout
 
 # Rates of clocks are drawn from this range: their quotient is below 1 + clock_margin.
 SLOWEST, FASTEST = 0.96, 1.04
-TIMING = Timing(settle_seconds=3.0, clock_margin=0.1, relist_seconds=0.3)
+TIMING = Timing(settle_seconds=3.0, clock_margin=0.1, relist_seconds=0.8)
 LEASE, GRACE = 6.0, 4.0
 SWEEP_GRACE = 12.0
-MOST_LAG = 0.3
+MOST_LAG = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +45,4 @@ class Decisions:
     live_jobs: Callable[..., sweep.LiveJobs | None] = sweep.live_jobs
     judge: Callable[..., sweep.Verdict] = sweep.judge
     judge_key: Callable[..., sweep.Verdict] = sweep.judge_key
+    spent_intents: Callable[..., list[str]] = sweep.spent_intents

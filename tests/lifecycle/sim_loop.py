@@ -3,7 +3,7 @@
 import heapq
 import random
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, NamedTuple
 
 Process = Generator[Any, Any, None]
 """Yields seconds of its own clock to sleep for, or a request to the store; is sent the answer."""
@@ -34,6 +34,17 @@ class Actor:
     def die(self) -> None:
         self.alive = False
         self.life += 1
+
+
+class Call(NamedTuple):
+    """A question on its way."""
+
+    source: Actor
+    life: int
+    target: Actor
+    handler: Callable[..., Any]
+    args: tuple[Any, ...]
+    reply: Callable[[Any], None] | None
 
 
 class Loop:
@@ -92,28 +103,19 @@ class Loop:
         reply: Callable[[Any], None] | None = None,
     ) -> None:
         """Have `target` handle something; `reply` hears the answer, if source and it live on."""
-        self.send(source.name, target.name, self._arrive, source, target, handler, args, reply,
-                  source.life)  # fmt: skip
+        call = Call(source, source.life, target, handler, args, reply)
+        self.send(source.name, target.name, self._arrive, call)
 
-    def _arrive(
-        self,
-        source: Actor,
-        target: Actor,
-        handler: Callable[..., Any],
-        args: tuple[Any, ...],
-        reply: Callable[[Any], None] | None,
-        life: int,
-    ) -> None:
+    def _arrive(self, call: Call) -> None:
+        source, life, target, handler, args, reply = call
         if target.paused_until > self.now:
-            self.at(target.paused_until, self._arrive, source, target, handler, args, reply, life)
+            self.at(target.paused_until, self._arrive, call)
         elif target.alive:
             answer = handler(target, *args)
             if reply is not None:
                 self.send(target.name, source.name, self.answered, source, life, reply, answer)
 
-    def answered(
-        self, source: Actor, life: int, reply: Callable[[Any], None], answer: Any
-    ) -> None:
+    def answered(self, source: Actor, life: int, reply: Callable[[Any], None], answer: Any) -> None:
         if source.life != life:
             return
         if source.paused_until > self.now:

@@ -3,14 +3,15 @@
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from crossdock.lifecycle.facts import Facts
-from crossdock.lifecycle.stopping import Ender
-from crossdock.lifecycle.sweep import LiveJobs
-from crossdock.records import Owner
 from sim_bucket import Content
 from sim_cleaning import ask_all, delete_job, known_to, release_shuffle, sweep
 from sim_decisions import GRACE, LEASE
 from sim_loop import Actor, Process
+
+from crossdock.lifecycle.facts import Facts
+from crossdock.lifecycle.stopping import Ender
+from crossdock.lifecycle.sweep import LiveJobs
+from crossdock.records import Owner
 
 if TYPE_CHECKING:
     from sim_world import World
@@ -65,7 +66,7 @@ class JobOwner(Speaker):
     """A runner or driver, and its tasks' commands. Of a cluster's job only these."""
 
     def __init__(
-        self, world: "World", name: str, rate: float, offset: float, uid: str, epoch: int
+        self, world: "World", name: str, rate: float, offset: float, *, uid: str, epoch: int
     ) -> None:
         super().__init__(world, name, rate, offset)
         self.uid = uid
@@ -90,7 +91,7 @@ class JobOwner(Speaker):
         if not self.took_over:
             self.stopping.acked(name, self.local())
 
-    def refused(self, uid: str, why: str) -> None:
+    def refused(self, uid: str, why: str) -> None:  # noqa: ARG002 -- it has but one job
         self.stopped = True
 
     def take_over(self) -> Process:

@@ -4,8 +4,9 @@ import random
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from crossdock.records import Owner
 from sim_decisions import FASTEST, MOST_LAG, SLOWEST
+
+from crossdock.records import Owner
 
 BUSY_SECONDS = 24.0
 TURNS = ("end", "release", "kill owner", "new owner")
@@ -72,13 +73,15 @@ def draw(seed: int) -> Plan:
     for _ in range(rnd.choice((0, 1, 2, 2, 3, 4))):
         items += _fault(rnd, workers, operator, jobs, rnd.uniform(early, late))
     items.sort()
+    lists_uploads = rnd.random() < 0.6
+    slow = (0.03, 0.03, 0.03, 0.9, 1.6) if lists_uploads else (0.03, 0.03, 0.3)
     return Plan(
         seed=seed,
         workers=workers,
         operator=operator,
-        lists_uploads=rnd.random() < 0.6,
-        lag=rnd.choice((0.0, 0.0, MOST_LAG)),
-        store_seconds=rnd.choice((0.03, 0.03, 0.03, 0.9, 1.6)),
+        lists_uploads=lists_uploads,
+        lag=rnd.choice((0.0, MOST_LAG)),
+        store_seconds=rnd.choice(slow),
         breaks_bound=breaks_bound,
         clocks=[(rnd.uniform(SLOWEST, FASTEST), rnd.uniform(-1e4, 1e4)) for _ in range(12)],
         jobs=jobs,
@@ -127,9 +130,10 @@ def _zombies(rnd: random.Random, turn: Item, workers: int) -> list[Item]:
         return Item(max(0.5, turn.at + rnd.uniform(low, high)), what, who, seconds, more)
 
     items = some("push", 2, -3, -1, 20) + some("publish", 1, -1, 6)
-    plot = rnd.choice((0, 0, 1, 1, 2, 3, 4, 5))
+    plot = rnd.choice((0, 0, 1, 1, 2, 3, 4, 5, 6, 7))
     if plot == 0:  # a request is under way, and comes late
-        items += some("persist", 4, -0.6, -0.05)
+        items += some("persist", 1, -3, -1) + some("persist", 4, -0.6, -0.05)
+        items += some("publish", 3, -0.4, 0)
         items.append(wrong("bad store", -0.5, -0.3, rnd.uniform(0.3, 0.6), rnd.uniform(0.3, 1)))
     elif plot == 1:
         items += some("push", 4, -3, -0.5, 40)
@@ -147,13 +151,22 @@ def _zombies(rnd: random.Random, turn: Item, workers: int) -> list[Item]:
         island = tuple(sorted((worker, f"owner of {turn.who}")))
         items.append(wrong("cut off", -3, 0, rnd.uniform(8, 20), island))
         items += some("persist", 5, 2, 16) + some("publish", 4, 2, 16)
+    elif plot == 5:  # a worker that forgot everything hears the owner, and no peer
+        island = tuple(sorted((worker, f"owner of {turn.who}", "operator")))
+        items.append(wrong("cut off", 4.5, 4.6, rnd.uniform(6, 14), island))
+        items.append(wrong("crash", 4.6, 4.8, 0.3, more=True))
+        items += some("push", 8, 5.2, 8, 50) + some("persist", 6, 5.5, 14)
+    elif plot == 6:  # a manifest is under way, of which no intent tells
+        items += some("push", 3, -6, -4, 60) + some("persist", 2, -4, -1.5)
+        items += some("publish", 6, -0.35, -0.05)
+        items.append(wrong("bad store", -0.4, -0.35, rnd.uniform(0.4, 0.5), rnd.uniform(0.7, 1)))
     else:
         items.append(wrong("pause", -2, 0, rnd.uniform(4, 16)))
         items += some("persist", 3, 0, 12)
     return items
 
 
-def _fault(
+def _fault(  # noqa: PLR0911 -- one for each kind
     rnd: random.Random,
     workers: int,
     operator: bool,

@@ -4,10 +4,6 @@ from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any
 
-from crossdock.lifecycle.facts import Stage
-from crossdock.records import Owner
-from crossdock.store.layout import ShuffleLayout
-from crossdock.views import ShuffleKey
 from sim_bucket import Bucket, Content
 from sim_checks import CLUSTER, Checks, Truth
 from sim_decisions import GRACE, LEASE, SWEEP_GRACE, Decisions
@@ -15,6 +11,11 @@ from sim_loop import Actor, Loop
 from sim_owner import JobOwner, Operator
 from sim_plan import BUSY_SECONDS, Item, Plan
 from sim_worker import GOSSIP_SECONDS, SWEEP_SECONDS, Worker
+
+from crossdock.lifecycle.facts import Stage
+from crossdock.records import Owner
+from crossdock.store.layout import ShuffleLayout
+from crossdock.views import ShuffleKey
 
 WORK_SECONDS = 6.0
 FOREIGN = (
@@ -95,7 +96,7 @@ class World:
         self.tasks = Actor(loop, "tasks", 1.0, 0.0)
         for uid, owner, begins in plan.jobs:
             self.checks.jobs[uid] = Truth(owner, heard=begins)
-            self.owners[uid] = [JobOwner(self, f"owner of {uid}", *next(clocks), uid, 0)]
+            self.owners[uid] = [JobOwner(self, f"owner of {uid}", *next(clocks), uid=uid, epoch=0)]
             loop.at(begins, self.begin, uid)
         self.clocks = clocks
 
@@ -127,7 +128,7 @@ class World:
         silent = timing.outlast(LEASE + GRACE) + 2 * GOSSIP_SECONDS
         by_deletion = silent + timing.outlast(timing.settle_seconds)
         by_sweep = timing.outlast(max(SWEEP_GRACE, silent)) + SWEEP_SECONDS + GOSSIP_SECONDS
-        return max(by_deletion, by_sweep) * 1.05 + WORK_SECONDS + 60 * self.plan.store_seconds
+        return max(by_deletion, by_sweep) * 1.05 + WORK_SECONDS + 40 * self.plan.store_seconds
 
     def look(self) -> None:
         """End when nothing is left, fail when something still is."""
@@ -281,7 +282,9 @@ class World:
 
     def _new_owner(self, item: Item) -> None:
         owners = self.owners[item.who]
-        new = JobOwner(self, owners[0].name + "'", *next(self.clocks), item.who, len(owners))
+        new = JobOwner(
+            self, owners[0].name + "'", *next(self.clocks), uid=item.who, epoch=len(owners)
+        )
         new.begin()
         owners.append(new)
 

@@ -121,13 +121,10 @@ class Deletion:
             return [*actions, Wait(self._poll_seconds)]
         if not self._began_clearing:
             return [*actions, Clear(intents=False)]
-        settled = self._settled_at(now)
-        due = max(settled, self._next_listing)
+        if self._empty >= EMPTY_LISTINGS and not self._intents:
+            return [Done(waiting)]
+        due = max(self._settled_at(now), self._next_listing)
         if now < due:
             pause = min(due - now, self._poll_seconds) if waiting else due - now
             return [*actions, Wait(pause)]
-        if self._empty < EMPTY_LISTINGS:
-            return [*actions, Clear(intents=False)]
-        if self._intents:
-            return [*actions, Clear(intents=True)]
-        return [Done(waiting)]
+        return [*actions, Clear(intents=self._empty >= EMPTY_LISTINGS)]

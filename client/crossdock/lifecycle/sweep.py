@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from crossdock.lifecycle.timing import Timing
-from crossdock.store.layout import Place, place_of
+from crossdock.store.layout import place_of
 
 
 class Verdict(StrEnum):
@@ -109,7 +109,25 @@ def judge_key(
     timing: Timing,
 ) -> Verdict:
     """Judge an object or an upload by its key; see `judge`."""
-    place: Place | None = place_of(key)
+    place = place_of(key)
     if place is None or place.cluster != cluster:
         return Verdict.FOREIGN
     return judge(place.job, age, live=live, grace_seconds=grace_seconds, timing=timing)
+
+
+def spent_intents(intents: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Return which intents may go: those of runs of which nothing else was found.
+
+    An intent is older than what it tells of. So when it is an orphan an upload of its run may
+    still be too young, and where uploads cannot be listed by prefix nobody would find it again.
+
+    Args:
+        intents: keys of intents that are orphans.
+        others: keys of all other objects, and of all uploads, orphans or not.
+    """
+    by_run = {place.run: key for key in intents if (place := place_of(key)) is not None}
+    for key in others:
+        place = place_of(key)
+        if place is not None:
+            by_run.pop(place.run, None)
+    return list(by_run.values())

@@ -42,7 +42,8 @@ def unheard(remembers: float) -> Heard:
 
     Args:
         remembers: since when this process would know; until then its owner may have spoken. For
-            a job that a task introduces, now: its owner has spoken to somebody, who may be gone.
+            a job that it first hears of by anybody but a peer, now: its owner has spoken to
+            somebody, and the peers were asked before there was such a job.
     """
     return Heard(NEVER, remembers)
 

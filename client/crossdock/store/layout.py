@@ -29,7 +29,7 @@ _HASH_DIGITS: Final = 4
 _ORDINAL_DIGITS: Final = 6
 _OURS: Final = re.compile(
     rf"(?P<cluster>{NAME.pattern})/(?P<job>{NAME.pattern})/[0-9a-f]{{{_HASH_DIGITS}}}"
-    rf"/{NAME.pattern}/[0-9]{{1,10}}/(?P<kind>intents|segments|records|views)/.+"
+    rf"/{NAME.pattern}/[0-9]{{1,10}}/(?P<kind>intents|segments|records|views)/(?P<run>[^/]+).*"
 )
 
 
@@ -98,6 +98,8 @@ class Place(NamedTuple):
 
     cluster: str
     job: str
+    run: str
+    """Of a persist run's keys; of a manifest, the view."""
     is_intent: bool
 
 
@@ -106,4 +108,4 @@ def place_of(key: str) -> Place | None:
     found = _OURS.fullmatch(key)
     if found is None:
         return None
-    return Place(found["cluster"], found["job"], found["kind"] == "intents")
+    return Place(found["cluster"], found["job"], found["run"], found["kind"] == "intents")
