@@ -129,11 +129,10 @@ class Worker(Persisting):
             for name, generation in after.released.items():
                 self.remove_files(job, (name, generation - 1))
 
-    def job(self, uid: str, owner: Owner, *, told: bool = False) -> WorkerJob:
-        """Return a job, made now if it is not known; `told`: by a peer, which says since when."""
+    def job(self, uid: str, owner: Owner) -> WorkerJob:
         found = self.jobs.get(uid)
         if found is None:
-            heard = self.decide.unheard(self.remembers if told else self.local())
+            heard = self.decide.unheard(self.local())
             standing = Standing(owner, LEASE, GRACE, heard, heard.perhaps, NOTHING_KNOWN)
             found = self.jobs[uid] = WorkerJob(uid, standing, self.local())
         return found
@@ -145,7 +144,7 @@ class Worker(Persisting):
         now = self.local()
         told = set()
         for uid, owner, facts, ages in rows:
-            job = self.job(uid, owner, told=True)
+            job = self.job(uid, owner)
             self.hear(job, self.decide.relayed(ages, asked=asked, now=now))
             self.learn(job, facts)
             told.add(uid)

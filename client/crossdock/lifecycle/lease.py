@@ -24,7 +24,7 @@ class Standing:
     heard: Heard
     """From the owner itself, and by peers."""
     itself: float
-    """When the owner was heard here last, or since when this process would know."""
+    """When the owner was heard here last, or since when this process knows of the job."""
     facts: Facts
 
     def ages(self, now: float) -> Ages:

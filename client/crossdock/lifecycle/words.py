@@ -33,19 +33,19 @@ class Ages(NamedTuple):
     surely: float
     """Since the word that its right is counted from, whoever told it of that."""
     itself: float
-    """Since it heard the owner itself, or began to remember. Not what others told: two workers
+    """Since it heard the owner itself, or learnt of the job. Not what others told: two workers
     that told each other would add the time on the way again and again, and never see silence."""
 
 
-def unheard(remembers: float) -> Heard:
+def unheard(knows: float) -> Heard:
     """Return what is known of a job whose owner was not heard.
 
     Args:
-        remembers: since when this process would know; until then its owner may have spoken. For
-            a job that it first hears of by anybody but a peer, now: its owner has spoken to
-            somebody, and the peers were asked before there was such a job.
+        knows: since when this process knows of the job, by whomever: its owner may have spoken
+            to somebody until then, and peers that answered before may have answered before there
+            was such a job. After a restart, its start.
     """
-    return Heard(NEVER, remembers)
+    return Heard(NEVER, knows)
 
 
 def direct(as_of: float | None, now: float) -> Heard:
