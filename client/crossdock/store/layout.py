@@ -16,13 +16,14 @@ failed can only ever bring back what its own run's intent names.
 """
 
 import hashlib
+import re
 import secrets
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from crossdock.errors import ProtocolError
 from crossdock.views import ShuffleKey
-from crossdock.wire.names import U32_MAX, check_name, parse_number
+from crossdock.wire.names import NAME, U32_MAX, check_name, parse_number
 
 DEFAULT_CLUSTER: Final = "default"
 """Uid of a cluster that nobody named; whoever shares a store between clusters names them."""
@@ -31,6 +32,10 @@ LOG_SUFFIX: Final = ".log"
 
 _HASH_DIGITS: Final = 4
 _ORDINAL_DIGITS: Final = 6
+_OURS: Final = re.compile(
+    rf"(?P<cluster>{NAME.pattern})/(?P<job>{NAME.pattern})/[0-9a-f]{{{_HASH_DIGITS}}}"
+    rf"/{NAME.pattern}/[0-9]{{1,10}}/(?P<kind>intents|segments|records|views)/(?P<run>[^/]+).*"
+)
 
 
 def job_prefix(cluster: str, job: str) -> str:
@@ -129,3 +134,21 @@ def job_of(key: str) -> str:
     if len(parts) < 3:
         raise ProtocolError(f"{key!r} is no key of ours")
     return parts[1]
+
+
+class Place(NamedTuple):
+    """Whose a key is."""
+
+    cluster: str
+    job: str
+    run: str
+    """Of a persist run's keys; of a manifest, the view."""
+    is_intent: bool
+
+
+def place_of(key: str) -> Place | None:
+    """Return whose a key is, or None if it is not made as here: then it is not ours to touch."""
+    found = _OURS.fullmatch(key)
+    if found is None:
+        return None
+    return Place(found["cluster"], found["job"], found["run"], found["kind"] == "intents")

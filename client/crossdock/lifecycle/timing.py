@@ -1,0 +1,20 @@
+"""What is assumed of stores and clocks, in one place."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Assumptions that everybody in a cluster shares. What breaks them is the sweep's to find."""
+
+    settle_seconds: float = 30.0
+    """A request to the store takes effect within this time of being sent, or never."""
+    clock_margin: float = 0.01
+    """Of two clocks neither runs faster than the other by more than this share. Only rates
+    matter: no reading of one clock is ever compared with one of another."""
+    relist_seconds: float = 1.0
+    """An object or upload is in every listing that begins this long after it came into being."""
+
+    def outlast(self, seconds: float) -> float:
+        """Return how long to wait on this clock until `seconds` have passed on every clock."""
+        return seconds * (1 + self.clock_margin)

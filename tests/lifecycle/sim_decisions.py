@@ -1,0 +1,48 @@
+"""Everything that the simulated actors decide by; a mutant replaces some of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from crossdock.lifecycle import deletion, facts, lease, runs, stopping, sweep, words
+from crossdock.lifecycle.timing import Timing
+from crossdock.store import layout
+
+# Rates of clocks are drawn from this range: their quotient is below 1 + clock_margin.
+SLOWEST, FASTEST = 0.96, 1.04
+TIMING = Timing(settle_seconds=3.0, clock_margin=0.1, relist_seconds=0.8)
+LEASE, GRACE = 6.0, 4.0
+SWEEP_GRACE = 12.0
+MOST_LAG = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decisions:
+    """The functions of `crossdock.lifecycle`."""
+
+    timing: Timing = TIMING
+    sweep_grace: float = SWEEP_GRACE
+    surroundings: Callable[..., lease.Surroundings] = lease.surroundings
+    lease_state: Callable[..., lease.Lease] = lease.lease_state
+    right_since: Callable[..., float] = lease.right_since
+    may_write: Callable[..., bool] = lease.may_write
+    may_publish: Callable[..., bool] = lease.may_publish
+    must_clean: Callable[..., bool] = lease.must_clean
+    is_stale: Callable[..., bool] = facts.is_stale
+    joined: Callable[..., facts.Facts] = facts.joined
+    restored: Callable[[facts.Facts], facts.Facts] = lambda kept: kept
+    """What a worker that starts again reads from its disk."""
+    unheard: Callable[[float], words.Heard] = words.unheard
+    direct: Callable[..., words.Heard] = words.direct
+    relayed: Callable[..., words.Heard] = words.relayed
+    leftover: Callable[..., runs.Leftover] = runs.leftover
+    may_forget: Callable[..., bool] = runs.may_forget
+    aborts_uploads: bool = True
+    """Whether a deletion looks for uploads."""
+    stopping: Callable[..., Any] = stopping.Stopping
+    deletion: Callable[..., Any] = deletion.Deletion
+    job_prefix: Callable[[str, str], str] = layout.job_prefix
+    live_jobs: Callable[..., sweep.LiveJobs | None] = sweep.live_jobs
+    judge: Callable[..., sweep.Verdict] = sweep.judge
+    judge_key: Callable[..., sweep.Verdict] = sweep.judge_key
+    spent_intents: Callable[..., list[str]] = sweep.spent_intents
