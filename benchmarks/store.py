@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support import load, processes, s3
+from support import cutting, load, processes, s3
 from support.load import PrebuiltFrame
 from support.measure import MIB, Figure, alternate
 from support.processes import WorkerProcess
@@ -219,11 +220,32 @@ def worker_memory(bench: Bench) -> tuple[float, str]:
     return max(peaks) / MIB, f"{total / GIB:.1f} GiB; {before / MIB:.0f} MiB before"
 
 
+def reread(bench: Bench) -> tuple[float, str]:
+    """Bytes that come twice when the link is cut in the middle of a run of 64 MiB."""
+    total = 64 * MIB
+    with bench.workers() as (workers, job), cutting.link(bench.bucket.server.endpoint) as link:
+        view = pushed(workers[0], job, maps=total // MIB, partitions=1, total=total)
+        published = view.persist()
+        options = replace(bench.bucket.options, endpoint_url=link.endpoint)
+        came = []
+        for cut_at in (None, total * 3 // 8):  # where no range happens to end
+            with crossdock.open_view(
+                published.store, published.job, published.shuffle, published.view,
+                store_options=options, options=crossdock.Options(store_hedge_seconds=60),
+            ) as stored:  # fmt: skip
+                link.begin(cut_at=cut_at)
+                assert sum(batch.nbytes for batch in stored.read_batches()) == total
+                came.append(link.received_bytes)
+        assert link.cuts == 1
+    return came[1] - came[0], f"{came[0]} bytes without a cut, {came[1]} with one; block {MIB}"
+
+
 AMOUNTS: dict[str, Callable[[Bench], tuple[float, str]]] = {
     "writes_per_gib": writes_per_gib,
     "write_flatness": write_flatness,
     "run_length_median_mib": run_length,
     "small_job_requests": small_job,
+    "reread_bytes": reread,
     "worker_rss_mib": worker_memory,
 }
 RATIOS: dict[str, Callable[[Bench], Figure]] = {

@@ -65,7 +65,8 @@ class WorkerProcess:
 
         Args:
             key: a signing key; None takes every request (--insecure-no-auth).
-            options: more options of the command line, with underscores; True is a bare flag.
+            options: more options of the command line, with underscores; True is a bare flag, and
+                of a list each is given.
             directory: where data, key and log go; default a temporary one, removed at the end.
             environment: more variables for the process.
         """
@@ -94,10 +95,11 @@ class WorkerProcess:
             *("--listen", f"127.0.0.1:{self.port}"),
             *access,
         ]
-        for name, value in self.options.items():
-            line.append(f"--{name.replace('_', '-')}")
-            if value is not True:
-                line.append(value)
+        for name, values in self.options.items():
+            for value in values if isinstance(values, list) else [values]:
+                line.append(f"--{name.replace('_', '-')}")
+                if value is not True:
+                    line.append(value)
         return [str(part) for part in line]
 
     def launch(self) -> Self:
@@ -327,6 +329,16 @@ def send(
         return Answer(connection.getresponse())
     finally:
         connection.close()
+
+
+@contextmanager
+def silent(worker: WorkerProcess) -> Iterator[None]:
+    """Stop a worker's process: it takes connections, and answers nothing."""
+    os.kill(worker.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(worker.pid, signal.SIGCONT)
 
 
 @contextmanager

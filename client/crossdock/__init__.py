@@ -46,6 +46,7 @@ from crossdock.errors import (
 from crossdock.job import Job
 from crossdock.options import Options
 from crossdock.shuffle import Shuffle
+from crossdock.statistics import ReadStatistics, Tier, TierStatistics
 from crossdock.store.view import StoreView, open_view
 from crossdock.tasks import Task, task
 from crossdock.view import View
@@ -55,8 +56,9 @@ __all__ = [
     "AccessError", "AttemptConflict", "AttemptsMissing", "Block", "BlockBatch", "BlocksLost",
     "Closed", "Cluster", "ConfigError", "Conflict", "CrossdockError", "DataCorrupt",
     "Forbidden", "FrameError", "FrameTooLarge", "Gone", "Job", "JobFenced", "JobUnknown",
-    "Missing", "Options", "Overloaded", "ProtocolError", "QuotaExceeded", "SchemaMismatch",
-    "SealLost", "Shuffle", "ShuffleIncomplete", "ShuffleMismatch", "ShuffleReleased",
-    "ShuffleUnknown", "StaleEpoch", "StoreView", "Task", "Unauthenticated", "Unavailable", "View",
-    "Writer", "connect", "open_view", "task",
+    "Missing", "Options", "Overloaded", "ProtocolError", "QuotaExceeded", "ReadStatistics",
+    "SchemaMismatch", "SealLost", "Shuffle", "ShuffleIncomplete", "ShuffleMismatch",
+    "ShuffleReleased", "ShuffleUnknown", "StaleEpoch", "StoreView", "Task", "Tier",
+    "TierStatistics", "Unauthenticated", "Unavailable", "View", "Writer", "connect", "open_view",
+    "task",
 ]  # fmt: skip

@@ -1,9 +1,8 @@
 """Ending what is under way in other threads: waits return at once, sockets are shut down."""
 
-import socket
 import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Callable, Hashable
 
 from crossdock.errors import Closed
 
@@ -23,7 +22,7 @@ class Cancel:
         self._why = why
         self._parent = parent
         self._lock = threading.Lock()
-        self._sockets: set[socket.socket] = set()
+        self._ends: dict[Hashable, Callable[[], None]] = {}
         self._children: weakref.WeakSet[Cancel] = weakref.WeakSet()
         if parent is not None:
             parent._adopt(self)  # noqa: SLF001 -- one class
@@ -39,9 +38,9 @@ class Cancel:
         """End everything under way, and all that begins later. Idempotent."""
         with self._lock:
             self.event.set()
-            sockets, children = list(self._sockets), list(self._children)
-        for each in sockets:
-            _shut_down(each)
+            ends, children = list(self._ends.values()), list(self._children)
+        for end in ends:
+            end()
         for child in children:
             child.set()
 
@@ -52,25 +51,15 @@ class Cancel:
         if self.event.is_set():
             raise Closed(self._why)
 
-    def watch(self, sock: socket.socket) -> None:
-        """Shut a socket down when it is set, or now if it is already."""
+    def watch(self, what: Hashable, end: Callable[[], None]) -> None:
+        """Call `end` when it is set, or now if it is already: from any thread, also too late."""
         with self._lock:
-            self._sockets.add(sock)
+            self._ends[what] = end
             late = self.event.is_set()
         if late:
-            _shut_down(sock)
+            end()
 
-    def unwatch(self, sock: socket.socket) -> None:
-        """Leave a socket alone from now on."""
+    def unwatch(self, what: Hashable) -> None:
+        """Leave what `watch` was given alone from now on."""
         with self._lock:
-            self._sockets.discard(sock)
-
-
-def _shut_down(sock: socket.socket) -> None:
-    """Wake a thread that waits for a socket; closing it alone would not.
-
-    Past the TLS layer: `SSLSocket.shutdown` drops the encryption first, and the other thread would
-    go on in plain text.
-    """
-    with suppress(OSError):
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            self._ends.pop(what, None)

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
@@ -15,18 +15,22 @@ from crossdock.errors import CrossdockError, ProtocolError, Unavailable, Workers
 from crossdock.http import Timeouts
 from crossdock.job import Job
 from crossdock.options import (
+    ENV_STORE,
     Options,
     check_endpoints,
     endpoints_from_environment,
+    store_options_from_environment,
     tls_context,
     token_source,
 )
 from crossdock.pool import Pool
-from crossdock.records import JobRecord, Owner, WorkerInfo
-from crossdock.retry import LONGEST_WAIT_SECONDS
+from crossdock.push import PushLoad
+from crossdock.records import JobRecord, Owner, Persistence, WorkerInfo
+from crossdock.statistics import ReadMeter, ReadStatistics
 from crossdock.store.api import StoreOptions
+from crossdock.store.errors import StoreUnavailable
 from crossdock.store.tier import StoreTier
-from crossdock.survey import Acquaintances, Answer, Found, Survey
+from crossdock.survey import Acquaintances, Answer, Found, Members, Silences, Survey
 from crossdock.threads import Threads, result_of
 from crossdock.wire import names
 
@@ -36,25 +40,6 @@ _FRESH_SECONDS = 2.0
 _CALL_THREADS = 16
 _SURVEY_ROUNDS = 3
 """Endpoints, then whom they name, then whom those name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Members:
-    """Which workers there are, as this client sees it."""
-
-    reachable: Mapping[str, WorkerInfo]
-    """By worker id; `url` is the one that answered."""
-    unreachable: frozenset[str]
-    """URLs that do not answer, and are not lost yet."""
-    lost: tuple[str, ...] = ()
-    """What is known of lost workers: a clause each, with how the loss was confirmed."""
-    lost_ids: frozenset[str] = frozenset()
-    """Ids of workers whose disks are confirmed to be gone."""
-
-    def writable(self) -> list[str]:
-        """Return ids of workers, those that take frames first."""
-        ranks = {"serving": 0, "full": 1, "draining": 2}
-        return sorted(self.reachable, key=lambda w: (ranks.get(self.reachable[w].state, 3), w))
 
 
 @dataclass(slots=True)
@@ -87,14 +72,16 @@ class Cluster:
         self._jobs: list[Job] = []
         self._members: Members | None = None
         self._asked = float("-inf")
-        self._silences: dict[str, tuple[float, float]] = {}
-        """By URL: for how many seconds it was asked in vain, and until when."""
+        self._silences = Silences(options.loss_after_seconds)
         self._met = Acquaintances()
         self._calls = Threads(_CALL_THREADS, thread_name_prefix="crossdock-call")
         self.pushers = Threads(options.push_threads, thread_name_prefix="crossdock-push")
         self.fetchers = Threads(_CALL_THREADS, thread_name_prefix="crossdock-fetch")
         self.buffers = Buffers(options.read_ahead_bytes)
-        self.tier = StoreTier(options, store_options)
+        self.reads = ReadMeter()
+        self.tier = StoreTier(
+            options, store_options, pool=pool, workers=self.stores, meter=self.reads
+        )
         self.load = PushLoad()
 
     def job(
@@ -106,11 +93,22 @@ class Cluster:
         grace_seconds: float = 300.0,
         epoch: int = 0,
         quota_bytes: int = 0,
+        persistence: str | Persistence = Persistence.ON_PRESSURE,
     ) -> Job:
         """Open a job.
 
         With `owner` this process owns it: it is registered with every worker, and its lease is
         renewed until the job is closed. Without, this process attaches to a registered job.
+
+        Args:
+            uid: of the job.
+            owner: runner, driver or cluster; None attaches, and no other argument counts.
+            lease_seconds: for how long the job lives on without word from this process.
+            grace_seconds: for how long after that its data is kept.
+            epoch: higher than that of whoever owned the job before.
+            quota_bytes: on each worker's disk; 0: the worker's own quota.
+            persistence: when workers with a store persist by themselves: Never, OnPressure, Eager,
+                BeforeAck.
         """
         names.check_name("job", uid)
         record = None
@@ -122,6 +120,7 @@ class Cluster:
                     "grace_seconds": grace_seconds,
                     "epoch": epoch,
                     "quota_bytes": quota_bytes,
+                    "persistence": persistence,
                 }
             )
         job = Job(self, uid, record)
@@ -149,6 +148,39 @@ class Cluster:
             self._asked = time.monotonic()
         return members
 
+    def statistics(self) -> ReadStatistics:
+        """Return what was read so far, by tier: requests, bytes, seconds, hit rate."""
+        return self.reads.statistics()
+
+    def stores(self, *, fresh: bool = False) -> list[str]:
+        """Return the URLs of workers that read their store for us; none, if no worker has one.
+
+        Args:
+            fresh: ask who is there, also if somebody is known.
+
+        Raises:
+            StoreUnavailable: there was a worker with a store, and none answers now: what is in
+                the store is not lost with them.
+        """
+        with self._lock:
+            members = self._members
+        found = members.with_store if members else []
+        if found and not fresh:
+            return found
+        problem = "none that answers has one"
+        try:
+            found = self.members(fresh=fresh).with_store
+        except WorkersLost as error:
+            found, problem = [], error.message
+        with self._lock:
+            expected = self._met.have_store
+        if expected and not found:
+            raise StoreUnavailable(
+                f"no worker reads the store for us: {problem}",
+                hint="start a worker with the store, or give this process CROSSDOCK_STORE",
+            )
+        return found
+
     def _ask_all(self, cancel: Cancel) -> Members:
         began = time.monotonic()
         with self._lock:
@@ -166,7 +198,7 @@ class Cluster:
 
     def _judge(self, found: Found, problem: CrossdockError | None, began: float) -> Members:
         """Tell who is away from who is lost; raise when there is nobody else."""
-        away = self._not_lost(found.silent, began)
+        away = self._silences.still_away(found.silent, began)
         bound = self.options.loss_after_seconds
         late = [f"{u} has not answered for {bound:g} s" for u in sorted(found.silent - away)]
         lost = (*found.lost.values(), *late)
@@ -176,23 +208,6 @@ class Cluster:
             raise problem or Unavailable("no worker answers")
         return Members(found.reachable, away, lost, frozenset(found.lost))
 
-    def _not_lost(self, silent: Iterable[str], began: float) -> frozenset[str]:
-        """Leave out what has been silent for so long that it counts as lost.
-
-        Only time in which somebody asked counts, and the short waits between: who was not asked
-        for an hour may have been there, and gone a second time.
-        """
-        now = time.monotonic()
-        with self._lock:
-            known, self._silences = self._silences, {}
-            for url in silent:
-                seconds, until = known.get(url, (0.0, now))
-                waited = min(max(0.0, began - until), LONGEST_WAIT_SECONDS)
-                asked = now - max(began, until)
-                self._silences[url] = (seconds + waited + asked, now)
-            bound = self.options.loss_after_seconds
-            return frozenset(u for u, (seconds, _) in self._silences.items() if seconds < bound)
-
     def _ask(self, cancel: Cancel, url: str) -> Answer:
         with self.pool.call("GET", url, "/v1/workers", cancel=cancel) as response:
             data = response.read_json()
@@ -200,6 +215,10 @@ class Cluster:
         if not isinstance(data, dict) or not isinstance(workers, list):
             raise ProtocolError(f"{url} is no worker: it does not list any")
         return WorkerInfo.from_json(data.get("self")), [WorkerInfo.from_json(w) for w in workers]
+
+    def listed_by(self, url: str) -> list[WorkerInfo]:
+        """Return the workers that the one at a URL knows, itself included."""
+        return self._ask(self.pool.cancel, url)[1]
 
     def _each(self, urls: Iterable[str], call: Callable[[str], T]) -> dict[str, T | CrossdockError]:
         """Call every URL at once; return what each returned or raised."""
@@ -296,32 +315,6 @@ class Cluster:
         self.close()
 
 
-@dataclass(slots=True)
-class PushLoad:
-    """How many frames this process is pushing to each worker: a hot one is relieved by others."""
-
-    _pending: dict[str, int] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def take(self, preferred: Sequence[str]) -> list[str]:
-        """Return the workers in the order to try, and count a push to the first.
-
-        The preferred one, unless it has two more pushes under way than the least busy one.
-        """
-        with self._lock:
-            least = min(preferred, key=lambda w: self._pending.get(w, 0))
-            first = preferred[0]
-            if self._pending.get(first, 0) >= self._pending.get(least, 0) + 2:
-                first = least
-            self._pending[first] = self._pending.get(first, 0) + 1
-            return [first, *(w for w in preferred if w != first)]
-
-    def done(self, worker: str) -> None:
-        """Count a push as ended."""
-        with self._lock:
-            self._pending[worker] -= 1
-
-
 def connect(
     endpoints: Sequence[str] | None = None,
     *,
@@ -341,14 +334,17 @@ def connect(
         ca_file: authority of the workers' certificates, PEM; default CROSSDOCK_CA_FILE, then
             the system's.
         options: all other settings.
-        store_options: of the store that `options.store` names.
+        store_options: of the store that `options.store` names; default
+            CROSSDOCK_STORE_OPTIONS (NAME=VALUE by spaces).
 
     Raises:
         ConfigError: an argument is wrong. Nothing is sent yet.
     """
     options = options or Options()
     if not options.store:
-        options = replace(options, store=os.environ.get("CROSSDOCK_STORE", ""))
+        options = replace(options, store=os.environ.get(ENV_STORE, ""))
+    if options.store and store_options is None:
+        store_options = store_options_from_environment()
     pool = Pool(
         token=token_source(token, token_file),
         tls=tls_context(ca_file),

@@ -16,6 +16,7 @@
     │   ├── StaleEpoch          somebody with a higher epoch took the job over
     │   ├── ShuffleReleased     this generation of the shuffle was released
     │   ├── SealLost            every home of the job's seals is lost, and the choice with it
+    │   ├── SealHomeClosed      this home left its seals to others (the client asks the next one)
     │   ├── ShuffleUnknown      no frame of this shuffle ever came
     │   └── PlacesUnknown       these places are not registered (the reader registers them again)
     ├── Conflict                two who both say they are the same
@@ -193,6 +194,14 @@ class SealLost(Gone):
 
     code = "seal_lost"
     hint = "pass the winners to view(), or register the job anew under another uid and run its maps"
+
+
+class SealHomeClosed(Gone):
+    """This home of seals makes none any more, and has none of this shuffle: ask the next one."""
+
+    code = "seal_home_closed"
+    status = 409
+    hint = "the next home decides; when all are closed, a worker with the store (?in=store)"
 
 
 class PlacesUnknown(Gone):

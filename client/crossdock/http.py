@@ -9,7 +9,9 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -111,6 +113,9 @@ class Response:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Keep the connection if the body was read to its end, else close it."""
         keep = self._left == 0 and self.headers.get("connection", "").lower() != "close"
         self._connection.release(keep=keep)
@@ -158,7 +163,7 @@ class Connection:
             self._socket, server_hostname=host, do_handshake_on_connect=False
         )
         self._socket = encrypted
-        self._cancel.watch(encrypted)
+        self._cancel.watch(encrypted, partial(_shut_down, encrypted))
         try:
             encrypted.do_handshake()
         except OSError:
@@ -197,7 +202,7 @@ class Connection:
                 f"the token, or the URL {self.url!r}, has characters that HTTP cannot carry"
             ) from None
         self._cancel = cancel
-        cancel.watch(self._socket)
+        cancel.watch(self._socket, partial(_shut_down, self._socket))
         try:
             self._socket.settimeout(self._timeouts.stall_seconds)
             if wait:
@@ -338,7 +343,7 @@ def _connected(host: str, port: int, seconds: float, cancel: Cancel) -> socket.s
         cancel.check()
         found = socket.socket(family, kind, protocol)
         found.settimeout(seconds)
-        cancel.watch(found)
+        cancel.watch(found, partial(_shut_down, found))
         try:
             found.connect(address)
         except OSError as error:
@@ -349,3 +354,13 @@ def _connected(host: str, port: int, seconds: float, cancel: Cancel) -> socket.s
             cancel.unwatch(found)
         found.close()
     raise problem
+
+
+def _shut_down(sock: socket.socket) -> None:
+    """Wake a thread that waits for a socket; closing it alone would not.
+
+    Past the TLS layer: `SSLSocket.shutdown` drops the encryption first, and the other thread would
+    go on in plain text.
+    """
+    with suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -20,6 +20,7 @@ from crossdock.errors import (
 from crossdock.records import JobRecord
 from crossdock.retry import patiently
 from crossdock.shuffle import Shuffle
+from crossdock.survey import Members, Silences
 from crossdock.views import ShuffleKey
 from crossdock.wire import names
 
@@ -38,6 +39,7 @@ class Job:
         self.cluster = cluster
         self._owner = record is not None
         self._closed = threading.Event()
+        self._silences = Silences(cluster.options.loss_after_seconds)
         self._renewer: threading.Thread | None = None
         deadline = cluster.options.deadline_seconds
         if record is None:
@@ -84,6 +86,38 @@ class Job:
             for name, size in shuffles if isinstance(shuffles, list) else ():
                 held[name] = held.get(name, 0) + size
         return held
+
+    def away_homes(self, members: Members, began: float) -> frozenset[str]:
+        """Return the homes of its seals that do not answer, and are not lost yet, by their ids.
+
+        Workers forget whom they met when they start again, so who asks others alone may never hear
+        of a worker that is away. The homes are all there were when the job began.
+
+        Args:
+            members: who answers.
+            began: when they were asked, monotonic.
+        """
+        absent = set(self.record.homes) - members.reachable.keys() - members.lost_ids
+        return self._silences.still_away(absent, began)
+
+    def may_be_stored(self) -> bool:
+        """Whether something of it may be in the store and nowhere else.
+
+        So it is when a worker has persisted some of it, or one of its homes does not answer: that
+        may have drained. Then it is worth a request to the store.
+        """
+        members = self.cluster.members()
+        if not set(self.record.homes) <= members.reachable.keys():
+            return True
+        found = self.cluster.ask_each(members, self._persisted_bytes, ignore=(JobUnknown,))
+        return any(found.answers.values())
+
+    def _persisted_bytes(self, url: str) -> int:
+        with self.cluster.pool.call("GET", url, self.path) as response:
+            value = response.read_json()
+        store = value.get("store") if isinstance(value, dict) else None
+        count = store.get("persisted_bytes") if isinstance(store, dict) else None
+        return count if isinstance(count, int) else 0
 
     def _shuffles(self, url: str) -> list[tuple[str, int]]:
         with self.cluster.pool.call("GET", url, self.path) as response:
@@ -144,7 +178,7 @@ class Job:
         """Register with every worker that answers. The homes are those of the first time."""
         members = self.cluster.members(fresh=True)
         homes = next((r.homes for r in self._records() if r.homes), None)
-        record = replace(self.record, homes=homes or tuple(sorted(members.reachable)))
+        record = replace(self.record, homes=homes or members.staying())
         body = json.dumps(record.to_json()).encode()
 
         def call(url: str) -> JobRecord:

@@ -1,6 +1,7 @@
 """Every setting of the client, once: its meaning, unit and default."""
 
 import os
+import shlex
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,13 @@ from typing import Final
 
 from crossdock.errors import ConfigError, ProtocolError
 from crossdock.http import address_of
+from crossdock.store.api import StoreOptions
 from crossdock.store.layout import DEFAULT_CLUSTER
+from crossdock.store.settings import store_options
 
 MIB: Final = 2**20
+ENV_STORE: Final = "CROSSDOCK_STORE"
+ENV_STORE_OPTIONS: Final = "CROSSDOCK_STORE_OPTIONS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +35,16 @@ class Options:
     """Bytes that one reader fetches ahead."""
     store: str = ""
     """URL of the workers' store, where frames are looked for that no worker has; default
-    CROSSDOCK_STORE, and if that is not set: nowhere."""
+    CROSSDOCK_STORE. If that is not set, workers that have a store read it for this process."""
     store_cluster: str = DEFAULT_CLUSTER
     """Uid of the cluster within the store: the workers' `--cluster`."""
     store_threads: int = 4
     """Ranges of a view in a store that are fetched at once."""
+    store_hedge_seconds: float = 1.0
+    """A range that brings no byte for so long, and for much longer than usual, is asked for once
+    more; one in twenty at most."""
+    store_cache_bytes: int = 64 * MIB
+    """Records and the index of batches that are kept in memory, of the store."""
     deadline_seconds: float = 300.0
     """How long a call rides out workers that are unavailable."""
     loss_after_seconds: float = 120.0
@@ -59,6 +69,11 @@ class Options:
 def endpoints_from_environment() -> list[str]:
     """Return CROSSDOCK_ENDPOINTS, URLs separated by commas."""
     return [u.strip() for u in os.environ.get("CROSSDOCK_ENDPOINTS", "").split(",") if u.strip()]
+
+
+def store_options_from_environment() -> StoreOptions:
+    """Return the options in CROSSDOCK_STORE_OPTIONS: NAME=VALUE, separated as a shell does it."""
+    return store_options(shlex.split(os.environ.get(ENV_STORE_OPTIONS, "")))
 
 
 def check_endpoints(endpoints: Sequence[str]) -> list[str]:

@@ -90,7 +90,13 @@ def _persist_share(view: "View", report: "_Report", share: "Share") -> list[Reco
     shuffle = view.shuffle
     cluster = shuffle.job.cluster
     if share.stored is not None:
-        return [cluster.tier.record(share.worker)]
+        record = cluster.tier.record(shuffle.key, share.worker)
+        if record.is_log:
+            raise Unavailable(
+                f"frames of {len(share.keys)} pushes lie only in a log object of worker "
+                f"{record.worker}, which that worker packs when it is there again"
+            )
+        return [record]
     url = cluster.url(share.worker)
     target = f"{shuffle.path}/persist?epoch={shuffle.job.epoch}"
     body = tables.encode(share.keys)

@@ -38,6 +38,7 @@ class Pool:
         target: str,
         *,
         body: Sequence[BytesLike] = (),
+        headers: Sequence[tuple[str, str]] = (),
         wait_for_continue: bool = False,
         cancel: Cancel | None = None,
     ) -> Response:
@@ -48,6 +49,7 @@ class Pool:
             url: of the worker.
             target: path and query.
             body: parts that are sent one after the other.
+            headers: more of them.
             wait_for_continue: whether the worker may refuse before the body is sent.
             cancel: ends the request and the reading of its answer; default the pool's own.
 
@@ -58,13 +60,13 @@ class Pool:
         cancel = cancel or self.cancel
         cancel.check()
         token = self._token()
-        headers = [("Authorization", f"Bearer {token}")] if token else []
+        access = [("Authorization", f"Bearer {token}")] if token else []
 
         def send(connection: Connection) -> Response:
             return connection.request(
                 method,
                 target,
-                headers=headers,
+                headers=[*access, *headers],
                 body=body,
                 wait_for_continue=wait_for_continue,
                 cancel=cancel,
@@ -86,10 +88,13 @@ class Pool:
         target: str,
         *,
         body: BytesLike = b"",
+        headers: Sequence[tuple[str, str]] = (),
         cancel: Cancel | None = None,
     ) -> Response:
         """Send a small request and check its answer; the body is still to be read."""
-        return self.request(method, url, target, body=[body] if body else [], cancel=cancel).check()
+        parts = [body] if body else []
+        response = self.request(method, url, target, body=parts, headers=headers, cancel=cancel)
+        return response.check()
 
     def _take(self, url: str, cancel: Cancel) -> tuple[Connection, bool]:
         while True:

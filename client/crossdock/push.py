@@ -1,7 +1,8 @@
 """Getting one frame acked: by the worker it is meant for, or by another."""
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from crossdock.cancel import Cancel
@@ -125,3 +126,29 @@ def _sooner(one: CrossdockError | None, other: CrossdockError) -> CrossdockError
     if isinstance(one, Unavailable) and one.retry_after_seconds <= other.retry_after_seconds:
         return one
     return other
+
+
+@dataclass(slots=True)
+class PushLoad:
+    """How many frames this process is pushing to each worker: a hot one is relieved by others."""
+
+    _pending: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, preferred: Sequence[str]) -> list[str]:
+        """Return the workers in the order to try, and count a push to the first.
+
+        The preferred one, unless it has two more pushes under way than the least busy one.
+        """
+        with self._lock:
+            least = min(preferred, key=lambda w: self._pending.get(w, 0))
+            first = preferred[0]
+            if self._pending.get(first, 0) >= self._pending.get(least, 0) + 2:
+                first = least
+            self._pending[first] = self._pending.get(first, 0) + 1
+            return [first, *(w for w in preferred if w != first)]
+
+    def done(self, worker: str) -> None:
+        """Count a push as ended."""
+        with self._lock:
+            self._pending[worker] -= 1

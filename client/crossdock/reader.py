@@ -5,6 +5,7 @@ reader merges the workers' streams in it, so a block comes whole wherever its pi
 that breaks off goes on from the byte reached, at its worker or at another with the same frames.
 """
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -117,6 +118,18 @@ class _Stream:
         return self._tries
 
     def _fetch(self) -> tuple[Pieces, bool]:
+        """Fetch the next batch, and count it."""
+        began = time.monotonic()
+        nbytes = None
+        try:
+            pieces, end = self._fetch_sound()
+            nbytes = len(pieces.data)
+            return pieces, end
+        finally:
+            meter = self._reader.view.shuffle.job.cluster.reads
+            meter.count(self.share.tier, seconds=time.monotonic() - began, nbytes=nbytes)
+
+    def _fetch_sound(self) -> tuple[Pieces, bool]:
         """Fetch the next batch; what came of one that breaks off is kept for the next try."""
         reader = self._reader
         cluster = reader.view.shuffle.job.cluster

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 from crossdock.errors import ProtocolError
 from crossdock.wire.names import U64_MAX
@@ -18,6 +18,29 @@ class Owner(StrEnum):
     """An engine's driver: a process, whose silence ends the job."""
     CLUSTER = "cluster"
     """The operator: its silence ends nothing."""
+
+
+class Persistence(StrEnum):
+    """When workers bring a job's frames into their store by themselves."""
+
+    NEVER = "Never"
+    """Only when asked to."""
+    ON_PRESSURE = "OnPressure"
+    """When a disk fills, or frames grow old: small, short shuffles cost no request."""
+    EAGER = "Eager"
+    """In the background, as soon as complete attempts make a segment, or no more frames come."""
+    BEFORE_ACK = "BeforeAck"
+    """Before a push is answered; later packed as with Eager."""
+
+    @classmethod
+    def parse(cls, value: object) -> "Persistence":
+        """Return the policy of a name, or raise `ProtocolError`."""
+        try:
+            return cls(str(value))
+        except ValueError:
+            raise ProtocolError(
+                f"persistence {value!r} is not one", hint=f"one of {', '.join(cls)}"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +58,7 @@ class JobRecord:
     """Ids of the workers that hold the job's seals, fixed at its first registration."""
     quota_bytes: int = 0
     """Bytes on each worker's disk; 0: the worker's own quota."""
+    persistence: Persistence = Persistence.ON_PRESSURE
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON object."""
@@ -64,7 +88,14 @@ class JobRecord:
             epoch=_whole(data, "epoch"),
             homes=tuple(homes),
             quota_bytes=_whole(data, "quota_bytes"),
+            persistence=Persistence.parse(data.get("persistence", Persistence.ON_PRESSURE)),
         )
+
+
+STAYING: Final = frozenset({"serving", "full"})
+"""States of workers that are not about to go."""
+DRAINED: Final = "drained"
+"""State of a worker that holds nothing which exists nowhere else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +108,11 @@ class WorkerInfo:
     """Counts the starts of this worker."""
     url: str
     state: str = "serving"
-    """serving, draining, full or unreachable."""
+    """serving, full, draining, drained; of a peer also unreachable or gone."""
     inflight_bytes: int = 0
     disk_used: float = 0.0
+    store: bool = False
+    """Whether it has a store, and reads it for those who have none."""
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON object."""
@@ -97,6 +130,7 @@ class WorkerInfo:
             state=str(data.get("state", "serving")),
             inflight_bytes=_whole(data, "inflight_bytes"),
             disk_used=_number(data, "disk_used", 0.0),
+            store=data.get("store") is True,
         )
 
 

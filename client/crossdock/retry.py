@@ -41,9 +41,11 @@ def wait_seconds(failures: int, problem: BaseException | None) -> float:
 class Patience:
     """Patience for a loop that goes on by itself: waits after each failure, up to a deadline."""
 
-    def __init__(self, deadline_seconds: float) -> None:
+    def __init__(self, deadline_seconds: float, cancel: Cancel | None = None) -> None:
+        """Begin. Args: `cancel` ends waits, with `Closed`."""
         self._until = time.monotonic() + deadline_seconds
         self._failures = 0
+        self._cancel = cancel
 
     def wait_after(self, problem: CrossdockError) -> None:
         """Wait, longer each time, with jitter; raise `problem` once the deadline has passed."""
@@ -51,7 +53,11 @@ class Patience:
         if left <= 0:
             raise problem
         self._failures += 1
-        time.sleep(min(left, wait_seconds(self._failures, problem)))
+        seconds = min(left, wait_seconds(self._failures, problem))
+        if self._cancel is None:
+            time.sleep(seconds)
+        elif self._cancel.event.wait(seconds):
+            self._cancel.check()
 
 
 def patiently(work: Callable[[], T], *, deadline_seconds: float, cancel: Cancel | None = None) -> T:

@@ -1,12 +1,16 @@
 """The one choice of winners of a shuffle whose callers know none: made once, kept at its homes."""
 
+import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from crossdock import placement, views
 from crossdock.errors import (
     ConfigError,
     JobUnknown,
+    SealHomeClosed,
     SealLost,
     ShuffleIncomplete,
     ShuffleMismatch,
@@ -19,15 +23,32 @@ from crossdock.wire.tables import Table
 
 if TYPE_CHECKING:
     from crossdock.shuffle import Shuffle
+    from crossdock.survey import Members
+
+CLOSED_HEADER: Final = "crossdock-home"
+CLOSED: Final = "closed"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Home:
+    """A home that answers, and what it says."""
+
+    url: str
+    seal: Table
+    """Of length 0 if it has none."""
+    closed: bool
+    """Whether it makes no seals any more; then others decide what it has not."""
 
 
 class Seals:
-    """Asks the homes of a shuffle's seal."""
+    """Asks the homes of a shuffle's seal, and the store once all homes have left theirs there."""
 
     def __init__(self, shuffle: "Shuffle") -> None:
         self._shuffle = shuffle
         self._job = shuffle.job
         self._key = shuffle.key
+        self._began = time.monotonic()
+        """When the members were asked last."""
 
     def choice(self) -> Table:
         """Return the one choice of winners, made now if nobody has made it."""
@@ -36,17 +57,43 @@ class Seals:
                 "a view without winners needs the number of maps",
                 hint="job.shuffle(…, maps=M), or view(winners=…)",
             )
-        homes = self.homes()
-        existing = self._seals(homes)
-        if existing is not None:
-            if len(existing) != self._shuffle.maps:
-                raise ShuffleMismatch(
-                    f"shuffle {self._key.name!r} was sealed with {len(existing)} maps, and "
-                    f"{self._shuffle.maps} are asked for"
-                )
-            return existing
+        members = self._members()
+        homes = self._homes(members)
+        made = next((home.seal for home in homes if len(home.seal)), None)
+        if made is None and not homes:
+            made = self._in_store(members, "GET", b"")
+        if made is None or not len(made):
+            made = self._decide(members, homes, self._choose(self._shuffle.maps))
+        elif len(made) != self._shuffle.maps:
+            raise ShuffleMismatch(
+                f"shuffle {self._key.name!r} was sealed with {len(made)} maps, and "
+                f"{self._shuffle.maps} are asked for"
+            )
+        self._copy(homes, made)
+        return made
+
+    def leave(self, own_url: str, winners: Table) -> None:
+        """Hand a seal from a home that has closed to those that decide after it.
+
+        Raises:
+            SealLost: no home is left; only a store can keep it.
+            Unavailable: the next home does not answer.
+        """
+        homes = self._homes(self._members(), without=own_url)
+        if all(home.closed for home in homes):
+            raise self._seal_lost(["no other home is open"])
+        if not self._copy(homes, winners):
+            raise Unavailable("no other home has taken the seal")
+
+    def _choose(self, maps: int) -> Table:
+        """Apply the rule to what is held now, by workers and, if need be, by the store."""
         held, away, notes = self._shuffle.held(None)
-        winners, lacking = views.choose_winners(held, self._shuffle.maps)
+        winners, lacking = views.choose_winners(held, maps)
+        if lacking:
+            away |= self._shuffle.away_homes()
+            stored = self._job.cluster.tier.holders(self._key)
+            winners, lacking = views.choose_winners({**held, **stored.frames}, maps)
+            notes += stored.notes
         if lacking and away:
             raise Unavailable(
                 f"{len(lacking)} maps have no complete attempt, and these workers do not answer: "
@@ -54,51 +101,76 @@ class Seals:
             )
         if lacking:
             raise ShuffleIncomplete(explained(lacking, notes))
-        sealed = self._seal("PUT", homes[0], tables.encode(winners))
-        for copy in homes[1:2]:
-            self._seal("PUT", copy, tables.encode(sealed))
-        return sealed
+        return winners
 
-    def _seals(self, homes: Sequence[str]) -> Table | None:
-        """Return the choice that was made, if one was, once its first two homes have it.
+    def _decide(self, members: "Members", homes: Sequence[_Home], winners: Table) -> Table:
+        body = tables.encode(winners)
+        if not homes:
+            return self._in_store(members, "PUT", body)
+        url = homes[0].url
+        try:
+            return self._seal("PUT", url, body).seal
+        except SealHomeClosed as error:
+            raise Unavailable(f"{url} has just stopped to make seals") from error
+
+    def _copy(self, homes: Sequence[_Home], seal: Table) -> bool:
+        """See to it that the first two open homes have the choice; return whether any has.
 
         The deciding home may have been away when it was made, or its copy may have failed then:
         with one copy the loss of a worker would have it made again, and otherwise.
         """
-        found = [self._seal("GET", home, b"") for home in homes]
-        made = next((seal for seal in found if len(seal)), None)
-        if made is None:
-            return None
-        for home, seal in list(zip(homes, found, strict=True))[:2]:
-            if not len(seal):
-                made = self._seal("PUT", home, tables.encode(made))
-        return made
+        kept = False
+        for home in [home for home in homes if not home.closed][:2]:
+            if not len(home.seal):
+                try:
+                    self._seal("PUT", home.url, tables.encode(seal))
+                except SealHomeClosed:  # it leaves, and the next who asks copies it
+                    continue
+            kept = True
+        return kept
 
-    def homes(self) -> list[str]:
-        """Return the URLs of the workers for this shuffle's seal, the deciding one first.
-
-        While the deciding one is away nobody else decides; once it is confirmed lost the next
-        one does, which has the copy.
-        """
+    def _members(self) -> "Members":
         if not self._job.record.homes:
             raise ConfigError(
                 f"job {self._key.job} was registered without homes: nothing can hold a seal",
                 hint="register it with homes, the ids of its workers, or pass winners",
             )
+        self._began = time.monotonic()
         try:
-            members = self._job.cluster.members(fresh=True)
+            return self._job.cluster.members(fresh=True)
         except WorkersLost as error:
             raise self._seal_lost([error.message]) from error
+
+    def _homes(self, members: "Members", *, without: str = "") -> list[_Home]:
+        """Ask the workers for this shuffle's seal; the deciding one comes first.
+
+        While the deciding one is away nobody else decides. Once it is confirmed lost the next one
+        does, which has the copy; and so it does when it has closed and left what it had.
+        """
         key = f"seal/{self._key.job}/{self._key.name}/{self._key.generation}"
-        found = []
+        away = self._job.away_homes(members, self._began)
+        found: list[_Home] = []
         for worker in placement.ranked(key, self._job.record.homes):
-            if worker in members.reachable:
-                found.append(members.reachable[worker].url)
-            elif members.unreachable and not found:
-                raise Unavailable(f"worker {worker}, home of the seal, does not answer")
-        if not found:
-            raise self._seal_lost(members.lost)
+            info = members.reachable.get(worker)
+            if info is None:
+                if worker in away and all(home.closed for home in found):
+                    raise Unavailable(f"worker {worker}, home of the seal, does not answer")
+            elif info.url != without:
+                with suppress(SealHomeClosed):
+                    found.append(self._seal("GET", info.url, b""))
         return found
+
+    def _in_store(self, members: "Members", method: str, body: bytes) -> Table:
+        """Read a seal in the store, or have it decided there, through any worker."""
+        problem: Unavailable | None = None
+        for info in members.reachable.values():
+            try:
+                return self._seal(method, info.url, body, query="&in=store").seal
+            except Unavailable as error:
+                problem = error
+            except ConfigError:  # it has no store
+                continue
+        raise problem or self._seal_lost(members.lost)
 
     def _seal_lost(self, notes: Sequence[str]) -> SealLost:
         why = "; ".join(notes) or "all are gone"
@@ -107,13 +179,15 @@ class Seals:
             f"attempts were chosen, and nobody can choose again: {why}"
         )
 
-    def _seal(self, method: str, url: str, body: bytes) -> Table:
-        """Read or store a seal; of length 0 when there is none."""
-        target = f"{self._shuffle.path}/seal?epoch={self._job.epoch}"
+    def _seal(self, method: str, url: str, body: bytes, *, query: str = "") -> _Home:
+        """Read or store a seal."""
+        target = f"{self._shuffle.path}/seal?epoch={self._job.epoch}{query}"
 
-        def call() -> Table:
+        def call() -> _Home:
             with self._job.cluster.pool.call(method, url, target, body=body) as response:
-                return tables.decode(tables.ATTEMPT, response.read(), what="seal")
+                closed = response.headers.get(CLOSED_HEADER) == CLOSED
+                seal = tables.decode(tables.ATTEMPT, response.read(), what="seal")
+                return _Home(url, seal, closed)
 
         try:
             return call()

@@ -1,6 +1,7 @@
 """A shuffle as the client sees it: writers in, views out."""
 
 import secrets
+import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -95,6 +96,8 @@ class Shuffle:
     def complete_attempts(self, *, since: int = 0) -> dict[int, int]:
         """Return map → attempt of what is complete now; of several, the smallest number.
 
+        What workers have freed is looked up in the store, so this costs it a listing.
+
         Args:
             since: attempts with lower numbers count for nothing.
 
@@ -106,6 +109,8 @@ class Shuffle:
             held, away, _ = self.held(None)
             if away:
                 raise Unavailable(f"these workers do not answer: {', '.join(sorted(away))}")
+            if self.job.may_be_stored():
+                held = {**held, **self.job.cluster.tier.holders(self.key).frames}
             found = reversed(views.complete_attempts(held).tolist())
             return {m: attempt for m, attempt in found if attempt >= since}
 
@@ -132,7 +137,10 @@ class Shuffle:
         resolution = views.resolve(held, winners)
         if resolution.missing or in_store:
             stored = self.job.cluster.tier.holders(self.key)
-            resolution = views.resolve({**held, **stored}, winners)
+            resolution = views.resolve({**held, **stored.frames}, winners)
+            notes += stored.notes
+        if resolution.missing:
+            away |= self.away_homes()
         if resolution.missing and away:
             raise Unavailable(
                 f"{len(resolution.missing)} attempts are not where they can be seen, and these "
@@ -141,6 +149,15 @@ class Shuffle:
         if resolution.missing:
             raise BlocksLost(views.explained(resolution.missing, notes))
         return resolution
+
+    def away_homes(self) -> set[str]:
+        """Return who may hold frames and was never heard of, as far as the job's record says."""
+        began = time.monotonic()
+        try:
+            members = self.job.cluster.members()
+            return {f"worker {w}" for w in self.job.away_homes(members, began)}
+        except (JobUnknown, WorkersLost):  # nobody is left who could say so
+            return set()
 
     def held(self, winners: Table | None) -> tuple[dict[str, Table], set[str], list[str]]:
         """Return the frames each worker holds, who does not answer, and what is known of losses."""

@@ -4,19 +4,83 @@ A worker is its id. A URL says who is meant only if it is the one that the worke
 endpoint may be a load balancer, behind which each call meets another worker.
 """
 
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from crossdock.errors import CrossdockError, Unavailable
-from crossdock.records import WorkerInfo
+from crossdock.records import STAYING, WorkerInfo
+from crossdock.retry import LONGEST_WAIT_SECONDS
 
 Answer = tuple[WorkerInfo, list[WorkerInfo]]
 """What a worker says of itself, and whom it lists."""
 
 _AGAIN_SECONDS: Final = 60.0
 """How long a URL counts as shared after it was seen to be, and one that leads nowhere is spared."""
+
+
+class Silences:
+    """For how long those were asked in vain that do not answer. Thread-safe."""
+
+    def __init__(self, bound_seconds: float) -> None:
+        """Args: `bound_seconds` of silence count as a loss."""
+        self._bound_seconds = bound_seconds
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, float]] = {}
+        """By name: for how many seconds it was asked in vain, and until when."""
+
+    def still_away(self, silent: Iterable[str], began: float) -> frozenset[str]:
+        """Leave out what has been silent for so long that it counts as lost.
+
+        Only time in which somebody asked counts, and the short waits between: who was not asked
+        for an hour may have been there, and gone a second time.
+
+        Args:
+            silent: all who did not answer now.
+            began: when they were asked, monotonic.
+        """
+        now = time.monotonic()
+        with self._lock:
+            known, self._known = self._known, {}
+            for name in silent:
+                seconds, until = known.get(name, (0.0, now))
+                waited = min(max(0.0, began - until), LONGEST_WAIT_SECONDS)
+                asked = now - max(began, until)
+                self._known[name] = (seconds + waited + asked, now)
+            bound = self._bound_seconds
+            return frozenset(n for n, (seconds, _) in self._known.items() if seconds < bound)
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Which workers there are, as this client sees it."""
+
+    reachable: Mapping[str, WorkerInfo]
+    """By worker id; `url` is the one that answered."""
+    unreachable: frozenset[str]
+    """URLs that do not answer, and are not lost yet."""
+    lost: tuple[str, ...] = ()
+    """What is known of lost workers: a clause each, with how the loss was confirmed."""
+    lost_ids: frozenset[str] = frozenset()
+    """Ids of workers whose disks are confirmed to be gone."""
+
+    def writable(self) -> list[str]:
+        """Return ids of workers, those that take frames first."""
+        ranks = {"serving": 0, "full": 1, "draining": 2}
+        return sorted(self.reachable, key=lambda w: (ranks.get(self.reachable[w].state, 3), w))
+
+    @property
+    def with_store(self) -> list[str]:
+        """URLs of reachable workers that read a store for us."""
+        return [w.url for w in self.reachable.values() if w.store]
+
+    def staying(self) -> tuple[str, ...]:
+        """Return the ids of reachable workers that are not about to go; all if none stays."""
+        found = sorted(self.reachable)
+        stay = [w for w in found if self.reachable[w].state in STAYING]
+        return tuple(stay or found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +107,8 @@ class Acquaintances:
     """URLs that led nowhere while their worker answered at another one; since when."""
     replaced: dict[str, str] = field(default_factory=dict)
     """By worker id: that another one answers at its own URL."""
+    have_store: bool = False
+    """Whether any of them, or of those that they list, has or had a store."""
     _met_at: dict[str, list[str]] = field(default_factory=dict)
     _shared: dict[str, float] = field(default_factory=dict)
 
@@ -118,6 +184,7 @@ class Survey:
     def found(self) -> Found:
         """Return who is there, once all were asked."""
         met = self._met
+        met.have_store |= any(w.store for w in (*self._seen.values(), *self._listed.values()))
         for url, own in self._seen.items():
             met.meet(url, own)
         met.note_replaced(self._seen.values())

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, TypeVar
@@ -24,6 +24,7 @@ from crossdock.errors import (
 from crossdock.persisting import Progress, Published, persist
 from crossdock.reader import Reader
 from crossdock.retry import patiently
+from crossdock.statistics import Tier
 from crossdock.store.stream import SegmentLost
 from crossdock.sums import Delivered, Promise
 from crossdock.views import Resolution
@@ -59,6 +60,8 @@ class Share:
     """`tables.STATISTICS`[P] of these frames."""
     stored: "StoredFrames | None" = None
     """How they are read, where a persist run in the store serves them."""
+    tier: Tier = Tier.WORKER
+    """As what its reads count, where a worker serves them."""
 
     def check_totals(self, frames: Table) -> None:
         """Raise `ProtocolError` unless the statistics are those of its frames, of `frames`."""
@@ -324,7 +327,9 @@ class View:
             Unavailable: not now.
         """
         damaged = damaged or {}
-        resolution = self.shuffle.resolve(self._winner_table, in_store=bool(damaged))
+        resolution = self.shuffle.resolve(self._winner_table)
+        if len(resolution.only(share.keys).without(damaged).nowhere()):
+            resolution = self.shuffle.resolve(self._winner_table, in_store=True)
         found = views.view_id(self.shuffle.key, self.partitions, resolution.frames)
         if found != self.id:
             raise DataCorrupt(f"the winners of view {self.id} now have other contents: {found}")
@@ -337,7 +342,8 @@ class View:
                 [Missing(m, a, f"every copy is damaged: {r}") for (m, a), r in reasons.items()]
             )
         places = part.places(avoid=() if avoid is None else (avoid,))
-        return self.shuffle.register(places, resolution.frames)
+        shares = self.shuffle.register(places, resolution.frames)
+        return [s if s.worker == share.worker else replace(s, tier=Tier.REPLICA) for s in shares]
 
     def __repr__(self) -> str:
         key = self.shuffle.key

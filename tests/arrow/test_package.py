@@ -11,8 +11,8 @@ import pytest
 
 import crossdock
 import crossdock.arrow
-from conftest import StartWorker
 from crossdock import ConfigError
+from harness import StartWorker
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "arrow-exchange.md"
 

@@ -217,13 +217,3 @@ class ForkedWorker:
 
     def __exit__(self, *_: object) -> None:
         self.kill9()
-
-
-@contextmanager
-def silent(worker: WorkerProcess) -> Iterator[None]:
-    """Stop a worker's process: it takes connections, and answers nothing."""
-    os.kill(worker.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(worker.pid, signal.SIGCONT)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import options, write
+from support import open_job, options, write
 
-from crossdock import ShuffleMismatch, placement
+from crossdock import Job, ShuffleMismatch, placement
 from crossdock.blocks import Pieces
 from crossdock.errors import Unavailable
 from crossdock.http import Response
@@ -58,7 +58,7 @@ def test_two_short_absences_with_nobody_asking_between_are_not_a_long_one(
         assert cluster.members(fresh=True).unreachable
         worker.start()
         clock = cluster._silences
-        cluster._silences = {url: (s, until - 6) for url, (s, until) in clock.items()}
+        clock._known = {url: (s, until - 6) for url, (s, until) in clock._known.items()}
         worker.kill9()
         assert cluster.members(fresh=True).unreachable, "six seconds in which nobody asked"
         worker.start()
@@ -203,3 +203,37 @@ def test_small_pieces_count_with_what_they_take(worker: WorkerProcess, job_uid: 
         frames = worker.get_json(f"/v1/jobs/{job_uid}")["shuffles"][0]["frames"]
         assert frames >= 60_000 * 100 // 2**20, "480 kB that take about 7 MB"
         job.end()
+
+
+def test_homes_that_nobody_has_heard_of_are_away_and_not_lost() -> None:
+    """The third worker forgot the others when it started again, and the client never met them."""
+    patient = options(loss_after_seconds=60, deadline_seconds=0.6)
+    with started_workers(3) as workers, open_job(workers) as job:
+        shuffle = job.shuffle("s", partitions=2, maps=1)
+        write(shuffle, 0, 9, replicas=3)
+        homes = [w for _, w in ranked_homes(job, "s", workers)]
+        sealed = shuffle.view()
+        write(shuffle, 0, 1, replicas=3)  # would be chosen by whoever chooses now
+        third = homes[2]
+        for worker in homes:
+            worker.kill9()
+        third.options.pop("peers", None)
+        third.start()
+        with connect_all([third], options=patient) as cluster, cluster.job(job.uid) as alone:
+            other = alone.shuffle("s", partitions=2, maps=1)
+            with pytest.raises(Unavailable, match="home of the seal"):
+                other.view()
+            with pytest.raises(Unavailable, match="not where they can be seen"):
+                other.view({0: 5})
+        for worker in homes[:2]:
+            worker.start()
+        assert shuffle.view().id == sealed.id
+
+
+def ranked_homes(
+    job: Job, name: str, workers: list[WorkerProcess]
+) -> list[tuple[str, WorkerProcess]]:
+    infos = job.cluster.members(fresh=True).reachable
+    by_url = {w.url: w for w in workers}
+    ranked = placement.ranked(f"seal/{job.uid}/{name}/0", job.record.homes)
+    return [(home, by_url[infos[home].url]) for home in ranked]

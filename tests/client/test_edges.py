@@ -10,7 +10,6 @@ import pytest
 from support import Blocks, attached, open_job, options, read, write
 
 import crossdock
-from conftest import StartWorker
 from crossdock import (
     AttemptConflict,
     BlocksLost,
@@ -25,7 +24,7 @@ from crossdock.wire import frame, tables
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
 from crossdock_worker import selection
 from crossdock_worker.shuffle_log import ShuffleLog
-from harness import WorkerProcess
+from harness import StartWorker, WorkerProcess
 
 U32_MAX, U64_MAX = 2**32 - 1, 2**64 - 1
 

@@ -386,5 +386,5 @@ class TestModelForLong(Machine.TestCase):
     """The same with other steps each time."""
 
     settings = settings(
-        max_examples=1500, stateful_step_count=60, print_blob=True, derandomize=False
+        max_examples=600, stateful_step_count=60, print_blob=True, derandomize=False
     )

@@ -8,8 +8,7 @@ import pytest
 from support import attached, content, expected, open_job, read, started_after, wipe, write
 
 import crossdock
-from crossdock import BlocksLost, Shuffle, ShuffleIncomplete, Unavailable
-from crossdock.seals import Seals
+from crossdock import BlocksLost, Shuffle, ShuffleIncomplete, Unavailable, placement
 from harness import WorkerProcess, started_workers
 
 ALL = {0: 0, 1: 3, 2: 0, 3: 1}
@@ -316,9 +315,11 @@ def test_concurrent_callers_get_the_same_choice() -> None:
 
 
 def home_of(shuffle: Shuffle, workers: list[WorkerProcess]) -> tuple[WorkerProcess, list]:
-    urls = Seals(shuffle).homes()
+    infos = shuffle.job.cluster.members(fresh=True).reachable
     by_url = {w.url: w for w in workers}
-    return by_url[urls[0]], [by_url[u] for u in urls[1:]]
+    key = f"seal/{shuffle.key.job}/{shuffle.key.name}/{shuffle.key.generation}"
+    ranked = [by_url[infos[i].url] for i in placement.ranked(key, shuffle.job.record.homes)]
+    return ranked[0], ranked[1:]
 
 
 def test_while_the_home_is_away_nobody_else_chooses() -> None:

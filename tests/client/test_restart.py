@@ -9,14 +9,13 @@ import pytest
 from support import expected, open_job, read, write
 
 import crossdock
-from conftest import StartWorker
 from crossdock import BlocksLost, JobFenced, ShuffleReleased, StaleEpoch
 from crossdock.views import ShuffleKey
 from crossdock.wire import crc, frame
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
 from crossdock_worker import journal
 from crossdock_worker.shuffle_log import ShuffleLog
-from harness import WorkerProcess, started_workers
+from harness import StartWorker, WorkerProcess, started_workers
 
 MAPS = {0: 0, 1: 7, 2: 2**64 - 1}
 

@@ -46,7 +46,7 @@ GROUPS = {"access", "gone", "conflict", "attempts_missing"}
 """Codes that are only raised as one of their members."""
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda r: f"{r.method} {r.path}")
+@pytest.mark.parametrize("route", ROUTES, ids=lambda r: f"{r.method} {r.template}")
 def test_protocol_has_every_route(route: Route) -> None:
     shuffle = "/v1/jobs/{job}/shuffles/{shuffle}/{generation}"
     rights = {
@@ -54,10 +54,10 @@ def test_protocol_has_every_route(route: Route) -> None:
         for method, path, right, _ in table_rows("docs/protocol.md", "Routes")
         if method == route.method
     }
-    assert route.path in rights, f"{route.method} {route.path} is not in the table of routes"
-    assert rights[route.path] == (route.right.value if route.right else "none")
-    if route.path.startswith(shuffle):
-        assert f"`{route.path}`" in text("docs/protocol.md")
+    assert route.template in rights, f"{route.method} {route.template} is in no table of routes"
+    assert rights[route.template] == (route.right.value if route.right else "none")
+    if route.template.startswith(shuffle):
+        assert f"`{route.template}`" in text("docs/protocol.md")
 
 
 @pytest.mark.parametrize("kind", [*ERRORS.values()], ids=lambda c: c.code)

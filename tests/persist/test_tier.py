@@ -1,27 +1,13 @@
 """Readers go on from the store when workers are gone, and their callers do not notice."""
 
-import random
 from pathlib import Path
 
 import pytest
+from persisted import blocks_of, write
 
 import crossdock
-from crossdock import BlocksLost, Shuffle, View
+from crossdock import BlocksLost
 from harness import StartWorker, WorkerProcess, connect_all, started_workers
-
-Blocks = list[tuple[int, int, bytes, int]]
-
-
-def blocks_of(view: View, **ranges: range | None) -> Blocks:
-    return [(b.partition, b.map_id, bytes(b.data), b.rows) for b in view.read(**ranges)]
-
-
-def write(shuffle: Shuffle, map_id: int, attempt: int = 0, *, size: int = 20_000) -> None:
-    rng = random.Random(f"{map_id} {attempt}")
-    with shuffle.writer(map_id=map_id, attempt=attempt) as writer:
-        for _ in range(2):
-            for p in range(shuffle.partitions):
-                writer.write(p, rng.randbytes(rng.randrange(size)), rows=rng.randrange(5))
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A persisted view needs no worker, and is the very same view; what is damaged or gone is named."""
 
-import os
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from persisted import Blocks, blocks_of, flip_byte, objects
 
 import crossdock
 from crossdock import BlocksLost, ConfigError, CrossdockError, View
@@ -19,11 +19,6 @@ from crossdock.store.view import StoreView
 from harness import QUICK, StartWorker, WorkerProcess, connect_all
 
 SMALL = {"segment_bytes": 3 * 2**20, "max_frame_bytes": 2**20}
-Blocks = list[tuple[int, int, bytes, int]]
-
-
-def blocks_of(view: View | StoreView, **ranges: range | None) -> Blocks:
-    return [(b.partition, b.map_id, bytes(b.data), b.rows) for b in view.read(**ranges)]
 
 
 @dataclass
@@ -47,7 +42,7 @@ class Cluster:
 
     def objects(self, part: str = "") -> list[Path]:
         """Return the objects in the store whose keys have `part`."""
-        return sorted(p for p in self.directory.rglob("*") if p.is_file() and part in str(p))
+        return objects(self.directory, part)
 
     def kill(self) -> None:
         for worker in self.workers:
@@ -215,13 +210,10 @@ def test_one_flipped_byte_is_named_by_object_offset_partition_and_map(
 ) -> None:
     published, expected = published_alone(cluster, job_uid)
     segment = cluster.objects("segments")[0]
-    data = bytearray(segment.read_bytes())
+    data = segment.read_bytes()
     block = max(expected, key=lambda b: len(b[2]) if b[2][:50] in data else 0)
     at = data.index(block[2][:50])
-    data[at + 20] ^= 1
-    stat = segment.stat()
-    segment.write_bytes(data)
-    os.utime(segment, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    flip_byte(segment, at + 20)
     key = str(segment.relative_to(cluster.directory))
     with opened(published) as stored:
         with pytest.raises(CorruptBlock) as caught:
@@ -320,6 +312,6 @@ def test_requests_are_counted_by_job_and_a_shuffle_that_is_not_persisted_costs_n
     assert sum(s["persisted_bytes"] for s in asked) == int(view.bytes.sum())
     assert sum(s["writes"] for s in asked) == 3 * 2 + 1, "intent, segment, record; one manifest"
     assert all(s["dollars"] > 0 for s in asked)
-    nothing = {"persisted_bytes": 0, "requests": 0, "writes": 0, "dollars": 0}
+    nothing = dict.fromkeys(("persisted_bytes", "freed_bytes", "requests", "writes", "dollars"), 0)
     assert spared == [nothing, nothing]
     assert 'crossdock_store_requests_total{outcome="ok",verb="PutObject"}' in said

@@ -84,7 +84,6 @@ class Ledger:
     """Stage → index → attempt that the machine was told of as a success."""
     failures: Counter[tuple[str, int]] = field(default_factory=Counter)
     """By task of the present plan: failures that the machine heard of, but those by loss."""
-    losses: int = 0
 
 
 class World:
@@ -210,7 +209,6 @@ class World:
         if self.lost[name] >= MOST_LOSSES:
             return
         self.lost[name] += 1
-        self.ledger.losses += 1
         for place in [p for p in self.stored if p[0] == name]:
             if self.random.random() < 1 / 2:
                 del self.stored[place]
@@ -327,16 +325,16 @@ class World:
         """Note what the machine is about to hear."""
         ledger = self.ledger
         match event:
-            case Planned(stage, shares, ask) if ask == self.machine.stages[stage].ask:
+            case Planned(stage, shares, ask) if self._asked(stage, ask):
                 ledger.have[stage] = {}
                 for index in range(len(shares)):
                     ledger.failures.pop((stage, index), None)
-            case Observed(stage, complete, ask) if ask == self.machine.stages[stage].ask:
+            case Observed(stage, complete, ask) if self._asked(stage, ask):
                 since = self.machine.stages[stage].since
                 ledger.have[stage] = {i: a for i, a in complete.items() if a >= since}
-            case Recorded(stage, _, ask) if ask == self.machine.stages[stage].ask:
+            case Recorded(stage, _, ask) if self._asked(stage, ask):
                 ledger.recorded.add(stage)
-            case OutputMissing(stage, missing, ask) if ask == self.machine.stages[stage].ask:
+            case OutputMissing(stage, missing, ask) if self._asked(stage, ask):
                 for index in missing:
                     ledger.failures[stage, index] += 1
             case TaskEnded(task, failure) if self._under_way(task):
@@ -345,22 +343,30 @@ class World:
                 elif not self.attempts[task].lost_input:
                     ledger.failures[task.stage, task.index] += 1
 
+    def _asked(self, stage: str, ask: int) -> bool:
+        state = self.machine.stages[stage]
+        return ask == state.ask and state.phase is not Phase.WAITING
+
     def _under_way(self, task: TaskId) -> bool:
         tasks = self.machine.stages[task.stage].tasks
         return task.index < len(tasks) and tasks[task.index].running == task.attempt
 
     def _check_failures(self) -> None:
-        """No task fails the job too early; none goes on too long."""
+        """No task is charged with a loss, and none gets more tries than losses explain."""
         finished = self.machine.finished
+        for name, stage in self.machine.stages.items():
+            repairs = sum(self.machine.stages[n].repairs for n in (name, *stage.rules.upstream))
+            for index, state in enumerate(stage.tasks):
+                heard = self.ledger.failures[name, index]
+                assert state.failures <= heard, (name, index)
+                if finished is None:
+                    unjudged = index in stage.suspects
+                    assert heard - state.failures <= repairs + unjudged, (name, index)
+                    assert state.failures < stage.rules.tries, (name, index)
         if finished is not None and finished.task is not None:
             task = finished.task
             tries = self.rules[task.stage].tries
             assert self.ledger.failures[task.stage, task.index] >= tries, finished
-        elif finished is None and not self.ledger.losses:
-            for (stage, index), failures in self.ledger.failures.items():
-                state = self.machine.stages[stage]
-                judged = index not in state.suspects
-                assert not judged or failures < self.rules[stage].tries, (stage, index)
 
     def _after_the_end(self) -> None:
         finish = self.finish

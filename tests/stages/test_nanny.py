@@ -130,7 +130,7 @@ def test_when_the_nanny_is_killed_everything_ends_and_is_told(keeper: Keeper) ->
     nanny.kill()
     why = told.get(timeout=20)
     assert keeper.ended() == ("parent", why)
-    assert gone(child)
+    eventually(lambda: gone(child), what="the child's end")
     assert not keeper.processes.alive
     keeper.shell("late", "true")
     assert keeper.ended() == ("late", why)

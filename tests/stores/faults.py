@@ -4,7 +4,7 @@ import http.client
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Final, Self
@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from crossdock.store.api import Verb
 
 PIECE_BYTES: Final = 2**16
+_FOR_EVER_SECONDS: Final = 120.0
 _HOP: Final = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
@@ -39,6 +40,8 @@ class Answer:
     """Close the connection after so many bytes of the body."""
     pause: float = 0.0
     """Seconds between pieces."""
+    stall: int | None = None
+    """Send no more than so many bytes of the body, and keep the connection until the end."""
 
 
 Forward = Callable[[Request], Answer]
@@ -69,6 +72,8 @@ class FaultyProxy:
         """Set at the end, for what hangs."""
         self.faults: list[Fault] = []
         self.seen: Counter[Verb] = Counter()
+        self.requests: list[Request] = []
+        """All of them, in order, without bodies."""
         self.connections = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -90,6 +95,7 @@ class FaultyProxy:
         """Answer a request, by the first fault that fits it, or truly."""
         with self._lock:
             self.seen[request.verb] += 1
+            self.requests.append(replace(request, body=b""))
             action = self._next(request.verb)
         return action(request, self.forward) if action else self.forward(request)
 
@@ -168,11 +174,14 @@ class FaultyProxy:
                 for name, value in {**lengths, **answer.headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                body = answer.body if answer.cut is None else answer.body[: answer.cut]
+                body = answer.body[: answer.cut][: answer.stall]
                 for start in range(0, len(body), PIECE_BYTES):
                     self.wfile.write(body[start : start + PIECE_BYTES])
                     if answer.pause:
                         proxy.released.wait(answer.pause)
+                if answer.stall is not None:
+                    proxy.released.wait(_FOR_EVER_SECONDS)
+                    self.close_connection = True
                 self.close_connection |= answer.cut is not None
 
         for method in ("GET", "PUT", "POST", "DELETE", "HEAD"):

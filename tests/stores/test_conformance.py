@@ -333,7 +333,10 @@ def test_deletes_are_final_and_repeatable(store: Store, folder: str) -> None:
     assert keys(store, folder) == [names[0]]
 
 
-def test_writes_and_deletes_of_one_folder_meet(store: Store, folder: str) -> None:
+def test_writes_and_deletes_of_one_folder_meet(place: Place, store: Store, folder: str) -> None:
+    if place.kind == "versitygw":  # it removes an empty directory under a writer, and refuses that
+        store.put(f"{folder}deep/er/stays", b"")
+
     def work(number: int) -> None:
         for turn in range(10):
             key = f"{folder}deep/er/{number}-{turn}"
@@ -343,6 +346,7 @@ def test_writes_and_deletes_of_one_folder_meet(store: Store, folder: str) -> Non
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
+    store.delete([f"{folder}deep/er/stays"])
     assert not keys(store, folder)
 
 

@@ -24,7 +24,7 @@ from crossdock.store.opening import open_store, store_for_job
         ("file://relative/x", "three slashes"),
         ("file:///", "three slashes"),
         ("s3:///prefix", "bucket"),
-        ("s3://a,b/prefix", "store_for_job"),
+        ("s3://a,,b/prefix", "comma"),
         ("s3://bucket/a//b", "key"),
         ("s3://bucket/../b", "key"),
         ("s3://bucket/x?region=eu", "options"),
@@ -53,6 +53,7 @@ def test_a_wrong_url_is_named(url: str, named: str) -> None:
         (StoreOptions(stall_seconds=0), "stall_seconds"),
         (StoreOptions(ca_file="/nowhere.pem"), "nowhere.pem"),
         (StoreOptions(endpoint_url="minio:9000"), "endpoint_url"),
+        (StoreOptions(extra={"endpoint": "http://minio:9000"}), "no option is called endpoint"),
     ],
 )
 def test_a_wrong_option_is_named(options: StoreOptions, named: str) -> None:

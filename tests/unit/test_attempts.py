@@ -23,7 +23,7 @@ def with_frames(*frames: tuple[int, int]) -> Attempts:
     found = Attempts(WORDS, GivenUp())
     for seq, count in frames:
         found.check(header(seq, count))
-        found.remember(KEY, seq, count, ME)
+        found.remember(KEY, seq, count, ME, 100)
     return found
 
 

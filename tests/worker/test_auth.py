@@ -28,6 +28,8 @@ RIGHTS = {
     "GET /metrics": "metrics",
     "GET /v1/workers": "read",
     "POST /v1/workers/{worker}/gone": "admin",
+    "POST /v1/drain": "admin",
+    "GET /v1/drain": "admin",
     "PUT /v1/jobs/{job}": "write",
     "GET /v1/jobs/{job}": "read",
     "POST /v1/jobs/{job}/fence": "own",
@@ -46,6 +48,8 @@ RIGHTS = {
     f"POST {_SHUFFLE}/persist": "own",
     f"GET {_SHUFFLE}/runs/{{run}}": "read",
     f"PUT {_SHUFFLE}/views/{{view}}/manifest": "own",
+    f"GET {_SHUFFLE}/objects": "read",
+    f"GET {_SHUFFLE}/objects/{{key}}": "read",
 }
 """What each call needs, written down apart from the code: a new call is to be added here."""
 
@@ -58,10 +62,10 @@ ENOUGH = {
 }
 
 guarded = pytest.mark.parametrize(
-    "route", [r for r in ROUTES if r.right is not None], ids=lambda r: f"{r.method} {r.path}"
+    "route", [r for r in ROUTES if r.right is not None], ids=lambda r: f"{r.method} {r.template}"
 )
 of_jobs = pytest.mark.parametrize(
-    "route", [r for r in ROUTES if "{job}" in r.path], ids=lambda r: f"{r.method} {r.path}"
+    "route", [r for r in ROUTES if "{job}" in r.path], ids=lambda r: f"{r.method} {r.template}"
 )
 
 
@@ -69,9 +73,9 @@ def url(route: Route, job: str) -> str:
     values = {
         "job": job, "shuffle": "words", "generation": "0", "map": "0", "attempt": "0",
         "digest": "0" * 64, "worker": "no-such-worker",
-        "run": "no-such-run", "view": "0" * 64,
+        "run": "no-such-run", "view": "0" * 64, "key": "no-such-key",
     }  # fmt: skip
-    return re.sub(r"{(\w+)}", lambda m: values[m[1]], route.path)
+    return re.sub(r"{(\w+)}", lambda m: values[m[1]], route.template)
 
 
 def ask(worker: WorkerProcess, route: Route, job: str, token: str | None, **headers: str) -> Answer:
@@ -98,7 +102,7 @@ def check_intact(worker: WorkerProcess, job: str) -> None:
 
 
 def test_the_table_of_rights_is_complete() -> None:
-    found = {f"{r.method} {r.path}": r.right for r in ROUTES}
+    found = {f"{r.method} {r.template}": r.right for r in ROUTES}
     assert found == RIGHTS
 
 
@@ -107,7 +111,7 @@ async def test_the_worker_has_no_route_beside_the_table(tmp_path: Path) -> None:
     try:
         routes = make_app(worker).router.routes()
         found = [(r.method, r.resource.canonical if r.resource else "") for r in routes]
-        assert sorted(found) == sorted((r.method, r.path) for r in ROUTES)
+        assert sorted(found) == sorted((r.method, r.template) for r in ROUTES)
     finally:
         await worker.close()
 
@@ -167,11 +171,12 @@ def test_a_foreign_token_learns_nothing(
 @guarded
 @pytest.mark.parametrize("right", list(Right))
 def test_each_right_opens_what_it_should(
-    secure_worker: WorkerProcess, route: Route, right: Right
+    secure_worker: WorkerProcess, start_worker: StartWorker, route: Route, right: Right
 ) -> None:
     job = "rights"  # never registered: a call that is let in finds nothing
-    answer = ask(secure_worker, route, job, secure_worker.token(job, [right]))
-    if right in ENOUGH[RIGHTS[f"{route.method} {route.path}"]]:
+    worker = start_worker(key=KEY) if route.path == "/v1/drain" else secure_worker
+    answer = ask(worker, route, job, worker.token(job, [right]))
+    if right in ENOUGH[RIGHTS[f"{route.method} {route.template}"]]:
         assert answer.status not in {401, 403}, answer
     else:
         assert (answer.status, answer.code) == (403, "forbidden")

@@ -445,7 +445,7 @@ def test_a_slow_reader_does_not_hold_up_others(start_worker: StartWorker) -> Non
     with target.peer.line() as slow, ThreadPoolExecutor(1) as pool:
         slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.send(slow.head("GET", f"{path}/blocks", length=None))
-        none = b"crossdock_served_bytes_total 0.0"
+        none = b'crossdock_served_bytes_total{tier="disk"} 0.0'
         eventually(lambda: none not in worker.request("GET", "/metrics").body)
         quick = pool.submit(target.peer.ask, "GET", f"{path}/blocks?partitions=1")
         assert quick.result(5).status == 200

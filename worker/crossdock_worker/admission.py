@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,28 @@ _VIEWS: Final = 2
 _SMALL_BODY_BYTES: Final = 64 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class DiskUse:
+    """How full the disk is."""
+
+    used_bytes: float
+    capacity_bytes: float
+
+    @property
+    def share(self) -> float:
+        """Of the capacity; 1 when there is none."""
+        return self.used_bytes / self.capacity_bytes if self.capacity_bytes else 1.0
+
+
+def disk_use(limits: Limits, data_dir: Path, own_bytes: Callable[[], int]) -> DiskUse:
+    """Look at the disk: what this worker has of the capacity it was given, or of what all have."""
+    if limits.disk_capacity_bytes:
+        return DiskUse(own_bytes(), limits.disk_capacity_bytes)
+    status = os.statvfs(data_dir)
+    usable = status.f_blocks - status.f_bfree + status.f_bavail
+    return DiskUse((usable - status.f_bavail) * status.f_frsize, usable * status.f_frsize)
+
+
 class Admission:
     """The worker's limits and what is used of them. Lives on the event loop."""
 
@@ -27,6 +50,10 @@ class Admission:
         self.draining = False
         self.disk_full = False
         self.disk_used = 0.0
+        self.relieved = False
+        """Whether somebody makes space on a full disk, so that it pays to come back soon."""
+        self.pressed = asyncio.Event()
+        """Set when the disk is seen to be as full as `disk_persist`; who waits for it clears it."""
         self._data_dir = data_dir
         self._own_bytes = own_bytes
         self._disk_checked = float("-inf")
@@ -47,7 +74,8 @@ class Admission:
         self.check_disk()
         if self.disk_full:
             raise Overloaded(
-                f"this worker's disk is {self.disk_used:.0%} full", retry_after_seconds=5
+                f"this worker's disk is {self.disk_used:.0%} full",
+                retry_after_seconds=1 if self.relieved else 5,
             )
         with self._receiving(frame_bytes):
             yield
@@ -112,17 +140,18 @@ class Admission:
         finally:
             self._view_turn.release()
 
+    def disk_use(self) -> DiskUse:
+        """Look at the disk now; from any thread."""
+        return disk_use(self.limits, self._data_dir, self._own_bytes)
+
     def check_disk(self) -> None:
         """Look at the disk if the last look is old; sets `disk_full` with hysteresis."""
         now = time.monotonic()
         if now - self._disk_checked < _DISK_CHECK_SECONDS and not self.limits.disk_capacity_bytes:
             return
         self._disk_checked = now
-        if self.limits.disk_capacity_bytes:
-            self.disk_used = self._own_bytes() / self.limits.disk_capacity_bytes
-        else:
-            status = os.statvfs(self._data_dir)
-            usable = status.f_blocks - status.f_bfree + status.f_bavail
-            self.disk_used = 1 - status.f_bavail / usable if usable else 1.0
+        self.disk_used = self.disk_use().share
+        if self.disk_used >= self.limits.disk_persist:
+            self.pressed.set()
         bound = self.limits.disk_low if self.disk_full else self.limits.disk_high
         self.disk_full = self.disk_used >= bound

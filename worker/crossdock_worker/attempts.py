@@ -11,6 +11,7 @@ from crossdock.errors import AttemptConflict
 from crossdock.wire import tables
 from crossdock.wire.frame import FrameHeader
 from crossdock.wire.tables import Table
+from crossdock_worker.rows import disk_bytes_each, frame_id, index_bytes_of
 
 _GIVEN_UP: Final = 4096
 
@@ -41,6 +42,14 @@ class _Attempt:
     count: int = 0
     """Frames of the whole attempt, once its last one is here."""
     top_seq: int = 0
+    seen: int = 0
+    """Frames that came; one that was freed and comes again counts twice."""
+    fresh_bytes: int = 0
+    """On disk, of frames that are not in the store."""
+
+    @property
+    def complete(self) -> bool:
+        return 0 < self.count <= self.seen
 
 
 class GivenUp:
@@ -77,6 +86,10 @@ class Attempts:
         self._given_up = given_up
         self._known: dict[tuple[int, int], _Attempt] = {}
         self._aborted: set[tuple[int, int]] = set()
+        self.fresh_bytes = 0
+        """On disk, of frames that are not in the store."""
+        self.complete_bytes = 0
+        """Of these, of attempts whose frames have all come."""
 
     def check(self, header: FrameHeader) -> None:
         """Raise `AttemptConflict` for a frame that cannot belong to its attempt."""
@@ -89,23 +102,56 @@ class Attempts:
             return
         if known.writer != header.writer:
             raise AttemptConflict(f"{name} is being written by another writer")
-        if known.count and (header.last or header.seq >= known.count):
+        if known.count and (header.seq >= known.count or header.count not in {0, known.count}):
             raise AttemptConflict(f"{name} has {known.count} frames, and this is {header.seq}")
         if header.last and known.top_seq >= header.count:
             raise AttemptConflict(
                 f"{name} has a frame {known.top_seq}, and its last one is to be {header.seq}"
             )
 
-    def remember(self, key: tuple[int, int], seq: int, count: int, writer: bytes) -> None:
-        """Note a frame that is visible now."""
+    def remember(
+        self, key: tuple[int, int], seq: int, count: int, writer: bytes, nbytes: int
+    ) -> None:
+        """Note a frame that is visible now and takes so many bytes on disk."""
         known = self._known.setdefault(key, _Attempt(writer))
+        was_complete = known.complete
         known.count = max(known.count, count)
         known.top_seq = max(known.top_seq, seq)
+        known.seen += 1
+        if known.complete and not was_complete:
+            self.complete_bytes += known.fresh_bytes
+        self._add(known, nbytes)
+
+    def remember_row(self, row: np.void) -> None:
+        """Note a frame by its `ROW`."""
+        map_id, attempt, seq = frame_id(row)
+        nbytes = int(row["payload_bytes"]) + index_bytes_of(int(row["pieces"]))
+        self.remember((map_id, attempt), seq, int(row["count"]), row["writer"].tobytes(), nbytes)
+
+    def no_longer_fresh(self, rows: Table) -> None:
+        """Note frames, by their `ROW`s, that are in the store now, or not here any more."""
+        sizes = disk_bytes_each(rows).tolist()
+        for key, nbytes in zip(rows[["map", "attempt"]].tolist(), sizes, strict=True):
+            known = self._known.get(key)
+            if known is not None:
+                self._add(known, -nbytes)
+
+    def _add(self, known: _Attempt, nbytes: int) -> None:
+        known.fresh_bytes += nbytes
+        self.fresh_bytes += nbytes
+        if known.complete:
+            self.complete_bytes += nbytes
 
     def abort(self, key: tuple[int, int]) -> None:
         """Take no frame of an attempt any more."""
         self._aborted.add(key)
-        self._known.pop(key, None)
+        known = self._known.pop(key, None)
+        if known is not None:
+            self._add(known, -known.fresh_bytes)
+
+    def complete(self) -> Table:
+        """Return the (map, attempt) table of the attempts whose frames have all come."""
+        return np.array([k for k, known in self._known.items() if known.complete], tables.ATTEMPT)
 
     def is_of(self, key: tuple[int, int], writer: bytes | None) -> bool:
         """Whether an attempt is here and of this writer (None: of any); raises for another's."""

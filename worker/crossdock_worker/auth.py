@@ -39,11 +39,15 @@ class Authenticator:
             raise Unauthenticated("the token has expired")
         return claims
 
-    def own_token(self) -> str:
-        """Return a short-lived token for calls to peers, which reads only; "" without a key."""
+    def own_token(self, *more: Right) -> str:
+        """Return a short-lived token for calls to peers; "" without a key.
+
+        Args: `more` rights than to read.
+        """
         if self._file is None:
             return ""
-        return tokens.mint(self._keys[0], job=ANY_JOB, rights=[Right.READ], ttl_seconds=120)
+        rights = [Right.READ, *more]
+        return tokens.mint(self._keys[0], job=ANY_JOB, rights=rights, ttl_seconds=120)
 
     def _reload(self) -> None:
         assert self._file is not None

@@ -1,5 +1,6 @@
 """Append-only files that are also mapped: reserve a range, write it, read it through the map."""
 
+import ctypes
 import errno
 import json
 import mmap
@@ -18,6 +19,9 @@ from crossdock.errors import CrossdockError, Overloaded, Unavailable
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_DESCRIPTOR: Final = {errno.EMFILE, errno.ENFILE}
 _MAP_STEP_BYTES: Final = 16 * 2**20
+_KEEP_SIZE_PUNCH_HOLE: Final = 0x01 | 0x02
+_NO_HOLES: Final = {errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV}
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def disk_error(error: OSError, what: str) -> CrossdockError:
@@ -36,6 +40,21 @@ def disk_error(error: OSError, what: str) -> CrossdockError:
             hint="push to another worker; look for disk errors in the kernel's log",
         )
     return CrossdockError(f"cannot write {what}: {error}")
+
+
+def punch_hole(fd: int, offset: int, size: int) -> bool:
+    """Give a range of a file back to the file system: it reads as zeros from then on.
+
+    The file keeps its size, so that a map of it stays whole. Returns False where the file system
+    has no holes; raises OSError.
+    """
+    parts = ctypes.c_int64(offset), ctypes.c_int64(size)
+    if not size or not _libc.fallocate(fd, _KEEP_SIZE_PUNCH_HOLE, *parts):
+        return True
+    number = ctypes.get_errno()
+    if number in _NO_HOLES:
+        return False
+    raise OSError(number, os.strerror(number))
 
 
 @contextmanager
@@ -124,6 +143,22 @@ class RangeFile:
         holes = starts > covered[:-1]
         for a, b in zip(covered[:-1][holes].tolist(), starts[holes].tolist(), strict=True):
             self.give_back(a, b - a)
+
+    def punch(self, offset: int, size: int) -> None:
+        """Give the disk space of a range back that nobody reads and that is not handed out."""
+        with writing(self.path):
+            punch_hole(self.fd, offset, size)
+
+    def punch_unused(self) -> None:
+        """Give back the space of all that is not handed out. Nobody may reserve meanwhile."""
+        for offset, size in self._free:
+            self.punch(offset, size)
+        self.punch(self.end, max(0, self.size - self.end))
+
+    @property
+    def size(self) -> int:
+        """Bytes up to the end of the file, which is ahead of the last range."""
+        return os.fstat(self.fd).st_size
 
     @property
     def used_bytes(self) -> int:

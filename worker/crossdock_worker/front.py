@@ -86,6 +86,7 @@ class Front(asyncio.Protocol):
         self._paused = False
         self._flushed = asyncio.Event()
         self._flushed.set()
+        self._when_taken: list[tuple[Callable[[], None], asyncio.TimerHandle]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the interface and not the base class.
@@ -132,9 +133,25 @@ class Front(asyncio.Protocol):
     def request_began(self) -> None:
         """Note that a request has come: its handler has time-outs of its own."""
         self._handling = True
+        self._heard()
+        taken, self._when_taken = self._when_taken, []
+        for call, timer in taken:
+            timer.cancel()
+            call()
+
+    def _heard(self) -> None:
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
+
+    def when_taken(self, call: Callable[[], None]) -> None:
+        """Call `call` once the peer has all of the answers that were sent, or should have.
+
+        Who asks for something else has read them. Until then the kernel may be sending, or hold
+        for a peer on this machine, what `sendfile` gave it: pages of the file, not copies.
+        """
+        loop = asyncio.get_running_loop()
+        self._when_taken.append((call, loop.call_later(self._limits.stall_seconds, call)))
 
     def request_ended(self) -> None:
         """Note that a request's handler is done."""
@@ -148,7 +165,7 @@ class Front(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.leave()
-        self.request_began()
+        self._heard()
         self._taken()
         inner, self._inner = self._inner, None
         if inner is not None:

@@ -96,6 +96,11 @@ class FrameSink:
             raise Unavailable("the frame went away while it came again")
         return self._log.commit(header, self._columns, self._reservation)
 
+    @property
+    def header(self) -> FrameHeader | None:
+        """What the frame says of itself, once its head has come."""
+        return self._header
+
     def close(self) -> None:
         """Give back what was reserved and not committed. Idempotent; not for the event loop."""
         self._held.close()

@@ -2,12 +2,12 @@
 
 {data_dir}/jobs/{uid}/job.json                 the record as registered, and whether by a task
 {data_dir}/jobs/{uid}/released.json            {shuffle: first generation that is not released}
+{data_dir}/jobs/{uid}/seals-closed             there once this worker makes no seals of it any more
 {data_dir}/jobs/{uid}/shuffles/{name}/{generation}/   a ShuffleLog, and its seal
 """
 
 import json
 import shutil
-import struct
 import threading
 import time
 from collections import Counter
@@ -24,23 +24,24 @@ from crossdock.errors import (
     DataCorrupt,
     JobFenced,
     QuotaExceeded,
+    SealHomeClosed,
     ShuffleReleased,
     ShuffleUnknown,
     StaleEpoch,
 )
 from crossdock.records import JobRecord
+from crossdock.store import seals
 from crossdock.views import ShuffleKey
-from crossdock.wire import crc, tables
 from crossdock.wire.tables import Table
 from crossdock_worker.attempts import GivenUp
-from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json
+from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json, writing
 from crossdock_worker.shuffle_log import ShuffleLog
+from crossdock_worker.space import remove_log
 from crossdock_worker.trash import Trash
 
 log = structlog.get_logger()
 
-_CRC: Final = struct.Struct("<I")
-"""CRC32C at the end of a seal's file: a choice of winners that reads wrong is worse than none."""
+_SEALS_CLOSED: Final = "seals-closed"
 
 
 @dataclass(slots=True)
@@ -63,6 +64,8 @@ class Job:
     shuffles: dict[tuple[str, int], ShuffleLog] = field(default_factory=dict)
     introduced: bool = False
     """Whether only a task told of it yet, not its owner: then its record is only hearsay."""
+    seals_closed: bool = False
+    """Whether this worker makes no seals of it any more: it drained once."""
     fenced: bool = False
     writers: Counter[tuple[str, int]] = field(default_factory=Counter)
     """How many frames are being written to each shuffle."""
@@ -93,6 +96,12 @@ class Job:
         if found is None or not found.begun:
             raise ShuffleUnknown(f"no frame of shuffle {name!r} generation {generation} is here")
         return found
+
+    def check_unreleased(self, name: str, generation: int) -> None:
+        """Raise for a shuffle that was released, or a job that was ended."""
+        with self.lock:
+            self._check_live()
+            self._check_released(name, generation)
 
     def expect_frame(self, name: str, generation: int) -> None:
         """Refuse a frame before its bytes come when its shuffle is gone or finds no room."""
@@ -137,7 +146,7 @@ class Job:
             try:
                 made = ShuffleLog.create(directory, self._key(name, generation), self.given_up)
             except CrossdockError:
-                ShuffleLog.remove(directory)
+                remove_log(directory)
                 raise
             with self.lock:
                 if not self.fenced:
@@ -146,7 +155,7 @@ class Job:
                     self.writers[name, generation] += 1
                     return made
             made.close()
-            ShuffleLog.remove(directory)
+            remove_log(directory)
             raise JobFenced(f"job {self.uid} was ended")
 
     def _leave(self, name: str, generation: int, shuffle: ShuffleLog) -> None:
@@ -163,7 +172,7 @@ class Job:
                     return
                 del self.shuffles[key]
                 shuffle.close()
-            ShuffleLog.remove(shuffle.directory)
+            remove_log(shuffle.directory)
 
     def _is_needed(self, key: tuple[str, int], shuffle: ShuffleLog) -> bool:
         """Whether a shuffle has frames or writers, or was removed with all its files already."""
@@ -183,6 +192,11 @@ class Job:
             self.fenced = True
             for shuffle in self.shuffles.values():
                 shuffle.close(JobFenced)
+
+    def check_released(self, name: str, generation: int) -> None:
+        """Raise `ShuffleReleased` if this generation of a shuffle was."""
+        with self.lock:
+            self._check_released(name, generation)
 
     def _check_released(self, name: str, generation: int) -> None:
         if generation < self.released.get(name, 0):
@@ -227,11 +241,31 @@ class Job:
             existing = self._read_seal(name, generation)
             if existing is not None:
                 return existing, False
+            if self.seals_closed:
+                raise SealHomeClosed(f"this worker makes no seals of job {self.uid} any more")
             path = self._seal_file(name, generation)
             make_directory(path.parent)
-            data = tables.encode(winners)
-            write_atomically(path, data + _CRC.pack(crc.extend(0, data)))
+            write_atomically(path, seals.encode(winners))
             return winners, True
+
+    def close_seals(self) -> None:
+        """Make no seals any more, for good: who asks goes to the next home. Idempotent."""
+        with self.files_lock:
+            self._check_live()
+            path = self.directory / _SEALS_CLOSED
+            with writing(path):
+                path.touch()
+            self.seals_closed = True
+
+    def sealed(self) -> list[ShuffleKey]:
+        """Return the shuffles whose seals are stored here."""
+        with self.files_lock:
+            return [
+                self._key(name_dir.name, int(directory.name))
+                for name_dir in subdirs(self.directory / "shuffles")
+                for directory in subdirs(name_dir)
+                if (directory / "seal").exists()
+            ]
 
     def seal_bytes(self, name: str, generation: int) -> int:
         """Return about how much room a shuffle's seal takes; 0 when none is stored here."""
@@ -240,22 +274,19 @@ class Job:
         return 0
 
     def read_seal(self, name: str, generation: int) -> Table | None:
-        """Return the seal of a shuffle, if it is stored here."""
+        """Return the seal of a shuffle, if it is stored here; raises where none will ever be."""
         with self.files_lock:
-            return self._read_seal(name, generation)
+            seal = self._read_seal(name, generation)
+            if seal is None and self.seals_closed:
+                raise SealHomeClosed(f"this worker makes no seals of job {self.uid} any more")
+            return seal
 
     def _read_seal(self, name: str, generation: int) -> Table | None:
         self._check_released(name, generation)
         path = self._seal_file(name, generation)
         if not path.exists():
             return None
-        stored = path.read_bytes()
-        data, own = stored[: -_CRC.size], stored[-_CRC.size :]
-        if own != _CRC.pack(crc.extend(0, data)):
-            raise DataCorrupt(
-                f"{path} is damaged", hint="pass the winners; or run the job again under a new uid"
-            )
-        return tables.decode(tables.ATTEMPT, data, what=str(path))
+        return seals.decode(path.read_bytes(), where=str(path))
 
     def _check_live(self) -> None:
         if self.fenced:
@@ -278,7 +309,12 @@ class Job:
     @property
     def persisted_bytes(self) -> int:
         """Bytes of payload that this worker has brought into the store."""
-        return sum(r.payload_bytes for s in self.logs() for r in s.runs.records())
+        return sum(run.payload_bytes for log in self.logs() for run in log.runs.finished())
+
+    @property
+    def freed_bytes(self) -> int:
+        """Bytes on this disk that were given back since the store has them."""
+        return sum(log.freed_bytes for log in self.logs())
 
     def check_quota(self, more: int, default_quota_bytes: int) -> None:
         """Raise `QuotaExceeded` when `more` bytes would be over the job's quota or the worker's."""
@@ -304,6 +340,7 @@ class Job:
                         "frames": frames,
                         "pieces": pieces,
                         "disk_bytes": shuffle.disk_bytes,
+                        "freed_bytes": shuffle.freed_bytes,
                     }
                 )
             return {
@@ -321,6 +358,7 @@ class Job:
         path = self.directory / "released.json"
         if path.exists():
             self.released = {str(k): int(v) for k, v in json.loads(path.read_text()).items()}
+        self.seals_closed = (self.directory / _SEALS_CLOSED).exists()
         for name_dir in subdirs(self.directory / "shuffles"):
             for directory in subdirs(name_dir):
                 name, generation = name_dir.name, int(directory.name)
@@ -329,7 +367,7 @@ class Job:
                     continue
                 shuffle = ShuffleLog.open(directory, self._key(name, generation), self.given_up)
                 if shuffle is None:
-                    ShuffleLog.remove(directory)
+                    remove_log(directory)
                 else:
                     shuffle.advance(self.record.epoch)
                     self.shuffles[name, generation] = shuffle

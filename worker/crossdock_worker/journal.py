@@ -38,6 +38,10 @@ FRAME_BYTES: Final = OVERHEAD_BYTES + ROW.itemsize
 """The first append is a SHUFFLE and a FRAME record; all others that are acked have one record."""
 
 
+FREE_KEYS: Final = 512
+"""Frames of one record: what a full disk or a crash cuts short is small."""
+
+
 class Kind(IntEnum):
     """What a record says."""
 
@@ -47,6 +51,12 @@ class Kind(IntEnum):
     """One row of `rows.ROW`: this frame is visible."""
     ABORT = 3
     """map u32, attempt u64: the attempt is given up, its frames are gone."""
+    FREE = 4
+    """Up to `FREE_KEYS` of `tables.FRAME_KEY`: these frames are in the store, not here any more.
+
+    The frames themselves, not the run that persisted them: were its record damaged, a replay
+    would count frames whose place others have taken.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +109,11 @@ class Appender:
         with writing(self._path):
             os.ftruncate(self._fd, self.size)
         self._torn = False
+
+    def sync(self) -> None:
+        """Wait until the disk has what was appended. Needs no lock while nobody closes."""
+        with writing(self._path):
+            os.fdatasync(self._fd)
 
     @property
     def closed(self) -> bool:

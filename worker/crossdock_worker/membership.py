@@ -12,7 +12,7 @@ import aiohttp
 import structlog
 
 from crossdock.errors import ConfigError, ProtocolError
-from crossdock.records import WorkerInfo
+from crossdock.records import DRAINED, WorkerInfo
 
 log = structlog.get_logger()
 
@@ -112,9 +112,10 @@ class Membership:
         for id_, (url, info) in answered.items():
             self._known[id_], self._asked_at[id_] = info, url
         for id_ in self._known.keys() - answered.keys():
-            self._known[id_] = replace(
-                self._known[id_], state="unreachable", inflight_bytes=0, disk_used=0.0
-            )
+            known = self._known[id_]
+            # Who had drained held nothing alone, and may come back: nobody waits for it meanwhile.
+            state = "gone" if known.state in {DRAINED, "gone"} else "unreachable"
+            self._known[id_] = replace(known, state=state, inflight_bytes=0, disk_used=0.0)
             if self._asked_at.get(id_) in taken:  # another one lives there now
                 del self._asked_at[id_]
 

@@ -1,12 +1,15 @@
 """What a worker counts, for Prometheus."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from crossdock.store.accounting import Requests
+
+_SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 
 
 class Metrics:
@@ -23,11 +26,39 @@ class Metrics:
         self.ingested_bytes = Counter(
             "crossdock_ingested_bytes", "Bytes of frames stored.", registry=self.registry
         )
-        self.served_bytes = Counter(
-            "crossdock_served_bytes", "Bytes of blocks sent to readers.", registry=self.registry
+        self._served_bytes = Counter(
+            "crossdock_served_bytes",
+            "Bytes of blocks sent to readers, by where they come from: disk, store.",
+            ["tier"],
+            registry=self.registry,
+        )
+        self._served_seconds = Histogram(
+            "crossdock_served_seconds",
+            "Time until the bytes of an answer were at hand, by where they come from.",
+            ["tier"],
+            registry=self.registry,
+            buckets=_SECONDS,
         )
         self.served_pieces = Counter(
             "crossdock_served_pieces", "Pieces of blocks sent to readers.", registry=self.registry
+        )
+        self.persist_runs = Counter(
+            "crossdock_persist_runs",
+            "Runs that brought frames into the store, by trigger (asked, pressure, age, eager) "
+            "and outcome (done, failed).",
+            ["trigger", "outcome"],
+            registry=self.registry,
+        )
+        self.persisted_bytes = Counter(
+            "crossdock_persisted_bytes",
+            "Bytes of payload brought into the store, by trigger.",
+            ["trigger"],
+            registry=self.registry,
+        )
+        self.freed_bytes = Counter(
+            "crossdock_freed_bytes",
+            "Bytes given back on this disk since the store has them.",
+            registry=self.registry,
         )
         self.requests = Counter(
             "crossdock_http_requests",
@@ -40,8 +71,22 @@ class Metrics:
             "Time from request to answer, by route.",
             ["route"],
             registry=self.registry,
-            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30),
+            buckets=_SECONDS,
         )
+        for tier in ("disk", "store"):
+            self._served_bytes.labels(tier)
+            self._served_seconds.labels(tier)
+
+    def served(self, tier: str, nbytes: int, seconds: float) -> None:
+        """Count an answer with blocks.
+
+        Args:
+            tier: "disk" or "store".
+            nbytes: of the answer; of this disk without the index of pieces.
+            seconds: until they were at hand.
+        """
+        self._served_bytes.labels(tier).inc(nbytes)
+        self._served_seconds.labels(tier).observe(seconds)
 
 
 Gauge = tuple[str, str, float]

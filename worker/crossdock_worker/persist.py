@@ -5,38 +5,36 @@ the record in the store, which makes them count; the record on this disk; the en
 Killed anywhere, it is either finished by its record at the next start, or all of it is deleted.
 """
 
-import json
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeVar
 
 import numpy as np
 import structlog
 
-from crossdock.errors import AttemptsElsewhere, CrossdockError, DataCorrupt, Missing
+from crossdock.errors import AttemptsElsewhere, CrossdockError, Gone, Missing
 from crossdock.store.api import Store
-from crossdock.store.errors import ObjectDamaged, ObjectMissing, StoreUnsure
-from crossdock.store.layout import ShuffleLayout, new_run
-from crossdock.store.objects import read_whole
-from crossdock.store.records import Members, Record, SegmentInfo, shuffle_to_json
-from crossdock.store.segment import BATCH
+from crossdock.store.layout import ShuffleLayout
+from crossdock.store.records import Record
 from crossdock.views import ShuffleKey
 from crossdock.wire import tables
 from crossdock.wire.tables import Table
-from crossdock_worker import segments, selection
-from crossdock_worker.rows import frames_of
-from crossdock_worker.segments import SegmentPlan
+from crossdock_worker.log_writer import LogWriter
+from crossdock_worker.persist_run import PersistRun
+from crossdock_worker.policy import Trigger
+from crossdock_worker.recovery import Recovery
+from crossdock_worker.rows import FrameId
+from crossdock_worker.runs import Finished
 from crossdock_worker.shuffle_log import ShuffleLog
 
 log = structlog.get_logger()
 
 _RUNS_AT_ONCE: Final = 2
-_TRIES: Final = 3
-"""How often a write whose answer did not come is done again under a new key."""
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -44,16 +42,21 @@ class Progress:
     """How far a run is."""
 
     total_bytes: int
+    trigger: Trigger = Trigger.ASKED
     persisted_bytes: int = 0
     future: "Future[Record]" = field(default_factory=Future)
+
+    def sent(self, nbytes: int) -> None:
+        """Note what was sent; its run locks."""
+        self.persisted_bytes += nbytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
     """What is known of frames that shall be persisted."""
 
-    records: list[Record]
-    """Of the runs that have them."""
+    runs: list[Finished]
+    """That have them."""
     progress: Progress | None
     """Of the run that brings what is missing; None when nothing is."""
 
@@ -62,7 +65,16 @@ class Persister:
     """Persists shuffles to one store. Thread-safe."""
 
     def __init__(
-        self, store: Store, *, cluster: str, worker: str, segment_bytes: int, uploads: int
+        self,
+        store: Store,
+        *,
+        cluster: str,
+        worker: str,
+        segment_bytes: int,
+        uploads: int,
+        settle_seconds: float,
+        compress_in: Path | None = None,
+        on_end: Callable[[Trigger, Record | None], None],
     ) -> None:
         """Make one.
 
@@ -72,6 +84,9 @@ class Persister:
             worker: id of this worker.
             segment_bytes: no segment is larger.
             uploads: segments that are sent at once, over all runs.
+            settle_seconds: within it a request takes effect, or never.
+            compress_in: where there is room to compress segments; None: they are not.
+            on_end: told of each run that ended, with its record, or None if it failed.
         """
         self.store = store
         self._cluster = cluster
@@ -79,7 +94,18 @@ class Persister:
         self._segment_bytes = segment_bytes
         self._runs = ThreadPoolExecutor(_RUNS_AT_ONCE, thread_name_prefix="persist")
         self._uploads = ThreadPoolExecutor(uploads, thread_name_prefix="upload")
+        self.log_threads = ThreadPoolExecutor(uploads, thread_name_prefix="ack-log")
+        self._logs = LogWriter(
+            store,
+            cluster=cluster,
+            worker=worker,
+            segment_bytes=segment_bytes,
+            settle_seconds=settle_seconds,
+        )
+        self.recovery = Recovery(store, cluster=cluster, settle_seconds=settle_seconds)
+        self.compress_in = compress_in
         self._ahead = uploads
+        self._on_end = on_end
         self._lock = threading.Lock()
         self._under_way: dict[ShuffleKey, Progress] = {}
         self._closed = threading.Event()
@@ -88,21 +114,29 @@ class Persister:
         """Return where a shuffle lies in the store."""
         return ShuffleLayout.of(self._cluster, key)
 
-    def persist(self, shuffle: ShuffleLog, keys: Table) -> Outcome:
+    def persist(
+        self,
+        shuffle: ShuffleLog,
+        keys: Table,
+        *,
+        trigger: Trigger = Trigger.ASKED,
+        done: Callable[[BaseException | None], None] | None = None,
+    ) -> Outcome:
         """Begin to persist frames, unless they are or a run is under way; does not wait.
 
-        A run that failed raises its error once, to whoever asks next; then it is tried again.
+        A run that was asked for and failed raises its error once, to whoever asks next; then it
+        is tried again.
+
+        Args:
+            shuffle: whose frames.
+            keys: `tables.FRAME_KEY`s. Frames that were freed are in the store, and count as here.
+            trigger: why.
+            done: called at the end of a run that this call begins, in its thread, with its error.
 
         Raises:
             AttemptsElsewhere: frames with these keys are not here.
-            PlacesUnknown: these are more frames than are here.
         """
-        snapshot, missing = shuffle.snapshot(keys)
-        if len(missing):
-            lacking = sorted({(int(k["map"]), int(k["attempt"])) for k in missing})
-            raise AttemptsElsewhere([Missing(m, a, "not on this worker") for m, a in lacking])
-        frames = frames_of(snapshot.rows)
-        frames = frames[tables.sort_order(frames)]
+        frames = _frames_with(shuffle, keys)
         with self._lock:
             progress = self._under_way.get(shuffle.key)
             if progress is not None and progress.future.done():
@@ -110,27 +144,76 @@ class Persister:
                 progress.future.result()  # raises why it failed
             elif progress is not None:
                 return Outcome([], progress)
-            records, left = shuffle.runs.covering(frames)
+            runs, left = shuffle.runs.covering(frames)
             if not len(left):
-                return Outcome(records, None)
-            progress = Progress(int(left["payload_bytes"].sum(dtype=np.uint64)))
+                return Outcome(runs, None)
+            progress = Progress(int(left["payload_bytes"].sum(dtype=np.uint64)), trigger)
             self._under_way[shuffle.key] = progress
-        self._runs.submit(self._run, shuffle, tables.frame_keys(left), progress)
-        return Outcome(records, progress)
+        self._runs.submit(self._run, shuffle, tables.frame_keys(left), progress, done)
+        return Outcome(runs, progress)
 
-    def _run(self, shuffle: ShuffleLog, keys: Table, progress: Progress) -> None:
+    def under_way(self, key: ShuffleKey) -> Progress | None:
+        """Return the run of a shuffle that is under way, if one is."""
+        with self._lock:
+            progress = self._under_way.get(key)
+        return None if progress is None or progress.future.done() else progress
+
+    def _run(
+        self,
+        shuffle: ShuffleLog,
+        keys: Table,
+        progress: Progress,
+        done: Callable[[BaseException | None], None] | None,
+    ) -> None:
+        problem: BaseException | None = None
+        record: Record | None = None
         try:
-            record = _Run(self, shuffle, keys, progress).record()
-        except BaseException as error:  # noqa: BLE001 -- whoever asks next hears of it
+            with shuffle.space.pins.held():
+                record = PersistRun(self, shuffle, keys, progress.sent).record()
+            shuffle.note_persisted(record.frames)
+            if shuffle.runs.logs():
+                self.drop_logs(shuffle)
+        except BaseException as error:  # noqa: BLE001 -- whoever waits for the run hears of it
+            problem = error
+        self._on_end(progress.trigger, record)
+        if record is not None or progress.trigger is not Trigger.ASKED:
+            with self._lock:
+                self._under_way.pop(shuffle.key, None)
+        elif problem is not None:
             log.warning(
                 "persisting failed", job=shuffle.key.job, shuffle=shuffle.key.name,
-                generation=shuffle.key.generation, problem=str(error),
+                generation=shuffle.key.generation, problem=str(problem),
             )  # fmt: skip
-            progress.future.set_exception(error)
-        else:
+        if problem is not None:
+            progress.future.set_exception(_without_frames(problem))
+        elif record is not None:
             progress.future.set_result(record)
+        if done is not None:
+            done(problem)
 
-    def upload(self, work: Callable[[], SegmentInfo]) -> "Future[SegmentInfo]":
+    def write_log(self, shuffle: ShuffleLog, frames: list[FrameId]) -> None:
+        """Bring frames into the store at once; see `LogWriter.write`."""
+        with shuffle.space.pins.held():
+            self._logs.write(shuffle, frames)
+
+    def look_after(self) -> None:
+        """Begin to clean up after runs whose requests have taken effect by now, or never."""
+        for shuffle, run in self.recovery.due():
+            self._runs.submit(self.recovery.settle, shuffle, run)
+
+    def drop_logs(self, shuffle: ShuffleLog) -> None:
+        """Begin to delete the log objects that are not needed any more."""
+        self._runs.submit(self._drop_logs, shuffle)
+
+    def _drop_logs(self, shuffle: ShuffleLog) -> None:
+        try:
+            self._logs.delete_covered(shuffle)
+        except Gone:  # released, or its job ended: all of it goes
+            pass
+        except CrossdockError as error:  # tried again in a later round
+            log.warning("log objects stay", shuffle=shuffle.key.name, problem=str(error))
+
+    def upload(self, work: Callable[[], T]) -> "Future[T]":
         """Have a thread send a segment."""
         return self._uploads.submit(work)
 
@@ -154,211 +237,36 @@ class Persister:
         if self._closed.is_set():
             raise CrossdockError("the worker ends")
 
-    def recover(self, shuffle: ShuffleLog, runs: list[str]) -> None:
-        """Finish or undo the runs that an earlier process left: nothing half-done stays.
-
-        Only those: runs of this process look alike, and are alive.
-
-        A write that the dead process had sent may still land after this, so it is to be done
-        again once the store has settled; only `forget_settled` drops the intents.
-        """
-        layout = self.layout(shuffle.key)
-        for run in set(runs) & set(shuffle.runs.unfinished):
-            record = self._find_record(layout, run)
-            if record is not None:
-                shuffle.runs.finish(record)
-                self.store.delete([layout.intent(run)])
-            else:
-                self._delete_under(layout.segments(run))
-            for key in (layout.intent(run), layout.record(run)):
-                self._abort_under(key)
-
-    def forget_settled(self, shuffle: ShuffleLog, runs: list[str]) -> None:
-        """Undo runs for good: what they might still have written has landed by now."""
-        self.recover(shuffle, runs)
-        layout = self.layout(shuffle.key)
-        for run in set(runs) & set(shuffle.runs.unfinished):
-            self.store.delete([layout.intent(run)])
-            shuffle.runs.forget(run)
-
-    def _delete_under(self, prefix: str) -> None:
-        self._abort_under(prefix)
-        self.store.delete(info.key for info in self.store.list(prefix))
-
-    def _abort_under(self, prefix: str) -> None:
-        for upload in self.store.uploads(prefix):
-            self.store.abort(upload)
-
-    def _find_record(self, layout: ShuffleLayout, run: str) -> Record | None:
-        key = layout.record(run)
-        try:
-            return Record.decode(read_whole(self.store, key), where=key)
-        except (ObjectMissing, ObjectDamaged):
-            return None
-
     def close(self) -> None:
         """End the runs under way soon, and wait for it."""
         self._closed.set()
         self._runs.shutdown(cancel_futures=True)
         self._uploads.shutdown()
+        self.log_threads.shutdown()
         self.store.close()
 
 
-class _Run:
-    """One persist run."""
+def _without_frames(error: BaseException) -> BaseException:
+    """Let go of what an error's tracebacks hold: the maps of logs that may be deleted by now."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
 
-    def __init__(
-        self, owner: Persister, shuffle: ShuffleLog, keys: Table, progress: Progress
-    ) -> None:
-        self._owner = owner
-        self._store = owner.store
-        self._shuffle = shuffle
-        self._progress = progress
-        self._layout = owner.layout(shuffle.key)
-        self._run = new_run(owner.worker)
-        self._snapshot = shuffle.snapshot(np.sort(keys, order=("map", "attempt", "seq")))[0]
-        self._ordinal = 0
-        self._lock = threading.Lock()
-        self._unsure = False
 
-    def record(self) -> Record:
-        """Do it all; on failure nothing of it stays, unless the store does not let it go now."""
-        self._shuffle.runs.begin(self._run)
-        try:
-            self._write_intent()
-            infos, plans = self._write_segments()
-            record = self._make_record(infos, plans)
-            self._write_record(record)
-        except BaseException:
-            self._undo()
-            raise
-        self._shuffle.runs.finish(record)
-        if not self._unsure:  # else the sweep wants to know what may still come
-            self._store.delete([self._layout.intent(self._run)])
-        log.info(
-            "persisted", job=record.shuffle.job, shuffle=record.shuffle.name,
-            generation=record.shuffle.generation, run=self._run, segments=len(infos),
-            payload_bytes=record.payload_bytes,
-        )  # fmt: skip
-        return record
-
-    def _write_intent(self) -> None:
-        intent = {
-            "run": self._run,
-            "worker": self._owner.worker,
-            **shuffle_to_json(self._shuffle.key),
-            "segments": self._layout.segments(self._run),
-            "record": self._layout.record(self._run),
-        }
-        self._store.put(self._layout.intent(self._run), json.dumps(intent).encode())
-
-    def _write_segments(self) -> tuple[list[SegmentInfo], list[tuple[Table, Members]]]:
-        """Plan and send segments, in order, a few at once; return them, and what is in each."""
-        contents: list[tuple[Table, Members]] = []
-        sent: list[SegmentInfo] = []
-        under_way: deque[Future[SegmentInfo]] = deque()
-        cursor = None
-        try:
-            while True:
-                self._check()
-                plan = segments.plan(
-                    self._snapshot,
-                    partitions=self._shuffle.partitions,
-                    cursor=cursor,
-                    segment_bytes=self._owner.segment_bytes,
-                )
-                if plan is None:
-                    break
-                plan.batches["segment"] = len(contents)
-                contents.append((plan.batches, plan.members))
-                under_way.append(self._owner.upload(partial(self._send, plan)))
-                if len(under_way) >= self._owner.ahead:
-                    sent.append(under_way.popleft().result())
-                if plan.end:
-                    break
-                cursor = plan.cursor
-            sent += [future.result() for future in under_way]
-        finally:
-            for future in under_way:
-                if not future.cancel():
-                    future.exception()  # it is over before its segment is undone
-        return sent, contents
-
-    def _send(self, plan: SegmentPlan) -> SegmentInfo:
-        for tries_left in reversed(range(_TRIES)):
-            self._check()
-            key = self._next_key()
-            try:
-                info = self._store.put(key, plan.source, crc32c=plan.crc32c)
-            except StoreUnsure:
-                self._unsure = True
-                if not tries_left:
-                    raise
-            except ObjectDamaged as error:
-                self._raise_damage(error)
-            else:
-                with self._lock:
-                    self._progress.persisted_bytes += plan.payload_bytes
-                return SegmentInfo(key, plan.source.nbytes, info.etag, plan.crc32c)
-        raise AssertionError
-
-    def _raise_damage(self, error: ObjectDamaged) -> None:
-        """The store got other bytes than the writers sent: find where on this disk, if it is."""
-        raise DataCorrupt(
-            f"{self._shuffle.payload.path} or the way to the store: {error}"
-        ) from error
-
-    def _next_key(self) -> str:
-        with self._lock:
-            ordinal, self._ordinal = self._ordinal, self._ordinal + 1
-        return self._layout.segment(self._run, ordinal)
-
-    def _make_record(
-        self, infos: list[SegmentInfo], contents: list[tuple[Table, Members]]
-    ) -> Record:
-        rows = self._snapshot.rows
-        return Record(
-            self._run,
-            self._owner.worker,
-            self._shuffle.key,
-            self._shuffle.partitions,
-            infos,
-            frames_of(rows),  # sorted, as the keys of the snapshot were
-            np.concatenate([np.empty(0, BATCH), *(batches for batches, _ in contents)]),
-            np.array([members for _, members in contents], bool).reshape(-1, len(rows)),
-            selection.statistics(self._snapshot, self._shuffle.partitions),
+def _frames_with(shuffle: ShuffleLog, keys: Table) -> Table:
+    """Return the frames with these keys, sorted; raises `AttemptsElsewhere`."""
+    held = shuffle.frames()
+    frames = held[np.isin(tables.frame_keys(held).view("V16"), keys.view("V16"))]
+    if len(frames) < len(keys):
+        known = tables.frame_keys(frames).view("V16")
+        frames = np.concatenate(
+            (frames, shuffle.runs.named(keys[~np.isin(keys.view("V16"), known)]))
         )
-
-    def _write_record(self, record: Record) -> None:
-        self._check()
-        key, data = self._layout.record(self._run), record.encode()
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                self._store.put(key, data)
-            except StoreUnsure:
-                # The same key once more, for once: whichever lands, it says the same.
-                self._unsure = True
-                if not tries_left:
-                    raise
-            else:
-                return
-
-    def _check(self) -> None:
-        """Raise when the shuffle was released, the job fenced, or the worker ends."""
-        self._owner.check_open()
-        self._shuffle.check_maps(self._snapshot)
-
-    def _undo(self) -> None:
-        """Delete what was written; what cannot be deleted now, the next start does."""
-        layout = self._layout
-        try:
-            keys = [layout.record(self._run)]
-            keys += [layout.segment(self._run, i) for i in range(self._ordinal)]
-            self._store.delete(keys)
-            if self._unsure:  # something may still land: the intents stay, and say what
-                return
-            self._store.delete([layout.intent(self._run)])
-        except CrossdockError as error:
-            log.warning("a failed run was not cleaned up yet", run=self._run, problem=str(error))
-            return
-        self._shuffle.runs.forget(self._run)
+        known = tables.frame_keys(frames).view("V16")
+        missing = keys[~np.isin(keys.view("V16"), known)]
+        if len(missing):
+            lacking = sorted({(int(k["map"]), int(k["attempt"])) for k in missing})
+            raise AttemptsElsewhere([Missing(m, a, "not on this worker") for m, a in lacking])
+    return frames[tables.sort_order(frames)]

@@ -34,7 +34,7 @@ class PlacesCache:
         self._lock = threading.RLock()
 
     def register(self, log: ShuffleLog, digest: str, keys: Table) -> Places:
-        """Keep places under their digest.
+        """Keep places under their digest; the caller has pinned the log.
 
         Raises:
             ProtocolError: the digest is not that of the keys.
@@ -46,7 +46,7 @@ class PlacesCache:
             raise ProtocolError("the frames are not sorted by map, attempt and seq, each once")
         with self._lock:
             known = self._entries.get((log.key, digest))
-        if known is not None and known.log is log:
+        if known is not None and known.log is log and log.has_all_of(known.snapshot):
             return known
         snapshot, absent = log.snapshot(keys)
         if len(absent):
@@ -66,11 +66,14 @@ class PlacesCache:
         return places
 
     def get(self, log: ShuffleLog, digest: str) -> Places:
-        """Return registered places, or raise `PlacesUnknown`."""
+        """Return registered places, or raise `PlacesUnknown`; the caller has pinned the log."""
         with self._lock:
             found = self._entries.get((log.key, digest))
             if found is None or found.log is not log:
                 raise PlacesUnknown("these places are not registered here")
+            if not log.has_all_of(found.snapshot):
+                self.forget(log.key, digest)
+                raise PlacesUnknown("frames of this shuffle went since these were registered")
             self._entries.move_to_end((log.key, digest))
         return found
 

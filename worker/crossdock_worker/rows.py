@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossdock.wire import crc, tables
-from crossdock.wire.crc import U32
+from crossdock.wire.crc import I64, U32
 from crossdock.wire.frame import COLUMN_BYTES, Columns, FrameHeader
 from crossdock.wire.tables import Table
 
@@ -49,6 +49,8 @@ class Snapshot:
     """`ROW`s, in the order asked for."""
     payload: npt.NDArray[np.uint8]
     index: U32
+    era: int = 0
+    """The log's when it was made: in a later one, some of these frames may be gone."""
     pieces: int = field(init=False)
     payload_bytes: int = field(init=False)
 
@@ -101,6 +103,18 @@ def is_row_of(row: np.void, header: FrameHeader) -> bool:
 def index_bytes_of(pieces: Pieces) -> Pieces:
     """Return how many bytes of the index log so many pieces take."""
     return pieces * INDEX_BYTES_PER_PIECE
+
+
+def disk_bytes_each(rows: Table) -> I64:
+    """Return how many bytes of both logs the frame of each row takes."""
+    index_bytes = index_bytes_of(rows["pieces"].astype(np.int64))
+    sizes: I64 = rows["payload_bytes"].astype(np.int64) + index_bytes
+    return sizes
+
+
+def disk_bytes_of(rows: Table) -> int:
+    """Return how many bytes of both logs the frames of rows take together."""
+    return int(disk_bytes_each(rows).sum())
 
 
 def frames_of(rows: Table) -> Table:

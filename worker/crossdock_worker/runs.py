@@ -2,22 +2,43 @@
 
 {shuffle directory}/runs/{run}.intent    begun; made before anything is written to the store
 {shuffle directory}/runs/{run}.record    finished: the same bytes as the record in the store
+{shuffle directory}/runs/{run}.log       a log object that may be in the store, and its record
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
-from crossdock.errors import DataCorrupt
+from crossdock.errors import DataCorrupt, ProtocolError
 from crossdock.store.manifest import identities
 from crossdock.store.records import Record
+from crossdock.wire import tables
 from crossdock.wire.tables import Table
 from crossdock_worker.files import make_directory, write_atomically, writing
 
 _INTENT: Final = ".intent"
 _RECORD: Final = ".record"
+_LOG: Final = ".log"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finished:
+    """What memory keeps of a finished run: its frames. The rest of its record is on disk."""
+
+    run: str
+    frames: Table
+    """`tables.FRAME`s, sorted."""
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of the frames."""
+        return int(self.frames["payload_bytes"].sum(dtype=np.uint64))
 
 
 class Runs:
@@ -27,14 +48,9 @@ class Runs:
         """Read what earlier processes wrote down; a damaged record counts for nothing."""
         self._directory = directory
         self._lock = threading.Lock()
-        self._records: dict[str, Record] = {}
         self._open = {p.name.removesuffix(_INTENT) for p in directory.glob(f"*{_INTENT}")}
-        for path in sorted(directory.glob(f"*{_RECORD}")):
-            try:
-                record = Record.decode(path.read_bytes(), where=str(path))
-            except DataCorrupt:  # the store has it too; its frames are persisted once more
-                continue
-            self._records[record.run] = record
+        self._finished = {run.run: run for run in _read_all(directory, _RECORD)}
+        self._logs = {run.run: run for run in _read_all(directory, _LOG)}
 
     @property
     def unfinished(self) -> list[str]:
@@ -42,22 +58,48 @@ class Runs:
         with self._lock:
             return sorted(self._open)
 
-    def records(self) -> list[Record]:
-        """Return the records of all finished runs."""
+    def finished(self) -> list[Finished]:
+        """Return all finished runs."""
         with self._lock:
-            return list(self._records.values())
+            return list(self._finished.values())
 
-    def covering(self, frames: Table) -> tuple[list[Record], Table]:
-        """Return the records that have any of these frames, and the frames that none has."""
+    def record(self, run: str) -> bytes:
+        """Return the record of a finished run, as it lies in the store."""
+        with self._lock:
+            known = run in self._finished
+        if not known:
+            raise ProtocolError(f"this worker has finished no run {run!r} of this shuffle")
+        return (self._directory / f"{run}{_RECORD}").read_bytes()
+
+    def has(self, frames: Table) -> npt.NDArray[np.bool_]:
+        """Return which of these very frames are in the store."""
+        wanted = identities(frames)
+        found = np.zeros(len(frames), bool)
+        for run in self.finished():
+            found |= np.isin(wanted, identities(run.frames))
+        return found
+
+    def covering(self, frames: Table) -> tuple[list[Finished], Table]:
+        """Return the runs that have any of these frames, and the frames that none has."""
         wanted = identities(frames)
         open_ = np.ones(len(frames), bool)
         found = []
-        for record in self.records():
-            mine = np.isin(wanted, identities(record.frames)) & open_
+        for run in self.finished():
+            mine = np.isin(wanted, identities(run.frames)) & open_
             if mine.any():
-                found.append(record)
+                found.append(run)
                 open_ &= ~mine
         return found, frames[open_]
+
+    def named(self, keys: Table) -> Table:
+        """Return the `tables.FRAME`s with these keys that are in the store, each once."""
+        wanted = keys.view("V16")
+        parts = [np.empty(0, tables.FRAME)]
+        for run in self.finished():
+            mine = np.isin(tables.frame_keys(run.frames).view("V16"), wanted)
+            parts.append(run.frames[mine])
+        frames = np.concatenate(parts)
+        return frames[np.unique(tables.frame_keys(frames), return_index=True)[1]]
 
     def begin(self, run: str) -> None:
         """Write down that a run begins."""
@@ -69,14 +111,43 @@ class Runs:
             self._open.add(run)
 
     def finish(self, record: Record) -> None:
-        """Write down what a run has persisted."""
+        """Write down what a run has persisted; it is over once its intent in the store is gone."""
         write_atomically(self._directory / f"{record.run}{_RECORD}", record.encode())
         with self._lock:
-            self._records[record.run] = record
-        self.forget(record.run)
+            self._finished[record.run] = Finished(record.run, record.frames)
+
+    def begin_log(self, record: Record) -> None:
+        """Write down that a log object is about to be written."""
+        make_directory(self._directory)
+        write_atomically(self._directory / f"{record.run}{_LOG}", record.encode())
+        with self._lock:
+            self._logs[record.run] = Finished(record.run, record.frames)
+
+    def logs(self) -> list[Finished]:
+        """Return the log objects that may be in the store."""
+        with self._lock:
+            return list(self._logs.values())
+
+    def log_record(self, run: str) -> Record:
+        """Return the record of a log object."""
+        path = self._directory / f"{run}{_LOG}"
+        return Record.decode(path.read_bytes(), where=str(path))
+
+    def forget_log(self, run: str) -> None:
+        """Drop a log object: it is deleted."""
+        (self._directory / f"{run}{_LOG}").unlink(missing_ok=True)
+        with self._lock:
+            self._logs.pop(run, None)
 
     def forget(self, run: str) -> None:
-        """Drop the intent of a run: it is finished, or nothing of it is left in the store."""
+        """Drop the intent of a run: nothing is left in the store but what its record names."""
         (self._directory / f"{run}{_INTENT}").unlink(missing_ok=True)
         with self._lock:
             self._open.discard(run)
+
+
+def _read_all(directory: Path, suffix: str) -> Iterator[Finished]:
+    for path in sorted(directory.glob(f"*{suffix}")):
+        with suppress(DataCorrupt):  # the store has it too; its frames are persisted once more
+            record = Record.decode(path.read_bytes(), where=str(path))
+            yield Finished(record.run, record.frames)

@@ -1,5 +1,6 @@
 """What goes into a segment, and its bytes: array work on the index, copies from the mapped log."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,6 +47,12 @@ class SegmentSource:
                 found.append(self._slice(at, offset - begin, taken))
             offset, size, at = offset + taken, size - taken, at + 1
         return found[0] if len(found) == 1 else b"".join(found)
+
+    def batches(self) -> Iterator[tuple[bytes, BytesLike]]:
+        """Yield head and payload of each batch, in their order."""
+        for part in self._parts:
+            size = part.payload_bytes
+            yield part.head, part.read(self._snapshot, 0, size) if size else b""
 
     def _slice(self, index: int, start: int, size: int) -> BytesLike:
         if index == 2 * len(self._parts):

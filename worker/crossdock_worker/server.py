@@ -72,7 +72,7 @@ def _guarded(route: Route) -> Handler:
         else:
             return response
         finally:
-            label = f"{route.method} {route.path}"
+            label = f"{route.method} {route.template}"
             worker.metrics.requests.labels(label, status).inc()
             worker.metrics.seconds.labels(label).observe(time.monotonic() - started)
             log.debug("request", method=request.method, path=request.path, status=status)
@@ -197,9 +197,23 @@ async def _until_signalled(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with serving(settings):
+    async with serving(settings) as running:
         await stop.wait()
+        if settings.store and settings.drain_grace_seconds:
+            stop.clear()  # a second signal ends the drain
+            await _drained(running.worker, settings.drain_grace_seconds, stop)
         log.info("worker stops", grace_seconds=settings.shutdown_grace_seconds)
+
+
+async def _drained(worker: Worker, grace_seconds: float, stop: asyncio.Event) -> None:
+    """Drain a worker until it is done, the time is over, or `stop` is set."""
+    worker.drain.begin()
+    waits = [asyncio.create_task(worker.drain.finished()), asyncio.create_task(stop.wait())]
+    await asyncio.wait(waits, timeout=grace_seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in waits:
+        task.cancel()
+    if not worker.drain.report.drained:
+        log.warning("the drain is not done", **worker.drain.report.to_json())
 
 
 def configure_logging(*, level: str) -> None:

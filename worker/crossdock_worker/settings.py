@@ -11,6 +11,8 @@ from crossdock.store.layout import DEFAULT_CLUSTER
 from crossdock_worker.patience import Patience
 
 MIB: Final = 2**20
+NONE: Final = "none"
+ZSTD: Final = "zstd"
 LAST_SECONDS: Final = 10.0
 """How long what is cut off at the end may take to give back what it holds."""
 _OWN_DESCRIPTORS: Final = 64
@@ -55,6 +57,8 @@ class Limits:
     """Share of the capacity above which frames are pushed back …"""
     disk_low: float = 0.85
     """… until use has fallen below this share."""
+    disk_persist: float = 0.75
+    """Share from which a worker with a store persists and frees what was not read for longest."""
     job_quota_bytes: int = 0
     """Bytes on this worker's disk for each job; beyond it 507. 0: no quota."""
 
@@ -70,6 +74,8 @@ class Limits:
                 f"--disk-low {self.disk_low} and --disk-high {self.disk_high} must be "
                 "0 < low <= high <= 1"
             )
+        if not 0 < self.disk_persist <= 1:
+            raise ConfigError(f"--disk-persist {self.disk_persist} must be more than 0, at most 1")
         for name in ("max_frame_bytes", "max_inflight_bytes", "max_read_bytes",
                      "max_partitions", "max_connections", "read_batch_bytes", "threads",
                      "stall_seconds", "min_bytes_per_second", "store_uploads"):  # fmt: skip
@@ -139,11 +145,24 @@ class Settings:
     store: str = ""
     """URL of the object store; "": frames stay on this disk."""
     store_options: StoreOptions = field(default_factory=StoreOptions)
+    store_compression: str = NONE
+    """What is done with segments of clients that did not compress: none, zstd."""
     store_settle_seconds: float = 30.0
     """A request to the store takes effect within this time of being sent, or never."""
+    persist_after_seconds: float = 3600.0
+    """Frames that are older than this are persisted; 0: age does not count."""
+    eager_quiet_seconds: float = 3.0
+    """A job that is `Eager` has less than a segment persisted when no frame came for so long."""
+    ack_interval_seconds: float = 0.05
+    """Of jobs that persist before acks: how long a frame waits for others to share a write."""
+    ack_log_bytes: int = 16 * MIB
+    """Frames of so many bytes wait for no more."""
     cluster: str = DEFAULT_CLUSTER
     """Uid of the cluster: two that share a store never touch each other's objects."""
     limits: Limits = field(default_factory=Limits)
+    drain_grace_seconds: float = 60.0
+    """How long SIGTERM waits, with a store, until nothing is here that exists nowhere else; 0: not.
+    What is left stays on this disk, for the next start."""
     shutdown_grace_seconds: float = 20.0
     """How long SIGTERM waits for requests under way."""
 
@@ -154,10 +173,28 @@ class Settings:
                 "a worker needs either --key-file FILE or --insecure-no-auth",
                 hint="make a key with: crossdock key > shuffle.key && chmod 600 shuffle.key",
             )
+        if self.store_compression not in {NONE, ZSTD}:
+            raise ConfigError(
+                f"--store-compression {self.store_compression!r} is neither {NONE} nor {ZSTD}"
+            )
         if self.peers_interval_seconds <= 0:
             raise ConfigError("--peers-interval-seconds must be more than 0")
+        if self.store and self.limits.disk_persist > self.limits.disk_high:
+            raise ConfigError(
+                f"--disk-persist {self.limits.disk_persist} is more than --disk-high "
+                f"{self.limits.disk_high}: frames would be pushed back before any is persisted"
+            )
+        for name in ("persist_after_seconds", "eager_quiet_seconds"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"--{name.replace('_', '-')} must not be below 0")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("--tls-cert and --tls-key go together")
+
+    @property
+    def ending_seconds(self) -> float:
+        """How long a worker may take to end after SIGTERM."""
+        drain = self.drain_grace_seconds if self.store else 0.0
+        return drain + self.shutdown_grace_seconds + LAST_SECONDS
 
     @property
     def scheme(self) -> str:

@@ -5,14 +5,15 @@
     index.log     per frame u32[5 n]: the columns as they came, then where each piece ends
     runs/         what of it was persisted (runs.py)
 
-Memory holds one row per frame; the index of pieces is read through a map of its file.
+Memory holds one row per frame; the index of pieces is read through a map of its file. Space of
+frames that go is given back to the file system when nobody can be reading it any more (pins.py).
 """
 
 import os
-import struct
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -28,30 +29,28 @@ from crossdock.errors import (
     StaleEpoch,
 )
 from crossdock.views import ShuffleKey
+from crossdock.wire import tables
 from crossdock.wire.crc import I64
 from crossdock.wire.frame import Columns, FrameHeader
 from crossdock.wire.tables import Table
 from crossdock_worker import journal
 from crossdock_worker.attempts import Attempts, GivenUp, of_attempts
 from crossdock_worker.files import RangeFile, make_directory, writing
-from crossdock_worker.journal import Kind
+from crossdock_worker.held import HeldFrames, Holdings
+from crossdock_worker.journal import FREE_KEYS, Kind
+from crossdock_worker.replay import ABORTED, PARTITIONS, restore
 from crossdock_worker.rows import (
-    ROW,
-    FrameId,
     Reservation,
     Snapshot,
+    disk_bytes_of,
     first_damaged,
-    frame_id,
     frames_of,
-    index_bytes_of,
     is_row_of,
     row_of,
 )
 from crossdock_worker.runs import Runs
+from crossdock_worker.space import LogSpace, attempted
 
-_PARTITIONS: Final = struct.Struct("<I")
-_ABORT: Final = struct.Struct("<IQ")
-_FIRST_ROWS: Final = 64
 _KEYS_AT_ONCE: Final = 16_384
 
 
@@ -68,17 +67,15 @@ class ShuffleLog:
         self._writers = 0
         self._closed: type[JobFenced | ShuffleReleased] | None = None
         self._epoch = 0
-        self._rows = np.zeros(_FIRST_ROWS, ROW)
-        self._count = 0
-        self._at: dict[FrameId, int] = {}
-        self._attempts = Attempts((key.name, key.generation), given_up or GivenUp())
-        self._forgotten = 0
+        self._held = HeldFrames(Attempts((key.name, key.generation), given_up or GivenUp()))
+        self._era = 0
         self._damage: DataCorrupt | None = None
-        with ExitStack() as opened:  # if one file cannot be opened, the others are closed
-            self.payload = RangeFile(directory / "payload.log")
-            opened.callback(self.payload.close)
-            self.index = RangeFile(directory / "index.log")
-            opened.callback(self.index.close)
+        self.freed_bytes = 0
+        """On disk, of frames that went because the store has them."""
+        self.last_write = self.last_read = time.monotonic()
+        with ExitStack() as opened:
+            self.space = LogSpace(directory)
+            opened.callback(self.space.close)
             self._journal = journal.Appender(directory / "journal")
             opened.pop_all()
         self.runs = Runs(directory / "runs")
@@ -90,16 +87,6 @@ class ShuffleLog:
         """Make a new, empty log."""
         make_directory(directory)
         return cls(directory, key, given_up)
-
-    @staticmethod
-    def remove(directory: Path) -> None:
-        """Delete a log's files, and the directories that are empty then."""
-        for name in ("payload.log", "index.log", "journal"):  # without a journal there is no log
-            with suppress(OSError):  # then the next start deletes it
-                (directory / name).unlink(missing_ok=True)
-        for empty in (directory, directory.parent):
-            with suppress(OSError):  # a seal may be there, or another generation
-                empty.rmdir()
 
     @classmethod
     def open(
@@ -116,39 +103,19 @@ class ShuffleLog:
         if len(records) <= 1 and damage is None:
             return None
         log = cls(directory, key, given_up)
-        log.partitions = _PARTITIONS.unpack(records[0].body)[0] if records else 1
+        log.partitions = PARTITIONS.unpack(records[0].body)[0] if records else 1
         log._damage = damage
         log._restore(records[1:])
         return log
 
     def _restore(self, records: list[journal.Record]) -> None:
-        aborted: set[tuple[int, int]] = set()
-        for record in records:
-            if record.kind is Kind.FRAME:
-                self._remember(np.frombuffer(record.body, ROW)[0])
-            elif record.kind is Kind.ABORT:
-                aborted.add(_ABORT.unpack(record.body))
-        for key in aborted:  # at once: no frame comes after the abort of its attempt
-            self._attempts.abort(key)
-        rows = self._rows[: self._count]
-        keys = zip(rows["map"].tolist(), rows["attempt"].tolist(), strict=True)
-        rows = rows[np.fromiter((k not in aborted for k in keys), bool, len(rows))]
-        self._rows, self._count = np.concatenate((rows, np.zeros(_FIRST_ROWS, ROW))), len(rows)
-        self._at = {frame_id(row): i for i, row in enumerate(rows)}
-        self.payload.restore(rows["payload_at"], rows["payload_bytes"])
-        self.index.restore(rows["index_at"], index_bytes_of(rows["pieces"].astype(np.int64)))
-        self._damage = self._damage or self._check_files()
-
-    def _check_files(self) -> DataCorrupt | None:
-        """Check that both logs are as long as the journal says and that the index is intact."""
-        for file in (self.payload, self.index):
-            size = os.fstat(file.fd).st_size
-            if size < file.end:
-                return DataCorrupt(f"{file.path} ends at offset {size}, not {file.end}")
-        damaged = first_damaged(self._rows[: self._count], self.index.mapped())
-        if damaged is not None:
-            return DataCorrupt(f"{self.index.path} is damaged at offset {damaged['index_at']}")
-        return None
+        restored = restore(records, self._held)
+        self.freed_bytes = restored.freed_bytes
+        # A damaged journal may have ended before a frame whose bytes would be punched out.
+        self.space.restore(self._held.rows, gone=restored.gone and self._damage is None)
+        for run in self.runs.finished():
+            self._held.mark_persisted(tables.frame_keys(run.frames).tolist())
+        self._damage = self._damage or self.space.damage(self._held.rows)
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -165,11 +132,10 @@ class ShuffleLog:
                 f"shuffle {self.key.name!r} has {self.partitions} partitions, the frame says "
                 f"{header.partitions}"
             )
-        at = self._at.get((header.map_id, header.attempt, header.seq))
-        if at is None:
-            self._attempts.check(header)
+        row = self._held.row((header.map_id, header.attempt, header.seq))
+        if row is None:
+            self._held.attempts.check(header)
             return False
-        row = self._rows[at]
         if not is_row_of(row, header):
             raise AttemptConflict(
                 f"map {header.map_id} attempt {header.attempt} frame {header.seq} is here "
@@ -180,24 +146,17 @@ class ShuffleLog:
     @contextmanager
     def reserve(self, header: FrameHeader) -> Iterator[Reservation]:
         """Yield ranges for one frame; unless `commit` took them, they are given back."""
-        index_bytes = index_bytes_of(header.pieces)
         with self._lock:
             self._raise_closed()
             self._writers += 1
-            reservation = Reservation(
-                self.payload.reserve(header.payload_bytes),
-                header.payload_bytes,
-                self.index.reserve(index_bytes),
-                index_bytes,
-            )
+            reservation = self.space.reserve(header)
         try:
             yield reservation
         finally:
             with self._lock:
                 self._writers -= 1
                 if not reservation.taken:
-                    self.payload.give_back(reservation.payload_at, reservation.payload_bytes)
-                    self.index.give_back(reservation.index_at, reservation.index_bytes)
+                    self.space.give_back(reservation)
                 self._close_when_idle()
 
     def commit(self, header: FrameHeader, columns: Columns, reservation: Reservation) -> bool:
@@ -211,11 +170,12 @@ class ShuffleLog:
                 return False
             record = journal.encode(Kind.FRAME, row.tobytes())
             if not self.partitions:
-                record = journal.encode(Kind.SHUFFLE, _PARTITIONS.pack(header.partitions)) + record
+                record = journal.encode(Kind.SHUFFLE, PARTITIONS.pack(header.partitions)) + record
             self._journal.append(record)
             self.partitions = header.partitions
-            self._remember(row)
+            self._held.add(row)
             reservation.taken = True
+            self.last_write = time.monotonic()
         return True
 
     def abort(self, map_id: int, attempt: int, writer: bytes | None, *, epoch: int) -> int:
@@ -229,42 +189,74 @@ class ShuffleLog:
         with self._lock:
             self._raise_closed()
             self._check_epoch(epoch, "call")
-            if not self._attempts.is_of(key, writer):
+            if not self._held.attempts.is_of(key, writer):
                 return 0
-            if self._attempts.is_committed(key):
+            if self._held.attempts.is_committed(key):
                 raise AttemptConflict(f"map {map_id} attempt {attempt} is committed already")
-            rows = self._rows[: self._count]
-            mine = rows[(rows["map"] == map_id) & (rows["attempt"] == attempt)]
-            self._journal.append(journal.encode(Kind.ABORT, _ABORT.pack(map_id, attempt)))
-            self._forget(map_id, attempt)
-            for row in mine:
-                self.payload.give_back(int(row["payload_at"]), int(row["payload_bytes"]))
-                self.index.give_back(int(row["index_at"]), index_bytes_of(int(row["pieces"])))
-            return len(mine)
+            self._journal.append(journal.encode(Kind.ABORT, ABORTED.pack(map_id, attempt)))
+            gone = self._held.abort(key)
+            self._retire(gone)
+        self.reclaim()
+        return len(gone)
 
-    def _remember(self, row: np.void) -> None:
-        if self._count == len(self._rows):
-            self._rows = np.concatenate((self._rows, np.zeros(self._count, ROW)))
-        self._rows[self._count] = row
-        map_id, attempt, seq = frame_id(row)
-        self._at[map_id, attempt, seq] = self._count
-        self._count += 1
-        writer = row["writer"].tobytes()
-        self._attempts.remember((map_id, attempt), seq, int(row["count"]), writer)
+    def _retire(self, rows: Table) -> None:
+        """Let frames go that are out of sight; readers that have found them may go on."""
+        self._era += 1
+        self.space.retire(rows)
 
-    def _forget(self, map_id: int, attempt: int) -> None:
-        """Drop an attempt's frames; the last rows move to where theirs were."""
-        rows = self._rows[: self._count]
-        mine = np.flatnonzero((rows["map"] == map_id) & (rows["attempt"] == attempt))
-        self._attempts.abort((map_id, attempt))
-        self._forgotten += 1
-        for at in mine[::-1].tolist():
-            del self._at[frame_id(self._rows[at])]
-            self._count -= 1
-            if at != self._count:
-                last = self._rows[self._count]
-                self._rows[at] = last
-                self._at[frame_id(last)] = at
+    # -- what is in the store --------------------------------------------------------------
+
+    def note_persisted(self, frames: Table) -> None:
+        """Note that `tables.FRAME`s are in the store."""
+        for start in range(0, len(frames), _KEYS_AT_ONCE):  # pushes wait for the lock
+            with self._lock:
+                some = frames[start : start + _KEYS_AT_ONCE]
+                self._held.mark_persisted(tables.frame_keys(some).tolist())
+
+    def free(self, keys: Table) -> int:
+        """Drop frames that are in the store; return their bytes on disk.
+
+        What is known of their attempts stays. A frame that comes once more is stored again. Not
+        for the event loop.
+
+        Args:
+            keys: `tables.FRAME_KEY`s; the caller knows that the store has these very frames.
+        """
+        freed = 0
+        for start in range(0, len(keys), FREE_KEYS):
+            with self._lock:
+                self._raise_closed()
+                self.raise_damage()
+                some = keys[start : start + FREE_KEYS]
+                here = some[np.array(self._held.find(some.tolist())) >= 0]
+                if len(here):
+                    self._journal.append(journal.encode(Kind.FREE, tables.encode(here)))
+                    gone = self._held.remove(here.tolist())
+                    self._retire(gone)
+                    freed += disk_bytes_of(gone)
+                    self.freed_bytes += disk_bytes_of(gone)
+        self.reclaim()
+        return freed
+
+    def reclaim(self) -> None:
+        """Give space back that no read can reach any more. Not for the event loop."""
+        with self._lock:
+            due = [] if self._closed else self.space.pins.due()
+            self._writers += bool(due)
+        if not due:
+            return
+        rows = np.concatenate(due)
+        # On disk first: if the machine died now, frames would come back without their bytes.
+        done = attempted(self._journal.sync) and self.space.punch(rows)
+        with self._lock:
+            (self.space.take_back if done else self.space.pins.retire)(rows)
+            self._writers -= 1
+            self._close_when_idle()
+
+    def holdings(self) -> Holdings:
+        """Return what is here; cheap enough to be asked for all the time."""
+        with self._lock:
+            return self._held.holdings()
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -273,11 +265,17 @@ class ShuffleLog:
         with self._lock:
             self._raise_closed()
             self.raise_damage()
-            rows = self._rows[: self._count].copy()
+            rows = self._held.rows.copy()
         frames = frames_of(rows)
         if attempts is None:
             return frames
         return frames[of_attempts(frames, attempts)]
+
+    def complete_frames(self) -> Table:
+        """Return the frames held of attempts whose frames have all come."""
+        with self._lock:
+            complete = self._held.attempts.complete()
+        return self.frames(complete)
 
     def snapshot(self, keys: Table) -> tuple[Snapshot, Table]:
         """Return the frames with these keys, and the keys that are not here.
@@ -285,33 +283,35 @@ class ShuffleLog:
         Raises `PlacesUnknown` at once when they are more than the frames that are.
         """
         while True:
-            found, forgotten = self._look_up(keys)
+            found, era = self._look_up(keys)
             with self._lock:
                 self._raise_closed()
                 self.raise_damage()
-                if forgotten != self._forgotten:  # rows were moved meanwhile
+                if era != self._era:  # rows were moved meanwhile
                     continue
                 here = found >= 0
-                rows = self._rows[found[here]]
-                return (
-                    Snapshot(rows, self.payload.mapped(), self.index.mapped().view("<u4")),
-                    keys[~here],
-                )
+                rows = self._held.at(found[here])
+                index = self.index.mapped().view("<u4")
+                return Snapshot(rows, self.payload.mapped(), index, era), keys[~here]
 
     def _look_up(self, keys: Table) -> tuple[I64, int]:
-        """Return where frames are, -1 for what is not, while no more aborts than so many came."""
+        """Return where frames are, -1 for what is not, and in which era that holds."""
         with self._lock:
             self._raise_closed()
             self.raise_damage()
-            if len(keys) > self._count:
-                raise PlacesUnknown(f"{len(keys)} frames are asked for, {self._count} are here")
-            forgotten = self._forgotten
+            if len(keys) > len(self._held):
+                raise PlacesUnknown(f"{len(keys)} frames are asked for, {len(self._held)} are here")
+            era = self._era
         found = np.empty(len(keys), np.int64)
         for start in range(0, len(keys), _KEYS_AT_ONCE):  # pushes wait for the lock
             some = keys[start : start + _KEYS_AT_ONCE].tolist()
             with self._lock:
-                found[start : start + len(some)] = [self._at.get(key, -1) for key in some]
-        return found, forgotten
+                found[start : start + len(some)] = self._held.find(some)
+        return found, era
+
+    def has_all_of(self, snapshot: Snapshot) -> bool:
+        """Whether none of a snapshot's frames can be gone; asked with a pin taken before."""
+        return snapshot.era == self._era
 
     def payload_fd(self) -> int:
         """Return a duplicate of the payload log's descriptor; the caller closes it."""
@@ -333,20 +333,25 @@ class ShuffleLog:
         """Raise what is damaged; to read a map behind its file's end would kill the process."""
         with self._lock:
             self._raise_closed()
-            for file, mapped in ((self.payload, snapshot.payload), (self.index, snapshot.index)):
-                if (size := os.fstat(file.fd).st_size) < mapped.nbytes:
-                    self.note_damage(file, size)
+            if (cut := self.space.cut_short(snapshot)) is not None:
+                self.note_damage(*cut)
             self.raise_damage()
 
     def check_columns(self, snapshot: Snapshot) -> None:
         """Raise when the index is not what was pushed; `check_maps` comes first."""
         damaged = first_damaged(snapshot.rows, snapshot.index.view(np.uint8))
-        if damaged is None:
-            return
-        with self._lock:
-            if frame_id(damaged) in self._at:  # else it was aborted, and another lies there now
-                raise self.note_damage(self.index, int(damaged["index_at"]))
-        raise PlacesUnknown("a frame of these was aborted")
+        if damaged is not None:
+            raise self.note_damage(self.index, int(damaged["index_at"]))
+
+    @property
+    def payload(self) -> RangeFile:
+        """The log of payloads."""
+        return self.space.payload
+
+    @property
+    def index(self) -> RangeFile:
+        """The log of columns."""
+        return self.space.index
 
     @property
     def begun(self) -> bool:
@@ -356,13 +361,13 @@ class ShuffleLog:
     @property
     def disk_bytes(self) -> int:
         """Bytes on disk, journal included."""
-        return self.payload.used_bytes + self.index.used_bytes + self._journal.size
+        return self.space.used_bytes + self._journal.size
 
     @property
     def counts(self) -> tuple[int, int]:
         """Frames and pieces that are visible."""
         with self._lock:
-            return self._count, int(self._rows[: self._count]["pieces"].sum(dtype=np.int64))
+            return len(self._held), int(self._held.rows["pieces"].sum(dtype=np.int64))
 
     def advance(self, epoch: int) -> None:
         """Let no frame of a lower epoch become visible any more."""
@@ -378,8 +383,7 @@ class ShuffleLog:
     def _close_when_idle(self) -> None:
         # A descriptor closed under a writer could be another file's by its next write.
         if self._closed and not self._writers and not self._journal.closed:
-            self.payload.close()
-            self.index.close()
+            self.space.close()
             self._journal.close()
 
     def _check_epoch(self, epoch: int, what: str) -> None:

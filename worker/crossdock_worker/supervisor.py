@@ -16,7 +16,7 @@ from types import FrameType
 import structlog
 
 from crossdock.errors import ConfigError
-from crossdock_worker.settings import LAST_SECONDS, Settings
+from crossdock_worker.settings import Settings
 
 log = structlog.get_logger()
 
@@ -135,6 +135,6 @@ def run(settings: Settings, processes: int, *, level: str = "info") -> None:
             slot.process.terminate()
     for slot in slots:
         if slot.process is not None:
-            slot.process.join(settings.shutdown_grace_seconds + LAST_SECONDS + _EXIT_SECONDS)
+            slot.process.join(settings.ending_seconds + _EXIT_SECONDS)
             slot.process.kill()
             slot.process.join()

@@ -10,12 +10,16 @@ would free space would wait for space.
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from crossdock.errors import Overloaded
 from crossdock_worker.files import write_json
+
+T = TypeVar("T")
 
 _SPARE_BYTES: Final = 2**20
 
@@ -43,12 +47,22 @@ class Trash:
 
     def write_down(self, path: Path, data: object) -> None:
         """Write a small JSON file whole that says what goes; gives up the spare room if need be."""
+        self._with_spare(partial(write_json, path, data))
+
+    def free(self, work: Callable[[], T]) -> T:
+        """Do what gives space back once it has written that down, on a full disk too."""
         try:
-            write_json(path, data)
+            return self._with_spare(work)
+        finally:
+            self._make_spare()
+
+    def _with_spare(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
         except Overloaded:
             with self._lock:
                 self._spare.unlink(missing_ok=True)
-            write_json(path, data)
+            return work()
 
     def take(self, path: Path) -> Path:
         """Move a directory out of sight; returns where it is now, for `delete`."""

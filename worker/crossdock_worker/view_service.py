@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import crossdock
 from crossdock.errors import AttemptsMissing, ProtocolError
 from crossdock.views import ShuffleKey
 
@@ -34,15 +33,9 @@ def view_json(
     maps = None if wish.get("maps") is None else _int(wish["maps"])
     if maps is not None and not 0 <= maps <= _MAX_MAPS:
         raise ProtocolError(f"maps {maps} is not between 0 and {_MAX_MAPS}")
-    tls = worker.settings.tls_ca or worker.settings.tls_cert
-    urls = [worker.url, *(p.url for p in worker.membership if p.state != "gone")]
+    token = authorization.partition(" ")[2].strip()
     with (
-        crossdock.connect(
-            urls,
-            token=authorization.partition(" ")[2].strip(),
-            ca_file=tls,
-            options=crossdock.Options(deadline_seconds=_DEADLINE_SECONDS),
-        ) as cluster,
+        worker.client(token, deadline_seconds=_DEADLINE_SECONDS) as cluster,
         cluster.job(key.job) as job,
     ):
         shuffle = job.shuffle(key.name, partitions=partitions, generation=key.generation, maps=maps)

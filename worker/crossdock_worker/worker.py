@@ -12,25 +12,33 @@ from functools import partial
 
 import structlog
 
+import crossdock
 from crossdock.errors import ConfigError, CrossdockError
-from crossdock.records import WorkerInfo
+from crossdock.records import DRAINED, WorkerInfo
 from crossdock.store.accounting import Requests, writes
 from crossdock.store.opening import open_store
+from crossdock.store.records import Record
+from crossdock_worker.acklog import AckLog
 from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
+from crossdock_worker.drain import Drain
 from crossdock_worker.front import ConnectionCount
 from crossdock_worker.identity import Identity
 from crossdock_worker.jobs import Jobs
+from crossdock_worker.keeper import Keeper
 from crossdock_worker.membership import Membership
 from crossdock_worker.metrics import Gauge, Gauges, Metrics, StoreRequests
 from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
-from crossdock_worker.settings import LAST_SECONDS, Settings
-from crossdock_worker.shuffle_log import ShuffleLog
+from crossdock_worker.policy import Trigger
+from crossdock_worker.settings import LAST_SECONDS, ZSTD, Settings
+from crossdock_worker.through import ReadThrough
 
 log = structlog.get_logger()
 
 _VIEW_THREADS = 2
+_STORE_THREADS = 2
+"""For calls that write to the store: however slow it is, frames and reads have their threads."""
 
 
 class Worker:
@@ -53,8 +61,16 @@ class Worker:
         self.places = PlacesCache(limits.places_cache_bytes)
         self.pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="bytes")
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
+        self.store_pool = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="store")
         self.store_requests = Requests()
         self.persister = self._open_store()
+        self._left_runs = [
+            (s, run) for job in self.jobs for s in job.logs() for run in s.runs.unfinished
+        ]
+        self._acks = self._open_acks()
+        self.through = self._open_through()
+        self.drain = Drain(self)
+        self.keeper = Keeper(self)
         self._transfers: set[asyncio.Task[object]] = set()
         self._requests: set[asyncio.Task[object]] = set()
         self.metrics = Metrics()
@@ -91,6 +107,46 @@ class Worker:
             worker=self.identity.id,
             segment_bytes=settings.limits.segment_bytes,
             uploads=settings.limits.store_uploads,
+            settle_seconds=settings.store_settle_seconds,
+            compress_in=settings.data_dir if settings.store_compression == ZSTD else None,
+            on_end=self._persisted,
+        )
+
+    def _open_acks(self) -> AckLog | None:
+        if self.persister is None:
+            return None
+        return AckLog(
+            self.persister.write_log,
+            threads=self.persister.log_threads,
+            interval_seconds=self.settings.ack_interval_seconds,
+            group_bytes=self.settings.ack_log_bytes,
+        )
+
+    @property
+    def acks(self) -> AckLog:
+        """What brings frames into the store before their acks; raises without a store."""
+        if self._acks is None:
+            raise ConfigError(
+                f"the job persists BeforeAck, and worker {self.identity.id} has no store",
+                hint="start all workers with --store URL, or register the job otherwise",
+            )
+        return self._acks
+
+    def _persisted(self, trigger: Trigger, record: Record | None) -> None:
+        outcome = "failed" if record is None else "done"
+        self.metrics.persist_runs.labels(trigger, outcome).inc()
+        if record is not None:
+            self.metrics.persisted_bytes.labels(trigger).inc(record.payload_bytes)
+
+    def _open_through(self) -> ReadThrough | None:
+        settings = self.settings
+        if not settings.store:
+            return None
+        return ReadThrough(
+            settings.store,
+            settings.store_options,
+            meter=self.store_requests,
+            most_bytes=settings.limits.read_batch_bytes,
         )
 
     def _peer_tls(self) -> ssl.SSLContext | None:
@@ -104,11 +160,20 @@ class Worker:
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"cannot load {option} {ca}: {error}") from error
 
+    def client(self, token: str, *, deadline_seconds: float) -> crossdock.Cluster:
+        """Return a client of this worker and its peers, for threads; the caller closes it."""
+        return crossdock.connect(
+            [self.url, *(peer.url for peer in self.membership if peer.state != "gone")],
+            token=token,
+            ca_file=self.settings.tls_ca or self.settings.tls_cert,
+            options=crossdock.Options(deadline_seconds=deadline_seconds),
+        )
+
     @property
     def state(self) -> str:
-        """serving, draining or full."""
+        """serving, full, draining or drained."""
         if self.admission.draining:
-            return "draining"
+            return DRAINED if self.drain.report.handed_over else "draining"
         self.admission.check_disk()
         return "full" if self.admission.disk_full else "serving"
 
@@ -130,6 +195,7 @@ class Worker:
             state=self.state,
             inflight_bytes=self.admission.inflight_bytes,
             disk_used=round(self.admission.disk_used, 4),
+            store=self.persister is not None,
         )
 
     def _gauges(self) -> Iterator[Gauge]:
@@ -143,28 +209,24 @@ class Worker:
         yield "disk_bytes", "Bytes of shuffles on this disk.", sum(j.disk_bytes for j in jobs)
 
     async def run_background(self) -> None:
-        """Keep in touch with the peers, and clean up after an earlier process, until cancelled."""
+        """Do until cancelled what nobody asks for: peers, persisting, cleaning up of old runs."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.membership.run(self.identity.id))
+            tasks.create_task(self.keeper.run())
             if self.persister is not None:
-                left = [(s, s.runs.unfinished) for job in self.jobs for s in job.logs()]
-                tasks.create_task(self._recover(self.persister, [p for p in left if p[1]]))
+                tasks.create_task(self._recover(self.persister))
 
-    async def _recover(
-        self, persister: Persister, left: list[tuple[ShuffleLog, list[str]]]
-    ) -> None:
-        """Finish or undo the persist runs that an earlier process left, once and once more."""
-        for shuffle, runs in left:
-            await self._in_background(partial(persister.recover, shuffle, runs))
-        if left:
-            await asyncio.sleep(self.settings.store_settle_seconds)
-        for shuffle, runs in left:
-            await self._in_background(partial(persister.forget_settled, shuffle, runs))
+    async def _recover(self, persister: Persister) -> None:
+        """Adopt the persist runs that an earlier process has ended; the others are undone later."""
+        for shuffle, run in self._left_runs:
+            persister.recovery.add(shuffle, run)
+        for shuffle, run in self._left_runs:
+            await self._in_background(partial(persister.recovery.adopt, shuffle, run))
 
-    async def _in_background(self, work: Callable[[], None]) -> None:
+    async def _in_background(self, work: Callable[[], object]) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(self.view_pool, work)
-        except CrossdockError as error:  # the next start tries again
+            await asyncio.get_running_loop().run_in_executor(self.store_pool, work)
+        except CrossdockError as error:  # it is looked after once the store has settled
             log.warning("persist runs of an earlier process are left", problem=str(error))
 
     def request_began(self) -> None:
@@ -193,11 +255,16 @@ class Worker:
     async def close(self) -> None:
         """Let the threads end and close the files."""
         loop = asyncio.get_running_loop()
+        await self.drain.close()
         if self._transfers:  # they were cancelled, and give back what they hold
             await asyncio.wait(self._transfers, timeout=LAST_SECONDS)
         self.view_pool.shutdown(wait=False, cancel_futures=True)
+        self.store_pool.shutdown(wait=False, cancel_futures=True)
+        await loop.run_in_executor(None, self.keeper.close)
         if self.persister is not None:
             await loop.run_in_executor(None, self.persister.close)
+        if self.through is not None:
+            await loop.run_in_executor(None, self.through.close)
         await loop.run_in_executor(None, self.pool.shutdown)
         self.jobs.close()
         os.close(self._lock_fd)

@@ -14,6 +14,7 @@ from crossdock.jobfile.model import (
     StageInput,
 )
 from crossdock.jobfile.quantity import parse_bytes
+from crossdock.records import Persistence
 
 _AUTO: Final = "auto"
 
@@ -26,6 +27,7 @@ def build(document: Mapping[str, Any]) -> ShuffleJob:
         name=document["metadata"]["name"],
         data_root=spec.get("dataRoot"),
         active_deadline_seconds=None if deadline is None else float(deadline),
+        persistence=Persistence(spec.get("persistence", Persistence.ON_PRESSURE)),
         stages=tuple(map(_stage, spec["stages"])),
     )
 

@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 from crossdock.errors import ConfigError
 from crossdock.jobfile.pod import Container, container_of
+from crossdock.records import Persistence
 
 MIB: Final = 2**20
 
@@ -101,6 +102,8 @@ class ShuffleJob:
     """A URL or path as it was written; None: the job file's directory."""
     active_deadline_seconds: float | None = None
     """After so long the job fails; None: never."""
+    persistence: Persistence = Persistence.ON_PRESSURE
+    """When workers with a store persist by themselves."""
 
     def stage(self, name: str) -> Stage:
         """Return the stage of this name, or raise `ConfigError`."""

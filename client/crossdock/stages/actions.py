@@ -98,6 +98,8 @@ class Actions:
         self._root = data_root
         self._overwrite = overwrite
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        """Held while a stage file is written, or changed: stages that are recorded tell readers."""
         self._winners: dict[str, dict[int, int]] = {}
         self.held: dict[str, int] = {}
         """Bytes that the workers had of each stage's shuffle at the last `look`."""
@@ -149,7 +151,8 @@ class Actions:
             files=files,
             directory=None if output is None else output.target,
         )
-        write_atomically(self.stage_path(stage.name), made.encode())
+        with self._writing:
+            write_atomically(self.stage_path(stage.name), made.encode())
         facts.bytes_in = sum(int(v.bytes.sum()) for v in views.values()) + sum(
             f.size for found in files.values() for f in found
         )
@@ -205,9 +208,12 @@ class Actions:
         """
         for reader in self._job.stages:
             path = self.stage_path(reader.name)
-            if any(i.stage == stage for i in stage_inputs(reader)) and path.exists():
-                made = StageFile.decode(path.read_bytes(), what=str(path))
-                write_atomically(path, with_view(made, view).encode())
+            if not any(i.stage == stage for i in stage_inputs(reader)):
+                continue
+            with self._writing:
+                if path.exists():
+                    made = StageFile.decode(path.read_bytes(), what=str(path))
+                    write_atomically(path, with_view(made, view).encode())
 
     def _view(self, stage: str) -> View:
         output = self._job.stage(stage).output

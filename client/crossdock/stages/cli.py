@@ -45,6 +45,13 @@ def run(  # noqa: PLR0917 -- typer calls it
     as_json: Annotated[  # noqa: FBT002
         bool, typer.Option("--json", help="Print progress and the result as lines of JSON.")
     ] = False,
+    store: Annotated[
+        str,
+        typer.Option(help="URL of an object store, for what does not fit on this disk: s3://…."),
+    ] = "",
+    store_option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for the store; docs/stores.md. Repeatable.")
+    ] = None,
     keep_logs: Annotated[
         Path | None, typer.Option(help="Copy the logs of tasks and worker here.")
     ] = None,
@@ -64,6 +71,8 @@ def run(  # noqa: PLR0917 -- typer calls it
         slots=slots,
         overwrite=overwrite,
         keep_logs=keep_logs,
+        store=store,
+        store_options=tuple(store_option or ()),
     )
     try:
         result = run_job(job_file, options, display)

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shlex
 import socket
 import sys
 import threading
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from crossdock.jobfile.model import FilesOutput, Stage
+from crossdock.options import ENV_STORE, ENV_STORE_OPTIONS
 from crossdock.stagefile import ENV_ATTEMPT, ENV_INDEX, ENV_JOB_INDEX, ENV_STAGE_FILE
 from crossdock.stages.backend import TaskProcess
 from crossdock.stages.events import TaskId
 from crossdock.stages.processes import Processes, tail
-from crossdock.stages.rundir import RunDirectory
+from crossdock.stages.rundir import RunDirectory, RunRecord
 from crossdock.wire import tokens
 
 _PYTHONS: Final = {"python", "python3"}
@@ -34,7 +36,7 @@ class LocalWorker:
         processes: Processes,
         listener: socket.socket,
         *,
-        job: str,
+        record: RunRecord,
     ) -> None:
         """Args: `listener` is its socket, which `processes` holds too."""
         host, port = listener.getsockname()
@@ -43,7 +45,7 @@ class LocalWorker:
         self.token_file = run.path / "token"
         self._run = run
         self._processes = processes
-        self._job = job
+        self._record = record
         self._on_broken: Callable[[str], None] = lambda _why: None
         self._key = run.path / "key"
         self._log = run.logs / "worker.log"
@@ -59,7 +61,7 @@ class LocalWorker:
             _write_private(self._key, secrets.token_hex(32))
         signing = tokens.parse_keys(self._key.read_text())[0]
         _write_private(
-            self.token_file, tokens.mint(signing, job=self._job, ttl_seconds=_TOKEN_SECONDS)
+            self.token_file, tokens.mint(signing, job=self._record.job, ttl_seconds=_TOKEN_SECONDS)
         )
         self._launch()
 
@@ -89,6 +91,7 @@ class LocalWorker:
             [
                 *(sys.executable, "-m", "crossdock", "worker", "--listen", f"fd://{fd}"),
                 *("--data-dir", str(self._run.path / "worker"), "--key-file", str(self._key)),
+                *self._store_arguments(),
             ],
             env=dict(os.environ),
             cwd=self._run.path,
@@ -96,6 +99,22 @@ class LocalWorker:
             on_end=self._ended,
             fds=[fd],
         )
+
+    def _store_arguments(self) -> list[str]:
+        record = self._record
+        if not record.store:
+            return []
+        options = [part for text in record.store_options for part in ("--store-option", text)]
+        # Nobody needs at its end what is here: it has nothing to hand over.
+        return ["--store", record.store, *options, "--drain-grace-seconds", "0"]
+
+    @property
+    def store_environment(self) -> dict[str, str]:
+        """How tasks find the store, if there is one."""
+        record = self._record
+        if not record.store:
+            return {}
+        return {ENV_STORE: record.store, ENV_STORE_OPTIONS: shlex.join(record.store_options)}
 
     def _ended(self, how: str) -> None:
         with self._lock:
@@ -135,6 +154,7 @@ class LocalLauncher:
             **own,
             "CROSSDOCK_ENDPOINTS": self.worker.url,
             "CROSSDOCK_TOKEN_FILE": str(self.worker.token_file),
+            **self.worker.store_environment,
             ENV_STAGE_FILE: str(self.run.path / "stages" / f"{stage.name}.json"),
             ENV_INDEX: str(task.index),
             ENV_ATTEMPT: str(task.attempt),

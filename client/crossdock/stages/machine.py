@@ -10,7 +10,12 @@ readers that are done stay done; if not, everything that was computed from the s
 again, since half of the readers would have seen the one and half the other.
 
 What a stage was asked about its inputs is true as long as they are as they were then. `version`
-tells: where an input has been lost or recorded since, the answer is dropped.
+tells: where an input has been lost or recorded since, the answer is dropped. Nor does it say
+anything of a task that failed after the question: for that one it is put again.
+
+A stage is asked one thing at a time. One that begins anew while it is planned or recorded waits
+for the answer, void as it is: plans write stage files and records name winners, and of two at once
+the older might have the last word.
 
 Final stages are recorded last, when all else is done: then nobody reads any more, so nothing can
 be found lost and no result that was published can turn out to be of what is no longer there.
@@ -132,8 +137,10 @@ class Machine:
     def _answered(self, answer: Answer) -> list[Action]:
         stage = self.stages[answer.stage]
         if answer.ask != stage.ask:
-            return []  # it has begun anew since
+            return []
         stage.ask = 0
+        if stage.phase is Phase.WAITING:
+            return []  # it has begun anew since
         match answer:
             case Broken(name, reason):
                 actions = self._finish(f"stage {name}: {reason}")
@@ -184,7 +191,10 @@ class Machine:
         stage.suspects[index] = (event.task, event.failure)
         if not stage.rules.upstream:
             return self._judge(stage)
-        return [] if stage.ask else [CheckInputs(stage.rules.name, self._ask(stage))]
+        if stage.ask:
+            stage.failed_since = True
+            return []
+        return [CheckInputs(stage.rules.name, self._ask(stage))]
 
     def _judge(self, stage: StageState) -> list[Action]:
         """Count failures that no loss explains; give up where one task had too many."""
@@ -210,6 +220,9 @@ class Machine:
             stage.phase = Phase.WAITING
         now = self._versions_above(stage)
         lost = {n: i for n, i in missing.items() if i and now[n] == stage.asked_of[n]}
+        failed_since, stage.failed_since = stage.failed_since, False
+        if not lost and failed_since:  # what was whole then may have been lost before they failed
+            return [CheckInputs(stage.rules.name, self._ask(stage))]
         if not lost:
             return self._judge(stage)
         stage.suspects.clear()  # what was lost is to blame
@@ -267,7 +280,7 @@ class Machine:
         actions: list[Action] = []
         for stage in self.stages.values():
             ready = all(self.stages[u].phase is Phase.DONE for u in stage.rules.upstream)
-            if stage.phase is Phase.WAITING and ready:
+            if stage.phase is Phase.WAITING and ready and not stage.ask:
                 stage.phase = Phase.PLANNING
                 actions.append(Plan(stage.rules.name, self._ask(stage)))
             elif stage.phase is Phase.RUNNING:
@@ -331,8 +344,8 @@ class Machine:
             for i, t in enumerate(stage.tasks)
             if t.running is not None
         ]
-        stage.phase, stage.shares, stage.ask = Phase.WAITING, None, 0
-        stage.tasks, stage.suspects = [], {}
+        stage.phase, stage.shares = Phase.WAITING, None
+        stage.tasks, stage.suspects, stage.failed_since = [], {}, False
         stage.contents = {}
         return kills
 

@@ -5,15 +5,16 @@ import secrets
 import shutil
 import socket
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import crossdock
 from crossdock.cluster import Cluster
-from crossdock.errors import Closed, ConfigError
+from crossdock.errors import Closed, ConfigError, CrossdockError
 from crossdock.job import Job
 from crossdock.jobfile.advice import warnings
 from crossdock.jobfile.load import load, loads
@@ -28,6 +29,9 @@ from crossdock.stages.processes import ProcessBackend, Processes
 from crossdock.stages.progress import JobProgress
 from crossdock.stages.rundir import RunDirectory, RunRecord, clear_dead_runs
 from crossdock.stages.runner import StageRunner
+from crossdock.store.layout import DEFAULT_CLUSTER, job_prefix
+from crossdock.store.opening import open_store
+from crossdock.store.settings import store_options
 
 _LOG_LINES: Final = 20
 """Of the task for which the job fails."""
@@ -47,6 +51,8 @@ class RunOptions:
     slots: int = 0
     overwrite: bool = False
     keep_logs: Path | None = None
+    store: str = ""
+    store_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +99,8 @@ def run_job(job_file: Path | None, options: RunOptions, display: Display) -> Run
             return _fresh(job_file, surroundings)
         if job_file is not None:
             raise ConfigError("--resume goes on with the job file of that run: name no other")
+        if options.store:
+            raise ConfigError("--resume goes on with the store of that run: name no other")
         return _resume(options.resume.resolve(), surroundings)
 
 
@@ -115,6 +123,7 @@ def _fresh(job_file: Path | None, surroundings: _Surroundings) -> RunResult:
             display.note(line)
         return _run_or_stop(job, run, record, surroundings)
     finally:
+        _clear_store(run, display)
         run.remove()
 
 
@@ -125,8 +134,27 @@ def _resume(path: Path, surroundings: _Surroundings) -> RunResult:
     job = loads(text, source=record.source)
     run.write_record(record)
     result = _run_or_stop(job, run, record, surroundings)
+    _clear_store(run, surroundings.display)
     run.remove()
     return result
+
+
+def _clear_store(run: RunDirectory, display: Display) -> None:
+    """Delete what a run's worker has put into its store; it has ended."""
+    try:
+        record = run.record()
+    except FileNotFoundError:  # nothing ran
+        return
+    if not record.store:
+        return
+    prefix = job_prefix(DEFAULT_CLUSTER, record.job)
+    try:
+        with closing(open_store(record.store, store_options(record.store_options))) as store:
+            for upload in store.uploads(prefix):
+                store.abort(upload)
+            store.delete(info.key for info in store.list(prefix))
+    except CrossdockError as error:
+        display.note(f"what lies below {record.store}/{prefix} was not deleted: {error}")
 
 
 def _new_record(
@@ -139,6 +167,8 @@ def _new_record(
         root = local_path(root, job.data_root, what="dataRoot")
     if not root.is_dir():
         raise ConfigError(f"data root {root} is no directory", hint="--data-root names another")
+    if options.store:
+        open_store(options.store, store_options(options.store_options)).close()
     uid = f"{job.name}-{secrets.token_hex(8)}"
     outputs = [o for s in job.stages if (o := output_of(s, job=uid, data_root=root)) is not None]
     for output in outputs:
@@ -150,6 +180,8 @@ def _new_record(
         outputs=tuple(str(o.path) for o in outputs),
         made=tuple(map(str, [*made, *missing_parents(o.path for o in outputs)])),
         overwrite=options.overwrite,
+        store=options.store,
+        store_options=options.store_options,
     )
 
 
@@ -182,13 +214,22 @@ def _run(
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG))
         processes = Processes(hold=[run.lock, listener.fileno()])
         stack.callback(processes.close)
-        worker = LocalWorker(run, processes, listener, job=record.job)
+        worker = LocalWorker(run, processes, listener, record=record)
         worker.start()
         stack.callback(worker.stop)
         cluster = stack.enter_context(
-            crossdock.connect([worker.url], token_file=str(worker.token_file))
+            crossdock.connect(
+                [worker.url],
+                token_file=str(worker.token_file),
+                options=crossdock.Options(store=record.store),
+                store_options=store_options(record.store_options) if record.store else None,
+            )
         )
-        handle = stack.enter_context(_registered(cluster, worker, record, interrupts))
+        register = partial(
+            cluster.job, record.job, owner="runner", epoch=record.epoch,
+            persistence=job.persistence,
+        )  # fmt: skip
+        handle = stack.enter_context(_registered(cluster, register, worker, interrupts))
         actions = Actions(
             job,
             handle=handle,
@@ -237,7 +278,7 @@ def _tell_failure(display: Display, task: TaskId, why: str, log: Sequence[str]) 
 
 
 def _registered(
-    cluster: Cluster, worker: LocalWorker, record: RunRecord, interrupts: Interrupts
+    cluster: Cluster, register: Callable[[], Job], worker: LocalWorker, interrupts: Interrupts
 ) -> Job:
     """Register the job with the worker that is starting.
 
@@ -257,7 +298,7 @@ def _registered(
     worker.watch(give_up)
     interrupts.on(give_up)
     try:
-        return cluster.job(record.job, owner="runner", epoch=record.epoch)
+        return register()
     except Closed as error:
         if interrupts.name is not None:
             raise

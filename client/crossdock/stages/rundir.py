@@ -48,13 +48,17 @@ class RunRecord:
     epoch: int = 0
     outputs: tuple[str, ...] = ()
     """Directories of results; what is not published yet lies beside them."""
+    store: str = ""
+    """URL of the worker's store; "": none."""
+    store_options: tuple[str, ...] = ()
+    """NAME=VALUE, of the store."""
     made: tuple[str, ...] = ()
     """Directories that were not there before: the run's, and those above it and the outputs."""
     version: int = _VERSION
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        tuples = {name: tuple(value.get(name, ())) for name in ("outputs", "made")}
+        tuples = {name: tuple(value.get(name, ())) for name in ("outputs", "made", "store_options")}
         return cls(**{**value, **tuples})
 
 

@@ -76,11 +76,14 @@ class StageState:
     since: int = 0
     contents: dict[int, str] = field(default_factory=dict)
     ask: int = 0
-    """The question that is not answered yet; 0: none. While running: are the inputs there?"""
+    """The question that is not answered yet; 0: none. While running: are the inputs there? While
+    waiting: one asked before it began anew, whose answer is void."""
     asked_of: dict[str, int] = field(default_factory=dict)
     """Versions of the stages it reads, when that was asked."""
     suspects: dict[int, tuple[TaskId, str]] = field(default_factory=dict)
     """Tasks whose failure is not judged yet: by index, the attempt and its reason."""
+    failed_since: bool = False
+    """Whether a task has failed since it was asked about its inputs."""
     repairs: int = 0
     """How often its output was lost."""
     version: int = 0

@@ -12,6 +12,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
 
+from crossdock.cancel import Cancel
 from crossdock.wire.crc import BytesLike
 
 
@@ -146,8 +147,8 @@ class Upload(Protocol):
     ) -> None: ...
 
 
-class Store(Protocol):
-    """A bucket or directory, below one prefix.
+class ReadableStore(Protocol):
+    """What reading takes of a store: a bucket, a directory, or workers that have one.
 
     All methods raise `StoreUnavailable` when the deadline passes, and `StoreDenied`.
     """
@@ -155,6 +156,45 @@ class Store(Protocol):
     @property
     def url(self) -> str:
         """Where it is, without credentials."""
+
+    def get(
+        self,
+        key: str,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        etag: str | None = None,
+        cancel: Cancel | None = None,
+    ) -> Reading:
+        """Read an object, or bytes `start` to `stop` (exclusive) of it.
+
+        Args:
+            key: of the object.
+            start: first byte; negative counts from the object's end, and `stop` is None then.
+            stop: end of the range; None: to the object's end.
+            etag: what the object must be.
+            cancel: ends the call, and the reading of its answer, as soon as it can be.
+
+        Raises:
+            ObjectMissing: there is none.
+            ObjectDamaged: its ETag is another, or it is shorter than the range.
+            Closed: `cancel` was set.
+        """
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        """Yield the objects whose keys begin with `prefix`, rising, page by page.
+
+        Args:
+            prefix: any beginning of keys.
+            after: leave out keys up to and with this one.
+        """
+
+    def close(self) -> None:
+        """Close connections. Idempotent."""
+
+
+class Store(ReadableStore, Protocol):
+    """A bucket or directory, below one prefix."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -188,30 +228,6 @@ class Store(Protocol):
     def upload(self, key: str) -> Upload:
         """Begin an object whose length is not known."""
 
-    def get(
-        self, key: str, start: int = 0, stop: int | None = None, *, etag: str | None = None
-    ) -> Reading:
-        """Read an object, or bytes `start` to `stop` (exclusive) of it.
-
-        Args:
-            key: of the object.
-            start: first byte; negative counts from the object's end, and `stop` is None then.
-            stop: end of the range; None: to the object's end.
-            etag: what the object must be.
-
-        Raises:
-            ObjectMissing: there is none.
-            ObjectDamaged: its ETag is another, or it is shorter than the range.
-        """
-
-    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
-        """Yield the objects whose keys begin with `prefix`, rising, page by page.
-
-        Args:
-            prefix: any beginning of keys.
-            after: leave out keys up to and with this one.
-        """
-
     def uploads(self, prefix: str) -> Iterator[UnfinishedUpload]:
         """Yield unfinished uploads under a prefix, as far as `capabilities` says."""
 
@@ -220,9 +236,6 @@ class Store(Protocol):
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, many in a request. A key without an object is fine."""
-
-    def close(self) -> None:
-        """Close connections. Idempotent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from crossdock.cancel import Cancel
 from crossdock.errors import ConfigError
 from crossdock.store import bodies
 from crossdock.store.accounting import counted
@@ -118,7 +119,13 @@ class ArrowStore:
             return ArrowUpload(self, check_key(key), meter=self._meter)
 
     def get(
-        self, key: str, start: int = 0, stop: int | None = None, *, etag: str | None = None
+        self,
+        key: str,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        etag: str | None = None,
+        cancel: Cancel | None = None,  # noqa: ARG002 -- `pyarrow.fs` cannot end a call
     ) -> "ArrowReading":
         """Read an object, or a range of it."""
         with counted(self._meter, Verb.GET, key), as_arrow_error(key):

@@ -42,6 +42,24 @@ class SliceSource:
         return self._source.read_at(self._start + offset, size)
 
 
+class JoinedSource:
+    """A source, and some bytes behind it, as one."""
+
+    def __init__(self, first: Source, last: bytes) -> None:
+        self._first = first
+        self._last = last
+        self.nbytes = first.nbytes + len(last)
+
+    def read_at(self, offset: int, size: int) -> BytesLike:
+        split = max(0, min(size, self._first.nbytes - offset))
+        begin = max(0, offset - self._first.nbytes)
+        last = self._last[begin : begin + size - split]
+        if not split:
+            return last
+        first = self._first.read_at(offset, split)
+        return b"".join((first, last)) if last else first
+
+
 def as_source(body: BytesLike | Source) -> Source:
     """Return what can be read again from any place."""
     return BufferSource(body) if isinstance(body, bytes | bytearray | memoryview) else body

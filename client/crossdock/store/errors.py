@@ -6,7 +6,8 @@ Unavailable
 AccessError
 └── StoreDenied             the credentials do not open this
 Gone
-└── ObjectMissing           no object has this key
+├── ObjectMissing           no object has this key
+└── NoStore                 the worker that was asked has none
 Conflict
 └── ObjectExists            put-if-absent: somebody was first
 DataCorrupt
@@ -39,6 +40,14 @@ class ObjectMissing(Gone):
 
     code = "object_missing"
     status = 404
+
+
+class NoStore(Gone):
+    """The worker that was asked has no store."""
+
+    code = "no_store"
+    status = 404
+    hint = "start workers with --store URL"
 
 
 class ObjectExists(Conflict):

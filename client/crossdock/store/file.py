@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from crossdock.cancel import Cancel
 from crossdock.errors import ConfigError
 from crossdock.store import bodies
 from crossdock.store.accounting import counted
@@ -107,7 +108,13 @@ class FileStore:
             return FileUpload(self, check_key(key), meter=self._meter)
 
     def get(
-        self, key: str, start: int = 0, stop: int | None = None, *, etag: str | None = None
+        self,
+        key: str,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        etag: str | None = None,
+        cancel: Cancel | None = None,  # noqa: ARG002 -- nothing waits here
     ) -> "FileReading":
         """Read an object, or a range of it."""
         with counted(self._meter, Verb.GET, key), as_store_error(key):

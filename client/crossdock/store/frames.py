@@ -8,9 +8,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from crossdock.store.access import Access
 from crossdock.store.manifest import Manifest
 from crossdock.store.segment import overlapping
-from crossdock.store.stream import RANGE_BYTES, Access, Pick, RunStream, Segments, ranges_of
+from crossdock.store.stream import RANGE_BYTES, Pick, RunStream, Segments, ranges_of
 from crossdock.threads import result_of
 from crossdock.wire import tables
 from crossdock.wire.blocks import Cursor, PieceColumns

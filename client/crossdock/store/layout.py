@@ -4,7 +4,10 @@
         intents/{run}                what a persist run may bring into being, before its first write
         segments/{run}/{ordinal}     pieces and a footer (segment.py)
         records/{run}                which frames a finished run has put where (records.py)
+        records/{run}.log            frames that were to be here before their acks (logs.py)
         views/{view id}              a manifest
+        seal                         the choice of winners, left by its home (seals.py)
+    {cluster}/{job}/homes/{worker}   a home of the job's seals that has left all of them
 
 `{hash}` is the same for all keys of one shuffle and differs between shuffles, so a store that
 splits its load by key prefix spreads them, and one shuffle is deleted by one prefix. A run's name
@@ -20,16 +23,19 @@ from typing import Final, NamedTuple
 
 from crossdock.errors import ProtocolError
 from crossdock.views import ShuffleKey
-from crossdock.wire.names import NAME, check_name
+from crossdock.wire.names import NAME, U32_MAX, check_name, parse_number
 
 DEFAULT_CLUSTER: Final = "default"
 """Uid of a cluster that nobody named; whoever shares a store between clusters names them."""
 
+LOG_SUFFIX: Final = ".log"
+
 _HASH_DIGITS: Final = 4
 _ORDINAL_DIGITS: Final = 6
 _OURS: Final = re.compile(
-    rf"(?P<cluster>{NAME.pattern})/(?P<job>{NAME.pattern})/[0-9a-f]{{{_HASH_DIGITS}}}"
-    rf"/{NAME.pattern}/[0-9]{{1,10}}/(?P<kind>intents|segments|records|views)/(?P<run>[^/]+).*"
+    rf"(?P<cluster>{NAME.pattern})/(?P<job>{NAME.pattern})/"
+    rf"(?:homes/[^/]+|[0-9a-f]{{{_HASH_DIGITS}}}/{NAME.pattern}/[0-9]{{1,10}}/"
+    rf"(?:seal|views/[^/]+|(?P<kind>intents|segments|records)/(?P<run>[^/]+)(?:/[0-9]+)?))"
 )
 
 
@@ -38,6 +44,11 @@ def job_prefix(cluster: str, job: str) -> str:
     check_name("cluster", cluster)
     check_name("job", job)
     return f"{cluster}/{job}/"
+
+
+def closed_homes(cluster: str, job: str) -> str:
+    """Return the beginning of the keys that name the homes of seals which have left them."""
+    return f"{job_prefix(cluster, job)}homes/"
 
 
 def new_run(incarnation: str) -> str:
@@ -80,9 +91,42 @@ class ShuffleLayout:
         """The beginning of the keys of all records."""
         return f"{self.prefix}records/"
 
+    def log(self, run: str) -> str:
+        """Return the key of a log object; it has a record too, and is listed with the others."""
+        return f"{self.record(run)}{LOG_SUFFIX}"
+
+    @property
+    def seal(self) -> str:
+        """The key of the choice of winners."""
+        return f"{self.prefix}seal"
+
     def manifest(self, view_id: str) -> str:
         """Return the key of a view's manifest."""
         return f"{self.prefix}views/{view_id}"
+
+
+def run_of(record_key: str) -> str:
+    """Return the run of a record or a log object."""
+    return record_key.rpartition("/")[2].removesuffix(LOG_SUFFIX)
+
+
+def names_job(prefix: str) -> bool:
+    """Whether all keys with this beginning are of one job."""
+    return prefix.count("/") >= 2
+
+
+def shuffle_of(key: str) -> tuple[ShuffleKey, str]:
+    """Return the shuffle that a key, or a beginning of keys, belongs to, and what is behind it.
+
+    Raises:
+        ProtocolError: it is of no shuffle.
+    """
+    parts = key.split("/", 5)
+    if len(parts) < 6:
+        raise ProtocolError(f"{key!r} is no key of a shuffle")
+    _, job, _, name, generation, rest = parts
+    number = parse_number("generation", generation, U32_MAX)
+    return ShuffleKey(check_name("job", job), check_name("shuffle", name), number), rest
 
 
 def job_of(key: str) -> str:
@@ -99,7 +143,7 @@ class Place(NamedTuple):
     cluster: str
     job: str
     run: str
-    """Of a persist run's keys; of a manifest, the view."""
+    """Of a persist run's keys; else empty."""
     is_intent: bool
 
 
@@ -108,4 +152,5 @@ def place_of(key: str) -> Place | None:
     found = _OURS.fullmatch(key)
     if found is None:
         return None
-    return Place(found["cluster"], found["job"], found["run"], found["kind"] == "intents")
+    run = (found["run"] or "").removesuffix(LOG_SUFFIX)
+    return Place(found["cluster"], found["job"], run, found["kind"] == "intents")

@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from crossdock.errors import ConfigError
 from crossdock.store.api import Meter, Store, StoreOptions
+from crossdock.store.buckets import Buckets
 from crossdock.store.file import FileStore
 from crossdock.store.keys import check_key
 
@@ -25,7 +27,7 @@ def open_store(
 
     Args:
         url: `file:///directory`, `s3://bucket/prefix`, or `gs://`, `hdfs://`, `abfs://` as
-            `pyarrow.fs` takes them.
+            `pyarrow.fs` takes them. Of `s3://b1,b2/prefix` each job has one bucket.
         options: None: the defaults.
         meter: is told of every request.
 
@@ -50,16 +52,24 @@ def store_for_job(url: str, job: str) -> str:
     take them: let jobs end before the list is changed, or keep the answer with the job.
     """
     parts = _split(url)
-    buckets = parts.netloc.split(",")
+    buckets = _buckets(parts)
     if len(buckets) == 1:
         return url
-    if not all(buckets):
-        raise ConfigError(f"store {url}: a bucket between the commas has no name")
 
     def rank(bucket: str) -> bytes:
         return hashlib.sha256(f"{bucket}/{job}".encode()).digest()
 
-    return urlunsplit(parts._replace(netloc=max(sorted(set(buckets)), key=rank)))
+    return urlunsplit(parts._replace(netloc=max(buckets, key=rank)))
+
+
+def _buckets(parts: SplitResult) -> list[str]:
+    found = parts.netloc.split(",")
+    if len(found) > 1 and not all(found):
+        raise ConfigError(
+            f"store {parts.geturl()}: a bucket between the commas has no name",
+            hint="write s3://bucket,another/prefix",
+        )
+    return sorted(set(found))
 
 
 def _split(url: str) -> SplitResult:
@@ -105,6 +115,15 @@ def _check_options(options: StoreOptions) -> None:
         )
 
 
+def _check_extra(options: StoreOptions, parts: SplitResult, *known: str) -> None:
+    unknown = sorted(options.extra.keys() - set(known))
+    if unknown:
+        raise ConfigError(
+            f"store {parts.geturl()}: no option is called {', '.join(unknown)}",
+            hint="docs/stores.md lists them",
+        )
+
+
 def _open_file(parts: SplitResult, options: StoreOptions, meter: Meter | None) -> Store:
     path = unquote(parts.path)
     if parts.netloc not in {"", "localhost"} or path in {"", "/"}:
@@ -112,6 +131,7 @@ def _open_file(parts: SplitResult, options: StoreOptions, meter: Meter | None) -
             f"store {parts.geturl()!r} names no directory",
             hint="write file:///directory, with three slashes",
         )
+    _check_extra(options, parts, "fsync")
     fsync = options.extra.get("fsync", "").lower()
     if fsync not in _BOOLEANS:
         raise ConfigError(f"fsync {fsync!r}: neither 'true' nor 'false'")
@@ -119,14 +139,12 @@ def _open_file(parts: SplitResult, options: StoreOptions, meter: Meter | None) -
 
 
 def _open_s3(parts: SplitResult, options: StoreOptions, meter: Meter | None) -> Store:
+    _check_extra(options, parts)
     bucket, prefix = parts.netloc, parts.path.strip("/")
     if not bucket:
         raise ConfigError(f"store {parts.geturl()!r} names no bucket", hint="s3://bucket/prefix")
     if "," in bucket:
-        raise ConfigError(
-            f"store {parts.geturl()} has several buckets, and a job lives in one",
-            hint="choose it with store_for_job",
-        )
+        return _open_buckets(parts, options, meter)
     if prefix:
         check_key(prefix)
 
@@ -136,6 +154,16 @@ def _open_s3(parts: SplitResult, options: StoreOptions, meter: Meter | None) -> 
         return S3Store(bucket, f"{prefix}/" if prefix else "", options, meter=meter)
 
     return _with_extra("s3", parts.scheme, load)
+
+
+def _open_buckets(parts: SplitResult, options: StoreOptions, meter: Meter | None) -> Store:
+    url = parts.geturl()
+    each = [parts._replace(netloc=bucket) for bucket in _buckets(parts)]
+    return Buckets(
+        url.rstrip("/"),
+        {one.geturl(): partial(_open_s3, one, options, meter) for one in each},
+        partial(store_for_job, url),
+    )
 
 
 def _open_arrow(url: str, options: StoreOptions, meter: Meter | None) -> Store:

@@ -1,4 +1,4 @@
-"""Publishing a view: its manifest is written last, and once: who was first has the last word."""
+"""Publishing: what many may write and one decides is put if absent, and read where it is there."""
 
 from typing import Final
 
@@ -8,8 +8,30 @@ from crossdock.store.errors import ObjectExists, ObjectMissing, StoreUnsure
 from crossdock.store.layout import ShuffleLayout
 from crossdock.store.manifest import Manifest
 from crossdock.store.objects import read_whole
+from crossdock.wire.crc import BytesLike
 
 _TRIES: Final = 3
+
+
+def put_once(store: Store, key: str, data: bytes) -> BytesLike | None:
+    """Write an object unless there is one; return the one that holds, None if it is this.
+
+    Raises:
+        StoreUnsure: the store did not tell, again and again.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            store.put(key, data, if_absent=True)
+        except ObjectExists:
+            break
+        except StoreUnsure:
+            if _is_there(store, key):
+                break
+            if not tries_left:
+                raise
+        else:
+            return None
+    return read_whole(store, key)
 
 
 def publish(store: Store, layout: ShuffleLayout, manifest: Manifest) -> bool:
@@ -23,19 +45,9 @@ def publish(store: Store, layout: ShuffleLayout, manifest: Manifest) -> bool:
         StoreUnsure: the store did not tell, again and again.
     """
     key, data = layout.manifest(manifest.view), manifest.encode()
-    for tries_left in reversed(range(_TRIES)):
-        try:
-            store.put(key, data, if_absent=True)
-        except ObjectExists:
-            break
-        except StoreUnsure:
-            if _is_there(store, key):
-                break
-            if not tries_left:
-                raise
-        else:
-            return True
-    there = read_whole(store, key)
+    there = put_once(store, key, data)
+    if there is None:
+        return True
     if Manifest.decode(there, where=key).view != manifest.view:
         raise DataCorrupt(f"{key} is the manifest of another view")
     return there == data

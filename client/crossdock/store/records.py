@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from crossdock.store import container
 from crossdock.store.errors import ObjectDamaged
+from crossdock.store.layout import LOG_SUFFIX
 from crossdock.store.segment import BATCH
 from crossdock.views import ShuffleKey
 from crossdock.wire import tables
@@ -101,6 +102,17 @@ class Record:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ObjectDamaged(f"{where} lacks {error}") from error
+
+    @property
+    def memory_bytes(self) -> int:
+        """About what it takes in memory."""
+        parts = (self.frames, self.batches, self.members, self.statistics)
+        return sum(part.nbytes for part in parts) + 300 * len(self.segments)
+
+    @property
+    def is_log(self) -> bool:
+        """Whether it is of a log object, which goes once longer runs have its frames."""
+        return any(segment.key.endswith(LOG_SUFFIX) for segment in self.segments)
 
     @property
     def payload_bytes(self) -> int:

@@ -1,5 +1,6 @@
 """One run's pieces, straight from its segments: few ranged requests, several under way at once."""
 
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,15 +11,14 @@ from typing import Final
 import numpy as np
 
 from crossdock.blocks import Pieces
-from crossdock.buffers import Buffers
-from crossdock.errors import BlocksLost, CorruptBlock, Missing, ProtocolError
-from crossdock.options import Options
-from crossdock.retry import Patience
-from crossdock.store.api import Store
-from crossdock.store.errors import ObjectDamaged, ObjectMissing, StoreUnavailable
+from crossdock.errors import BlocksLost, ConfigError, CorruptBlock, Missing, ProtocolError
+from crossdock.statistics import Tier
+from crossdock.store.access import Access
+from crossdock.store.errors import ObjectDamaged, ObjectMissing
 from crossdock.store.manifest import Manifest
+from crossdock.store.receiving import receive
 from crossdock.store.records import SegmentInfo
-from crossdock.threads import Threads, result_of
+from crossdock.threads import result_of
 from crossdock.wire import crc, tables
 from crossdock.wire.blocks import (
     COLUMN_BYTES,
@@ -71,28 +71,6 @@ Pick = Callable[[PieceColumns], I64 | None]
 """Returns which pieces of a batch are wanted, rising; None for all."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Access:
-    """A store, and what reading it takes; shared by all that is read from there."""
-
-    store: Store
-    options: Options
-    buffers: Buffers
-    threads: Threads
-
-    @classmethod
-    def to(cls, store: Store, options: Options) -> "Access":
-        """Make threads and buffers of its own for a store."""
-        threads = Threads(options.store_threads, thread_name_prefix="crossdock-store")
-        return cls(store, options, Buffers(options.read_ahead_bytes), threads)
-
-    def close(self) -> None:
-        """Wait for what is under way, and close the store. Idempotent."""
-        self.threads.close()
-        self.buffers.clear()
-        self.store.close()
-
-
 class SegmentLost(BlocksLost):
     """A segment is gone; `frames` are those that had pieces in it."""
 
@@ -120,13 +98,31 @@ class Segments:
 
     def _fetch_head(self, number: int, start: int, pieces: int) -> PieceColumns:
         segment = self._manifest.segments[number]
+        kept = self._access.heads.get((segment.key, start))
+        if kept is not None:
+            return kept
+        nbytes = HEADER_BYTES + pieces * COLUMN_BYTES
         try:
-            data = self._receive(segment, start, HEADER_BYTES + pieces * COLUMN_BYTES)
+            data = self._receive(segment, start, nbytes)
         except ObjectMissing as error:
             raise self._lost(number, f"{segment.key} is gone") from error
-        return _decode_head(data, f"{segment.key} at offset {start}")[1]
+        found = _decode_head(data, f"{segment.key} at offset {start}")[1]
+        self._access.heads.put((segment.key, start), found, nbytes)
+        return found
 
     def _fetch(self, wanted: Range, pick: Pick) -> list[Pieces]:
+        """Read a range, and count it."""
+        began = time.monotonic()
+        nbytes = None
+        try:
+            found = self._fetch_sound(wanted, pick)
+            nbytes = wanted.nbytes
+            return found
+        finally:
+            seconds = time.monotonic() - began
+            self._access.meter.count(Tier.STORE, seconds=seconds, nbytes=nbytes)
+
+    def _fetch_sound(self, wanted: Range, pick: Pick) -> list[Pieces]:
         """Read a range; what fails its checksum once is read once more.
 
         Raises:
@@ -147,23 +143,7 @@ class Segments:
         raise AssertionError
 
     def _receive(self, segment: SegmentInfo, start: int, nbytes: int) -> memoryview:
-        """Read bytes of a segment; what breaks off goes on from the byte reached."""
-        data = self._access.buffers.take(nbytes)
-        done = 0
-        patience = Patience(self._access.options.deadline_seconds)
-        while done < nbytes:
-            try:
-                with self._access.store.get(
-                    segment.key, start + done, start + nbytes, etag=segment.etag or None
-                ) as reading:
-                    while n := reading.read_into(data[done:]):
-                        done += n
-            except StoreUnavailable as error:
-                patience.wait_after(error)
-            else:
-                if done < nbytes:
-                    raise ObjectDamaged(f"{segment.key} ends before offset {start + nbytes}")
-        return data
+        return receive(self._access, segment.key, start, nbytes, etag=segment.etag)
 
     def _decode(
         self, segment: SegmentInfo, wanted: Range, data: memoryview, pick: Pick
@@ -187,6 +167,8 @@ class Segments:
         header, columns = _decode_head(batch, where)
         begin = HEADER_BYTES + header.pieces * COLUMN_BYTES
         payload = batch[begin:]
+        if header.zstd:
+            payload = _inflated(columns, payload, header.payload_bytes, segment.key, offset + begin)
         if len(payload) != header.payload_bytes:
             raise ObjectDamaged(f"{where}: a batch is longer or shorter than it says")
         if crc.extend(0, payload) != crc.combined(columns.crc, columns.length):
@@ -207,6 +189,30 @@ def _decode_head(batch: memoryview, where: str) -> tuple[BatchHeader, PieceColum
     if crc.extend(0, index) != header.columns_crc:
         raise ObjectDamaged(f"{where}: the index of a batch fails its checksum")
     return header, PieceColumns.decode(header.pieces, index)
+
+
+def _inflated(
+    columns: PieceColumns, packed: memoryview, nbytes: int, key: str, offset: int
+) -> memoryview:
+    """Return a compressed payload as its writers sent it; damaged, all of its pieces are."""
+    try:
+        import pyarrow as pa  # noqa: PLC0415 -- an extra
+    except ImportError as error:
+        raise ConfigError(
+            f"{key} is compressed, and to read it needs pyarrow",
+            hint="pip install 'crossdock[arrow]'",
+        ) from error
+    try:
+        return memoryview(pa.decompress(packed, nbytes, codec="zstd"))
+    except (OSError, pa.ArrowException) as error:
+        why = f"{key} at offset {offset}: a compressed batch is damaged: {error}"
+        pieces = zip(columns.map_id, columns.attempt, columns.seq, strict=True)
+        frames = {(int(m), int(a), int(s)): why for m, a, s in pieces}
+        maps = sorted({m for m, _, _ in frames})
+        low, high = int(columns.partition[0]), int(columns.partition[-1])
+        raise CorruptBlock(
+            f"{why}; partitions {low} to {high}, maps {maps}", frames=frames
+        ) from error
 
 
 def _corrupt(columns: PieceColumns, payload: memoryview, key: str, offset: int) -> CorruptBlock:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from crossdock.blocks import Block, BlockBatch
 from crossdock.merging import Merge
 from crossdock.options import Options
+from crossdock.statistics import ReadStatistics
+from crossdock.store.access import Access
 from crossdock.store.api import Store, StoreOptions
 from crossdock.store.errors import ObjectMissing
 from crossdock.store.frames import ALL_MAPS, StoredFrames
@@ -17,7 +19,7 @@ from crossdock.store.layout import DEFAULT_CLUSTER, ShuffleLayout
 from crossdock.store.manifest import Manifest
 from crossdock.store.objects import read_whole
 from crossdock.store.opening import open_store
-from crossdock.store.stream import Access, RunStream
+from crossdock.store.stream import RunStream
 from crossdock.sums import Delivered, Promise
 from crossdock.views import ShuffleKey, check_range
 from crossdock.wire.names import U32_MAX
@@ -146,6 +148,10 @@ class StoreView:
             frames = self.manifest.frames
             return Promise.of_frames(frames[(frames["map"] >= maps[0]) & (frames["map"] < maps[1])])
         return None
+
+    def statistics(self) -> ReadStatistics:
+        """Return what was read so far, by tier; all of it comes from the store."""
+        return self._access.meter.statistics()
 
     def close(self) -> None:
         """Wait for what is under way, and close the connections. Idempotent."""

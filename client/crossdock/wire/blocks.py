@@ -28,6 +28,7 @@ MAGIC: Final = b"XDB1"
 COLUMN_BYTES: Final = 36
 
 _END: Final = 1
+_ZSTD: Final = 2
 # magic, flags, pieces, columns crc, payload bytes, skip, 28 reserved, header crc
 _HEADER: Final = struct.Struct("<4sIIIQQ28xI")
 HEADER_BYTES: Final = _HEADER.size
@@ -140,12 +141,14 @@ class BatchHeader:
     """Bytes of all its pieces."""
     skip: int
     """Bytes at the beginning of the payload that were left out, as asked."""
+    zstd: bool = False
+    """Whether the payload is one zstd frame (RFC 8878) of `payload_bytes`; only in segments."""
 
     def encode(self) -> bytes:
         """Return the 64 bytes of the header."""
         head = _HEADER.pack(
             MAGIC,
-            _END if self.end else 0,
+            (_END if self.end else 0) | (_ZSTD if self.zstd else 0),
             self.pieces,
             self.columns_crc,
             self.payload_bytes,
@@ -168,6 +171,7 @@ class BatchHeader:
             columns_crc=columns_crc,
             payload_bytes=payload,
             skip=skip,
+            zstd=bool(flags & _ZSTD),
         )
 
 

@@ -46,6 +46,13 @@ def shuffle_path(job: str, shuffle: str, generation: int) -> str:
     return f"/v1/jobs/{job}/shuffles/{shuffle}/{generation}"
 
 
+def parse_number(kind: str, text: str, top: int) -> int:
+    """Parse decimal digits, or raise `ProtocolError` unless they are a number from 0 to `top`."""
+    if not (text.isascii() and text.isdigit()) or len(text) > 20 or int(text) > top:
+        raise ProtocolError(f"{kind} {text!r} is not a whole number from 0 to {top}")
+    return int(text)
+
+
 def parse_range(text: str, *, kind: str, top: int) -> tuple[int, int]:
     """Parse "a-b" (half open) or "a" into (a, b), within [0, top]."""
     match = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", text)

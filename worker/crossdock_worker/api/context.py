@@ -75,18 +75,12 @@ def commanded(request: web.Request) -> tuple[Job, str, int, int]:
 
 
 def path_int(request: web.Request, name: str, top: int) -> int:
-    return _parse_int(name, request.match_info[name], top)
+    return names.parse_number(name, request.match_info[name], top)
 
 
 def query_int(request: web.Request, name: str, default: int) -> int:
     text = request.query.get(name)
-    return default if text is None else _parse_int(name, text, names.U64_MAX)
-
-
-def _parse_int(name: str, text: str, top: int) -> int:
-    if not (text.isascii() and text.isdigit()) or len(text) > 20 or int(text) > top:
-        raise ProtocolError(f"{name} {text!r} is not a whole number from 0 to {top}")
-    return int(text)
+    return default if text is None else names.parse_number(name, text, names.U64_MAX)
 
 
 @asynccontextmanager
@@ -134,6 +128,11 @@ async def held_table(request: web.Request, dtype: np.dtype[np.void]) -> AsyncIte
     """Yield the table in a body, and hold room for it until the work with it is done."""
     async with held_body(request, most_bytes=MAX_BODY_BYTES) as body:
         yield tables.decode(dtype, body, what=request.path)
+
+
+async def in_store_pool(worker: Worker, work: Callable[[], T]) -> T:
+    """Run what waits for the store apart from what moves bytes of frames and blocks."""
+    return await asyncio.get_running_loop().run_in_executor(worker.store_pool, work)
 
 
 async def in_pool(worker: Worker, work: Callable[[], T]) -> T:

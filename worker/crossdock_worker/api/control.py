@@ -6,7 +6,7 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from crossdock.errors import ProtocolError
-from crossdock.records import JobRecord
+from crossdock.records import JobRecord, Persistence
 from crossdock.wire.names import U64_MAX, check_name
 from crossdock.wire.tokens import Claims, Right
 from crossdock_worker.api.context import CLAIMS, WORKER, in_pool, job_uid, query_int, read_json
@@ -49,10 +49,26 @@ async def declare_gone(request: web.Request) -> web.Response:
     return web.json_response({"gone": gone, "worker": worker.identity.id})
 
 
+async def begin_drain(request: web.Request) -> web.Response:
+    """Begin to drain: take no frames, and hand over what is here alone. Idempotent."""
+    request.app[WORKER].drain.begin()
+    return await get_drain(request)
+
+
+async def get_drain(request: web.Request) -> web.Response:
+    """Say how far the drain is: 200 once this worker can be deleted, 202 before."""
+    worker = request.app[WORKER]
+    report = worker.drain.report
+    body = {"worker": worker.identity.id, "state": worker.state, **report.to_json()}
+    return web.json_response(body, status=200 if report.drained else 202)
+
+
 async def put_job(request: web.Request) -> web.Response:
     """Register, renew or take over a job; with only the right to write: introduce it here."""
     worker, uid = request.app[WORKER], job_uid(request)
     record = JobRecord.from_json(await read_json(request))
+    if record.persistence is Persistence.BEFORE_ACK:
+        _ = worker.acks  # raises now what every push would meet
     claims: Claims = request[CLAIMS]
     put = worker.jobs.register if claims.may(Right.OWN) else worker.jobs.introduce
     job, created = put(uid, record)
@@ -66,7 +82,11 @@ async def get_job(request: web.Request) -> web.Response:
 
 
 def _job_answer(worker: Worker, job: Job, *, created: bool) -> web.Response:
-    store = {"persisted_bytes": job.persisted_bytes, **worker.store_use(job.uid)}
+    store = {
+        "persisted_bytes": job.persisted_bytes,
+        "freed_bytes": job.freed_bytes,
+        **worker.store_use(job.uid),
+    }
     body = {**job.describe(), "store": store, "worker": worker.identity.id}
     return web.json_response(body, status=201 if created else 200)
 

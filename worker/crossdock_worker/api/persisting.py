@@ -16,6 +16,7 @@ from crossdock_worker.api.context import (
     held_body,
     held_table,
     in_pool,
+    in_store_pool,
     send,
     target,
 )
@@ -23,7 +24,8 @@ from crossdock_worker.persist import Outcome, Persister
 from crossdock_worker.serve import Answer
 
 
-def _persister(request: web.Request) -> Persister:
+def persister_of(request: web.Request) -> Persister:
+    """Return what brings this worker's frames into its store, if it has one."""
     found = request.app[WORKER].persister
     if found is None:
         raise ConfigError("this worker has no store", hint="start it with --store URL")
@@ -35,7 +37,7 @@ async def persist(request: web.Request) -> web.Response:
 
     Asking again joins what is under way. Frames that are there already cost nothing.
     """
-    worker, persister = request.app[WORKER], _persister(request)
+    worker, persister = request.app[WORKER], persister_of(request)
     job, name, generation, _ = commanded(request)
     async with held_table(request, tables.FRAME_KEY) as keys:
         shuffle = job.shuffle(name, generation)
@@ -46,7 +48,7 @@ async def persist(request: web.Request) -> web.Response:
 
 def _outcome_json(outcome: Outcome) -> dict[str, object]:
     if outcome.progress is None:
-        return {"runs": [record.run for record in outcome.records]}
+        return {"runs": [run.run for run in outcome.runs]}
     return {
         "persisted_bytes": outcome.progress.persisted_bytes,
         "total_bytes": outcome.progress.total_bytes,
@@ -57,17 +59,15 @@ async def get_record(request: web.Request) -> web.StreamResponse:
     """Answer the record of a finished run of this worker."""
     job, name, generation = target(request)
     shuffle = job.shuffle(name, generation)
-    run = request.match_info["run"]
-    record = next((r for r in shuffle.runs.records() if r.run == run), None)
-    if record is None:
-        raise ProtocolError(f"this worker has finished no run {run!r} of shuffle {name!r}")
-    room = record.frames.nbytes + record.batches.nbytes + record.statistics.nbytes
-    return await send(request, lambda: Answer([record.encode()]), room=2 * room)
+    record = await in_pool(
+        request.app[WORKER], partial(shuffle.runs.record, request.match_info["run"])
+    )
+    return await send(request, lambda: Answer([record]), room=len(record))
 
 
 async def put_manifest(request: web.Request) -> web.Response:
     """Publish a view's manifest, unless somebody did: then theirs holds."""
-    worker, persister = request.app[WORKER], _persister(request)
+    worker, persister = request.app[WORKER], persister_of(request)
     job, name, generation, _ = commanded(request)
     key = ShuffleKey(job.uid, name, generation)
     async with held_body(request, most_bytes=MAX_BODY_BYTES) as body:
@@ -78,6 +78,6 @@ async def put_manifest(request: web.Request) -> web.Response:
                 raise ProtocolError("the manifest is of another shuffle or view than the URL")
             return publish(persister.store, persister.layout(key), manifest)
 
-        published = await in_pool(worker, work)
+        published = await in_store_pool(worker, work)
     answer = {"store": persister.store.url, "cluster": worker.settings.cluster, "new": published}
     return web.json_response(answer, status=201 if published else 200)

@@ -3,8 +3,9 @@
 import asyncio
 import functools
 import json
+import time
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from types import MappingProxyType
 from typing import Final
 
@@ -30,6 +31,7 @@ from crossdock_worker.api.context import (
     send,
     target,
 )
+from crossdock_worker.api.pinning import Read, pinned
 from crossdock_worker.attempts import with_frames
 from crossdock_worker.front import front_of
 from crossdock_worker.rows import Snapshot
@@ -77,15 +79,17 @@ async def put_places(request: web.Request) -> web.StreamResponse:
             statistics = selection.statistics(places.snapshot, shuffle.partitions)
             return _table(request, shuffle, statistics)
 
-        return await send(request, plan, room=_STATISTICS_BYTES * shuffle.partitions)
+        with pinned(request, shuffle):
+            return await send(request, plan, room=_STATISTICS_BYTES * shuffle.partitions)
 
 
 async def read_places(request: web.Request) -> web.StreamResponse:
     """Answer one batch of registered places."""
     job, name, generation = target(request)
     shuffle = job.shuffle(name, generation)
-    places = request.app[WORKER].places.get(shuffle, request.match_info["digest"])
-    return await _read(request, shuffle, places.snapshot)
+    with pinned(request, shuffle) as read:
+        places = request.app[WORKER].places.get(shuffle, request.match_info["digest"])
+        return await _read(request, shuffle, places.snapshot, read)
 
 
 async def read_attempts(request: web.Request) -> web.StreamResponse:
@@ -101,12 +105,14 @@ async def read_attempts(request: web.Request) -> web.StreamResponse:
             f"{asked} attempts are asked for at once, at most {_MOST_ATTEMPTS} can be",
             hint="register places, which are asked for by their digest",
         )
-    async with held_table(request, tables.ATTEMPT) as attempts:
-        shuffle = job.shuffle(name, generation)
-        partial = request.query.get("partial") == "true"
-        collect = functools.partial(_collect, worker, shuffle, attempts, partial=partial)
-        snapshot = await in_pool(worker, collect)
-    return await _read(request, shuffle, snapshot)
+    with ExitStack() as stack:
+        async with held_table(request, tables.ATTEMPT) as attempts:
+            shuffle = job.shuffle(name, generation)
+            read = stack.enter_context(pinned(request, shuffle))
+            partial = request.query.get("partial") == "true"
+            collect = functools.partial(_collect, worker, shuffle, attempts, partial=partial)
+            snapshot = await in_pool(worker, collect)
+        return await _read(request, shuffle, snapshot, read)
 
 
 def _collect(worker: Worker, shuffle: ShuffleLog, attempts: Table, *, partial: bool) -> Snapshot:
@@ -127,7 +133,7 @@ def _collect(worker: Worker, shuffle: ShuffleLog, attempts: Table, *, partial: b
 
 
 async def _read(
-    request: web.Request, shuffle: ShuffleLog, snapshot: Snapshot
+    request: web.Request, shuffle: ShuffleLog, snapshot: Snapshot, read: Read
 ) -> web.StreamResponse:
     worker, query = request.app[WORKER], request.query
     limits = worker.settings.limits
@@ -147,6 +153,7 @@ async def _read(
         return shuffle.note_damage(shuffle.payload, offset)
 
     def plan() -> Answer:
+        began = time.monotonic()
         shuffle.check_maps(snapshot)
         chosen = selection.select(
             snapshot, partitions=partitions, maps=maps, cursor=cursor, max_bytes=max_bytes
@@ -154,12 +161,14 @@ async def _read(
         payload_bytes = int(chosen.columns.length.sum(dtype=np.int64))
         if skip > payload_bytes:
             raise ProtocolError(f"skip={skip} is more than the batch has")
-        worker.metrics.served_bytes.inc(payload_bytes - skip)
-        worker.metrics.served_pieces.inc(len(chosen.columns.length))
         payload_fd = shuffle.payload_fd if front is not None and front.direct else None
-        return serve.batch(
+        answer = serve.batch(
             chosen, snapshot.payload, skip=skip, payload_fd=payload_fd, damaged=damaged
         )
+        read.from_file = answer.runs is not None
+        worker.metrics.served("disk", payload_bytes - skip, time.monotonic() - began)
+        worker.metrics.served_pieces.inc(len(chosen.columns.length))
+        return answer
 
     return await send(request, plan, room=selection.answer_bytes(snapshot, max_bytes))
 
@@ -169,20 +178,21 @@ async def block_sizes(request: web.Request) -> web.StreamResponse:
     worker = request.app[WORKER]
     job, name, generation = target(request)
     shuffle = job.shuffle(name, generation)
-    places = worker.places.get(shuffle, request.match_info["digest"])
     wanted = names.parse_range(
         request.query.get("partitions", ""), kind="partitions", top=shuffle.partitions
     )
     room = worker.settings.limits.read_batch_bytes
 
     def plan() -> Answer:
+        places = worker.places.get(shuffle, request.match_info["digest"])
         shuffle.check_maps(places.snapshot)
         sizes, through = selection.block_sizes(
             places.snapshot, wanted, max_blocks=max(1, room // tables.BLOCK.itemsize)
         )
         return _table(request, shuffle, sizes, {"Crossdock-Through": str(through)})
 
-    return await send(request, plan, room=room)
+    with pinned(request, shuffle):
+        return await send(request, plan, room=room)
 
 
 def _table(

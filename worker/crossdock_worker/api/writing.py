@@ -1,30 +1,27 @@
-"""Frames, attempts, releases and seals."""
+"""Frames, attempts and releases."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from http import HTTPStatus
 
 from aiohttp import web
 
 from crossdock import views
 from crossdock.errors import CrossdockError, ProtocolError
-from crossdock.wire import names, tables
+from crossdock.records import Persistence
+from crossdock.wire import names
 from crossdock.wire.frame import FrameHeader
 from crossdock.wire.names import U32_MAX
 from crossdock_worker.api.context import (
     WORKER,
     commanded,
     fill_error,
-    held_table,
     in_pool,
     path_int,
-    send,
     target,
 )
 from crossdock_worker.front import front_of
 from crossdock_worker.ingest import FrameReceiver, FrameSink
-from crossdock_worker.serve import Answer
 from crossdock_worker.shuffle_log import ShuffleLog
 
 
@@ -67,6 +64,9 @@ async def _take_frame(request: web.Request) -> web.Response:
         try:
             await receiver.receive(request, waiting)
             stored = receiver.result()
+            if job.record.persistence is Persistence.BEFORE_ACK and sink.header is not None:
+                # A copy too: the first one may be on its way to the store still.
+                await worker.acks.durable(job.shuffle(name, generation), sink.header)
         except CrossdockError as error:
             if not receiver.ended:
                 raise
@@ -95,8 +95,6 @@ async def abort_attempt(request: web.Request) -> web.Response:
         raise ProtocolError("writer is not 32 hexadecimal digits") from None
     work = partial(job.abort, (name, generation), pair, writer, epoch=epoch)
     dropped = await in_pool(worker, work)
-    key = views.ShuffleKey(job.uid, name, generation)
-    worker.places.forget(key)  # the space may soon hold other frames
     return web.json_response({"frames": dropped, "worker": worker.identity.id})
 
 
@@ -114,28 +112,3 @@ async def release_shuffle(request: web.Request) -> web.Response:
     await in_pool(worker, partial(job.release, name, generation, epoch=epoch))
     forget()  # a reader may have registered some meanwhile
     return web.json_response({"released": generation, "worker": worker.identity.id})
-
-
-async def put_seal(request: web.Request) -> web.StreamResponse:
-    """Store the choice of winners unless there is one; answers the one that holds."""
-    job, name, generation, epoch = commanded(request)
-    async with held_table(request, tables.ATTEMPT) as winners:
-        if (winners["map"][1:] <= winners["map"][:-1]).any():
-            raise ProtocolError("a seal names one attempt per map, sorted by map")
-
-        def plan() -> Answer:
-            seal, new = job.seal(name, generation, winners, epoch=epoch)
-            return Answer([tables.encode(seal)], HTTPStatus.CREATED if new else HTTPStatus.OK)
-
-        return await send(request, plan, room=winners.nbytes)
-
-
-async def get_seal(request: web.Request) -> web.StreamResponse:
-    """Answer the choice of winners, or 204 when none was made here."""
-    job, name, generation = target(request)
-
-    def plan() -> Answer:
-        seal = job.read_seal(name, generation)
-        return Answer([], HTTPStatus.NO_CONTENT) if seal is None else Answer([tables.encode(seal)])
-
-    return await send(request, plan, room=job.seal_bytes(name, generation))

@@ -68,6 +68,7 @@ class Caller:
         repeatable: bool = True,
         recover: Callable[[], T | None] | None = None,
         deadline_seconds: float | None = None,
+        cancel: Cancel | None = None,
     ) -> T:
         """Return what one request returns; send it again as long as it may help.
 
@@ -79,6 +80,7 @@ class Caller:
             repeatable: it can be sent again although the last one may take effect yet.
             recover: looks whether a write that seems to have failed did take effect after all.
             deadline_seconds: None: the store's.
+            cancel: ends the waits, and what comes after them; None: only closing the store does.
 
         Raises:
             StoreUnsure: the deadline passed, or it is not repeatable, and may have had its effect.
@@ -86,7 +88,7 @@ class Caller:
         seconds = self.options.deadline_seconds if deadline_seconds is None else deadline_seconds
         one = _Call(self, verb, key, request, nbytes, repeatable, recover, seconds)
         try:
-            answer = patiently(one, deadline_seconds=seconds, cancel=self.cancel)
+            answer = patiently(one, deadline_seconds=seconds, cancel=cancel or self.cancel)
         except StoreUnavailable as problem:
             raise one.given_up(problem) from problem
         if isinstance(answer, CrossdockError):

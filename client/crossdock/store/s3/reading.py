@@ -1,12 +1,15 @@
 """Reading an object of S3, or a range of it."""
 
 import re
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from botocore.exceptions import BotoCoreError
+from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError
 
+from crossdock.cancel import Cancel
 from crossdock.store.api import ObjectInfo, Verb
 from crossdock.store.errors import ObjectDamaged, StoreUnavailable
 from crossdock.store.ranges import check_range, resolve
@@ -24,7 +27,13 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 def open_reading(
-    caller: Caller, key: str, start: int, stop: int | None, etag: str | None
+    caller: Caller,
+    key: str,
+    start: int,
+    stop: int | None,
+    *,
+    etag: str | None,
+    cancel: Cancel | None = None,
 ) -> "S3Reading":
     """Ask for a range. See `crossdock.store.api.Store.get`."""
     check_range(start, stop)
@@ -43,11 +52,11 @@ def open_reading(
         return client.get_object(**arguments)
 
     try:
-        answer = caller.call(Verb.GET, key, request)
+        answer = caller.call(Verb.GET, key, request, cancel=cancel)
     except NoSuchRange:  # behind its end, or of an object without bytes
         return _nothing(caller, key, start, stop, etag)
     try:
-        return _checked(answer, key, start, stop, etag)
+        return _checked(answer, key, start, stop, etag=etag, cancel=cancel)
     except ObjectDamaged:
         answer["Body"].close()
         raise
@@ -56,11 +65,27 @@ def open_reading(
 class S3Reading:
     """Bytes as they come. See `crossdock.store.api.Reading`."""
 
-    def __init__(self, info: ObjectInfo, nbytes: int, body: "StreamingBody | None") -> None:
+    def __init__(
+        self,
+        info: ObjectInfo,
+        nbytes: int,
+        body: "StreamingBody | None",
+        cancel: Cancel | None = None,
+    ) -> None:
         self.info = info
         self.nbytes = nbytes
         self._left = nbytes
         self._body = body
+        self._cancel = cancel
+        if cancel is not None and body is not None:
+            cancel.watch(self, self._hang_up)
+
+    def _hang_up(self) -> None:
+        """Wake the thread that waits for the next byte."""
+        answer: object = getattr(self._body, "_raw_stream", None)  # botocore has no other way
+        if isinstance(answer, HTTPResponse):
+            with suppress(OSError, RuntimeError, ValueError):  # it is over already
+                answer.shutdown()
 
     def read_into(self, target: memoryview) -> int:
         """Fill at least a byte of `target`; return how many, 0 only at the end."""
@@ -70,11 +95,17 @@ class S3Reading:
         try:
             count: int = self._body.readinto(target[:wanted])  # type: ignore[arg-type]
         except (BotoCoreError, HTTPError, OSError, ValueError) as problem:
+            self._check()
             raise self._broken(str(problem)) from problem
         if not count:
+            self._check()
             raise self._broken("the answer ended early")
         self._left -= count
         return count
+
+    def _check(self) -> None:
+        if self._cancel is not None:
+            self._cancel.check()
 
     def _broken(self, why: str) -> StoreUnavailable:
         at = self.nbytes - self._left
@@ -89,6 +120,8 @@ class S3Reading:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._cancel is not None:
+            self._cancel.unwatch(self)
         if self._body is not None:
             self._body.close()
 
@@ -111,7 +144,13 @@ def _nothing(
 
 
 def _checked(
-    answer: "GetObjectOutputTypeDef", key: str, start: int, stop: int | None, etag: str | None
+    answer: "GetObjectOutputTypeDef",
+    key: str,
+    start: int,
+    stop: int | None,
+    *,
+    etag: str | None,
+    cancel: Cancel | None,
 ) -> "S3Reading":
     """Return the reading of an answer, or raise `ObjectDamaged` if it was not what was asked."""
     length = answer["ContentLength"]
@@ -133,4 +172,4 @@ def _checked(
             f"{key}: asked for bytes {wanted[0]} to {wanted[1]}, answered {first} to {behind}"
             f" in {length} bytes"
         )
-    return S3Reading(info, length, answer["Body"])
+    return S3Reading(info, length, answer["Body"], cancel)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from crossdock.cancel import Cancel
 from crossdock.store import bodies
 from crossdock.store.api import (
     Capabilities,
@@ -96,10 +97,16 @@ class S3Store:
         )
 
     def get(
-        self, key: str, start: int = 0, stop: int | None = None, *, etag: str | None = None
+        self,
+        key: str,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        etag: str | None = None,
+        cancel: Cancel | None = None,
     ) -> S3Reading:
         """Read an object, or a range of it."""
-        return open_reading(self._caller, check_key(key), start, stop, etag)
+        return open_reading(self._caller, check_key(key), start, stop, etag=etag, cancel=cancel)
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects whose keys begin with `prefix`, rising, page by page.

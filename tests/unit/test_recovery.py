@@ -1,0 +1,220 @@
+"""Persist runs of unknown end: requests that land late, damage on the way, stores that are away."""
+
+import gc
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossdock.errors import CrossdockError
+from crossdock.store.api import Store
+from crossdock.store.errors import StoreUnavailable, StoreUnsure
+from crossdock.store.opening import open_store
+from crossdock.views import ShuffleKey
+from crossdock.wire import tables
+from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
+from crossdock_worker.persist import Persister
+from crossdock_worker.persist_run import PersistRun
+from crossdock_worker.runs import Runs
+from crossdock_worker.shuffle_log import ShuffleLog
+from harness import eventually
+from raw import make_frame
+
+KEY = ShuffleKey("job", "words", 0)
+
+
+class Late:
+    """A store where puts of records get no answer, and land when the test says so."""
+
+    def __init__(self, inner: Store) -> None:
+        self._inner = inner
+        self.late = False
+        self.away = False
+        self._held: list[tuple[str, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def put(self, key: str, body: Any, **more: Any) -> Any:
+        if self.away and "/segments/" in key:
+            raise StoreUnavailable("away")
+        if self.late and "/records/" in key:
+            self._held.append((key, body))
+            raise StoreUnsure("no answer")
+        return self._inner.put(key, body, **more)
+
+    def delete(self, keys: Any) -> None:
+        if self.away:
+            raise StoreUnavailable("away")
+        self._inner.delete(keys)
+
+    def land(self) -> None:
+        """Let the first put that was held take effect."""
+        key, body = self._held[0]
+        self._inner.put(key, body)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Late]:
+    inner = open_store((tmp_path / "store").as_uri())
+    yield Late(inner)
+    inner.close()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[ShuffleLog]:
+    """A log with three frames."""
+    made = ShuffleLog.create(tmp_path / "log", KEY)
+    for map_id in range(3):
+        data = make_frame([(1, b"map %d" % map_id, 1)], partitions=8, map_id=map_id)
+        header = FrameHeader.decode(data[:HEADER_BYTES])
+        end = HEADER_BYTES + header.columns_bytes
+        with made.reserve(header) as reservation:
+            made.payload.write(reservation.payload_at, data[end:])
+            assert made.commit(header, Columns.decode(header, data[HEADER_BYTES:end]), reservation)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def persister(store: Late) -> Iterator[Persister]:
+    made = Persister(
+        store, cluster="c", worker="w", segment_bytes=2**20, uploads=2, settle_seconds=0,
+        on_end=lambda *_: None,
+    )  # fmt: skip
+    yield made
+    made.close()
+
+
+def run(persister: Persister, log: ShuffleLog) -> BaseException | None:
+    """Persist everything; return what went wrong."""
+    progress = persister.persist(log, tables.frame_keys(log.frames())).progress
+    assert progress is not None
+    return progress.future.exception(20)
+
+
+def objects(store: Late, part: str = "") -> list[str]:
+    return [o.key for o in store.list("c/job/") if part in o.key]
+
+
+def settled(persister: Persister, log: ShuffleLog) -> None:
+    persister.look_after()
+    eventually(lambda: not log.runs.unfinished, what="the end of the run")
+
+
+def persisted(log: ShuffleLog) -> bool:
+    return bool(log.runs.has(log.frames()).all())
+
+
+def test_a_record_that_lands_after_its_run_was_undone_counts_for_nothing(
+    store: Late, log: ShuffleLog, persister: Persister
+) -> None:
+    store.late = True
+    assert isinstance(run(persister, log), StoreUnsure)
+    assert not objects(store, "/segments/")
+    store.late = False
+    store.land()
+    settled(persister, log)
+    assert not persisted(log)
+    assert not objects(store)
+
+
+def test_a_record_that_lands_after_a_restart_brings_its_run_back_whole(
+    store: Late, log: ShuffleLog, persister: Persister, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.late = True
+    monkeypatch.setattr(PersistRun, "_undo", lambda _: None)  # it died
+    run(persister, log)
+    (left,) = log.runs.unfinished
+    store.late = False
+    persister.recovery.add(log, left)  # as at the next start
+    assert persister.recovery.adopt(log, left) is None
+    assert objects(store, "/segments/")
+    store.land()
+    settled(persister, log)
+    assert persisted(log)
+    assert objects(store, "/segments/")
+    assert not objects(store, "/intents/")
+
+
+def test_a_run_that_died_before_its_record_goes_once_the_store_has_settled(
+    store: Late, log: ShuffleLog, persister: Persister, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.late = True
+    monkeypatch.setattr(PersistRun, "_undo", lambda _: None)
+    run(persister, log)
+    persister.recovery.add(log, log.runs.unfinished[0])
+    settled(persister, log)
+    assert not persisted(log)
+    assert not objects(store)
+
+
+def test_a_damaged_record_deletes_no_segment_of_a_finished_run(
+    store: Late, log: ShuffleLog, persister: Persister, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(Runs, "forget", lambda *_: None)  # it died before the intent went
+        assert run(persister, log) is None
+    log.free(tables.frame_keys(log.frames()))
+    (record,) = (tmp_path / "store").rglob("records/*")
+    damaged = bytearray(record.read_bytes())
+    damaged[40] ^= 1
+    record.write_bytes(damaged)
+    persister.recovery.add(log, log.runs.unfinished[0])
+    settled(persister, log)
+    assert objects(store, "/segments/")
+
+
+def test_a_damaged_record_of_an_unfinished_run_deletes_nothing(
+    store: Late, log: ShuffleLog, persister: Persister, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(Runs, "finish", lambda *_: None)  # it died before the record was here
+        patch.setattr(Runs, "forget", lambda *_: None)
+        run(persister, log)
+    (record,) = (tmp_path / "store").rglob("records/*")
+    whole = record.read_bytes()
+    record.write_bytes(whole[:-1] + b"x")
+    (left,) = log.runs.unfinished
+    persister.recovery.settle(log, left)
+    assert objects(store, "/segments/")
+    record.write_bytes(whole)
+    settled(persister, log)
+    assert persisted(log)
+
+
+def test_what_cannot_be_undone_now_is_undone_later(
+    store: Late, log: ShuffleLog, persister: Persister
+) -> None:
+    store.away = True
+    assert isinstance(run(persister, log), CrossdockError)
+    assert objects(store, "/intents/")
+    persister.look_after()  # the store is away still: it is tried again
+    store.away = False
+
+    def gone() -> bool:
+        persister.look_after()
+        return not log.runs.unfinished
+
+    eventually(gone, what="the intent's end")
+    assert not objects(store)
+
+
+def test_a_failed_run_holds_no_maps_of_deleted_logs(
+    store: Late, log: ShuffleLog, persister: Persister
+) -> None:
+    store.away = True
+    assert run(persister, log) is not None
+    log.close()
+    shutil.rmtree(log.directory)
+
+    def held() -> list[str]:
+        gc.collect()
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        return [line for line in maps if str(log.directory) in line]
+
+    eventually(lambda: not held(), what=f"maps {held()}")

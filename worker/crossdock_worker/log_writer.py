@@ -1,0 +1,158 @@
+"""Log objects: a few frames, in the store at once, until longer runs have brought them there.
+
+A log object is complete in itself (store/logs.py): one request, under the shuffle's prefix. So it
+needs no intent in the store. The one on this disk says what may be there, for whoever deletes it.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from crossdock.errors import PlacesUnknown, Unavailable
+from crossdock.store import logs
+from crossdock.store.api import Source, Store
+from crossdock.store.bodies import BufferSource
+from crossdock.store.errors import StoreUnsure
+from crossdock.store.layout import ShuffleLayout, new_run
+from crossdock.store.manifest import identities
+from crossdock.store.records import Record, SegmentInfo
+from crossdock.store.segment import BATCH
+from crossdock.wire import tables
+from crossdock_worker import segments, selection
+from crossdock_worker.rows import FrameId, Snapshot, frames_of
+from crossdock_worker.segments import SegmentPlan
+from crossdock_worker.shuffle_log import ShuffleLog
+
+_TRIES: Final = 3
+
+
+class LogWriter:
+    """Writes log objects to a store, and deletes them. Thread-safe."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        cluster: str,
+        worker: str,
+        segment_bytes: int,
+        settle_seconds: float = 30.0,
+    ) -> None:
+        """Args: within `settle_seconds` of being sent a request takes effect, or never."""
+        self._store = store
+        self._settle_seconds = settle_seconds
+        self._lock = threading.Lock()
+        self._not_before: dict[str, float] = {}
+        """Until when a request for a run may still take effect: it is not deleted before."""
+        self._cluster = cluster
+        self._worker = worker
+        self._segment_bytes = segment_bytes
+
+    def write(self, shuffle: ShuffleLog, frames: list[FrameId]) -> None:
+        """Bring frames into the store, by one request unless they are too many for a segment.
+
+        Raises:
+            Unavailable: a frame was aborted meanwhile; or the store does not answer.
+        """
+        keys = np.unique(np.array(frames, tables.FRAME_KEY))
+        try:
+            snapshot, missing = shuffle.snapshot(keys)
+        except PlacesUnknown:  # they are more than are left
+            missing = keys
+        if len(missing):
+            raise Unavailable("a frame went away before it was in the store")
+        plans = list(self._plans(shuffle, snapshot))
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                self._put(shuffle, snapshot, plans)
+            except StoreUnsure:  # under other keys: the old request may still land
+                if not tries_left:
+                    raise
+            else:
+                return
+
+    def _plans(self, shuffle: ShuffleLog, snapshot: Snapshot) -> Iterator[SegmentPlan]:
+        cursor = None
+        while True:
+            plan = segments.plan(
+                snapshot,
+                partitions=shuffle.partitions,
+                cursor=cursor,
+                segment_bytes=self._segment_bytes,
+            )
+            if plan is None:
+                return
+            yield plan
+            if plan.end:
+                return
+            cursor = plan.cursor
+
+    def _put(self, shuffle: ShuffleLog, snapshot: Snapshot, plans: list[SegmentPlan]) -> None:
+        run = new_run(self._worker)
+        layout = ShuffleLayout.of(self._cluster, shuffle.key)
+        keys = [layout.segment(run, i) for i in range(len(plans) - 1)] + [layout.log(run)]
+        record = self._record(shuffle, snapshot, plans, run, keys)
+        with self._lock:
+            self._not_before[run] = math.inf
+        answered = False
+        try:
+            shuffle.runs.begin_log(record)
+            for key, plan in zip(keys[:-1], plans[:-1], strict=True):
+                self._store.put(key, plan.source, crc32c=plan.crc32c)
+            last: Source = plans[-1].source if plans else BufferSource(b"")
+            self._store.put(keys[-1], logs.joined(last, record))
+            answered = True
+        finally:
+            with self._lock:
+                settled = 0.0 if answered else self._settle_seconds
+                self._not_before[run] = time.monotonic() + settled
+
+    def _record(
+        self,
+        shuffle: ShuffleLog,
+        snapshot: Snapshot,
+        plans: list[SegmentPlan],
+        run: str,
+        keys: list[str],
+    ) -> Record:
+        for number, plan in enumerate(plans):
+            plan.batches["segment"] = number
+        return Record(
+            run,
+            self._worker,
+            shuffle.key,
+            shuffle.partitions,
+            # Without ETags: they are not known yet, and no key is ever written twice.
+            [
+                SegmentInfo(key, plan.source.nbytes, "", plan.crc32c)
+                for key, plan in zip(keys, plans, strict=False)
+            ],
+            frames_of(snapshot.rows),
+            np.concatenate([np.empty(0, BATCH), *(plan.batches for plan in plans)]),
+            np.array([plan.members for plan in plans], bool).reshape(-1, len(snapshot.rows)),
+            selection.statistics(snapshot, shuffle.partitions),
+        )
+
+    def delete_covered(self, shuffle: ShuffleLog) -> None:
+        """Delete the log objects whose frames are in the store otherwise, or aborted.
+
+        Raises:
+            StoreUnavailable: the store does not answer; what is left is deleted the next time.
+        """
+        layout = ShuffleLayout.of(self._cluster, shuffle.key)
+        held = shuffle.frames()
+        for each in shuffle.runs.logs():
+            with self._lock:
+                if self._not_before.get(each.run, 0.0) > time.monotonic():
+                    continue
+            mine = held[np.isin(identities(held), identities(each.frames))]
+            if not len(shuffle.runs.covering(mine)[1]):
+                segments_too = [s.key for s in shuffle.runs.log_record(each.run).segments]
+                self._store.delete([layout.log(each.run), *segments_too])
+                shuffle.runs.forget_log(each.run)
+                with self._lock:
+                    self._not_before.pop(each.run, None)
