@@ -34,7 +34,7 @@ from crossdock.lifecycle.sweep import (
 from crossdock.lifecycle.timing import Timing
 from crossdock.lifecycle.words import NEVER, Ages, Heard
 from crossdock.records import Owner
-from crossdock.store.layout import Place, ShuffleLayout, place_of
+from crossdock.store.layout import Place, ShuffleLayout, closed_homes, place_of
 from crossdock.views import ShuffleKey
 
 TIMING = Timing(settle_seconds=10, clock_margin=0.125, relist_seconds=1)
@@ -176,7 +176,10 @@ def test_a_runs_keys_are_those_of_its_layout() -> None:
     assert keys == [layout.segment("r", 0), layout.segment("r", 1), layout.record("r")]
     assert {place_of(k) for k in keys} == {Place("c1", "j1", "r", is_intent=False)}
     assert place_of(layout.intent("r")) == Place("c1", "j1", "r", is_intent=True)
-    assert place_of(layout.manifest("ab")) == Place("c1", "j1", "ab", is_intent=False)
+    assert place_of(layout.manifest("ab")) == Place("c1", "j1", "", is_intent=False)
+    assert place_of(layout.log("r")) == Place("c1", "j1", "r", is_intent=False)
+    assert place_of(layout.seal) == Place("c1", "j1", "", is_intent=False)
+    assert place_of(f"{closed_homes('c1', 'j1')}w") == Place("c1", "j1", "", is_intent=False)
     for foreign in (
         "a/b/c",
         "c1/j1/zzzz/s/3/segments/r/0",

@@ -33,8 +33,9 @@ LOG_SUFFIX: Final = ".log"
 _HASH_DIGITS: Final = 4
 _ORDINAL_DIGITS: Final = 6
 _OURS: Final = re.compile(
-    rf"(?P<cluster>{NAME.pattern})/(?P<job>{NAME.pattern})/[0-9a-f]{{{_HASH_DIGITS}}}"
-    rf"/{NAME.pattern}/[0-9]{{1,10}}/(?P<kind>intents|segments|records|views)/(?P<run>[^/]+).*"
+    rf"(?P<cluster>{NAME.pattern})/(?P<job>{NAME.pattern})/"
+    rf"(?:homes/[^/]+|[0-9a-f]{{{_HASH_DIGITS}}}/{NAME.pattern}/[0-9]{{1,10}}/"
+    rf"(?:seal|views/[^/]+|(?P<kind>intents|segments|records)/(?P<run>[^/]+)(?:/[0-9]+)?))"
 )
 
 
@@ -142,7 +143,7 @@ class Place(NamedTuple):
     cluster: str
     job: str
     run: str
-    """Of a persist run's keys; of a manifest, the view."""
+    """Of a persist run's keys; else empty."""
     is_intent: bool
 
 
@@ -151,4 +152,5 @@ def place_of(key: str) -> Place | None:
     found = _OURS.fullmatch(key)
     if found is None:
         return None
-    return Place(found["cluster"], found["job"], found["run"], found["kind"] == "intents")
+    run = (found["run"] or "").removesuffix(LOG_SUFFIX)
+    return Place(found["cluster"], found["job"], run, found["kind"] == "intents")
