@@ -198,6 +198,16 @@ def test_sigterm_lets_a_push_finish_and_refuses_new_ones(start_worker: StartWork
     assert len(target.frames()) == 1
 
 
+def test_more_signals_while_it_stops_do_not_look_like_a_crash(start_worker: StartWorker) -> None:
+    worker = start_worker(shutdown_grace_seconds=10)
+    pid = worker.pid
+    os.kill(pid, signal.SIGTERM)
+    with suppress(ProcessLookupError):
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            os.kill(pid, signal.SIGTERM)
+    assert worker.terminate() == 0
+
+
 def listens_no_more(worker: WorkerProcess) -> bool:
     """Whether nobody listens on the worker's port any more."""
     with socket.socket() as sock:

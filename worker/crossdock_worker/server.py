@@ -31,6 +31,7 @@ _EXCEPTIONS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
 """Without local variables: they may hold a token."""
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _KEEPALIVE_SECONDS = 75.0
 _LINGERING_SECONDS = 2.0
 """How long the body of a refused request is read, so that its sender sees the answer."""
@@ -195,14 +196,16 @@ def _reachable(host: str) -> str:
 async def _until_signalled(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for number in _ENDING:  # the loop's own handlers would go, and the default be back, before us
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     async with serving(settings) as running:
         await stop.wait()
         if settings.store and settings.drain_grace_seconds:
             stop.clear()  # a second signal ends the drain
             await _drained(running.worker, settings.drain_grace_seconds, stop)
         log.info("worker stops", grace_seconds=settings.shutdown_grace_seconds)
+    for number in _ENDING:  # a signal that comes now would make a clean end look like a crash
+        signal.signal(number, signal.SIG_IGN)
 
 
 async def _drained(worker: Worker, grace_seconds: float, stop: asyncio.Event) -> None:
