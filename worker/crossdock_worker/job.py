@@ -9,9 +9,8 @@
 import json
 import shutil
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,12 +28,16 @@ from crossdock.errors import (
     ShuffleUnknown,
     StaleEpoch,
 )
+from crossdock.lifecycle.facts import Facts, Stage, joined
+from crossdock.lifecycle.lease import Standing
 from crossdock.records import JobRecord
 from crossdock.store import seals
 from crossdock.views import ShuffleKey
+from crossdock.wire.names import U64_MAX
 from crossdock.wire.tables import Table
 from crossdock_worker.attempts import GivenUp
 from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json, writing
+from crossdock_worker.life import Life
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.space import remove_log
 from crossdock_worker.trash import Trash
@@ -58,8 +61,7 @@ class Job:
     trash: Trash
     check_room: Callable[[], None]
     """Raises `Overloaded` when the worker takes no further shuffle."""
-    renewed: float = field(default_factory=time.monotonic)
-    """When its owner was last heard, on the monotonic clock."""
+    life: Life = field(default_factory=Life)
     released: dict[str, int] = field(default_factory=dict)
     shuffles: dict[tuple[str, int], ShuffleLog] = field(default_factory=dict)
     introduced: bool = False
@@ -80,6 +82,17 @@ class Job:
         self.record, self.introduced = record, introduced
         for shuffle in self.shuffles.values():
             shuffle.advance(record.epoch)
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of it and only grows. A task's word is no knowledge."""
+        stage = Stage.FENCED if self.fenced else Stage.LIVE
+        return Facts(0 if self.introduced else self.record.epoch, stage, self.released)
+
+    @property
+    def standing(self) -> Standing:
+        """The job as decisions see it."""
+        return self.life.standing(self.record, self.facts)
 
     def check_epoch(self, epoch: int) -> None:
         """Raise `StaleEpoch` for a lower epoch than the job's."""
@@ -213,25 +226,33 @@ class Job:
 
         In the name of an epoch, like a seal: another owner may come while the lock is awaited.
         """
+        self.learn_released({name: generation + 1}, epoch)
+
+    def learn_released(self, released: Mapping[str, int], epoch: int = U64_MAX) -> None:
+        """Drop what is released, by shuffle the generations below a number; knows more already."""
         with self.files_lock:
             self._check_live()
             self.check_epoch(epoch)
-            released = {**self.released, name: max(self.released.get(name, 0), generation + 1)}
+            known = joined(self.facts, Facts(released=released)).released
             # On disk first: a restart brings nothing back of which a reader heard that it is gone.
-            self.trash.write_down(self.directory / "released.json", released)
+            self.trash.write_down(self.directory / "released.json", known)
             with self.lock:
-                self.released = released
-                for key in [k for k in self.shuffles if k[0] == name and k[1] <= generation]:
+                self.released = dict(known)
+                for key in [k for k in self.shuffles if k[1] < known.get(k[0], 0)]:
                     self.shuffles.pop(key).close()
-            places = [
-                self.trash.take(directory)  # those that have but a seal too
-                for directory in subdirs(self.directory / "shuffles" / name)
-                if int(directory.name) <= generation
-            ]
-            with suppress(OSError):  # later generations may be there
-                (self.directory / "shuffles" / name).rmdir()
+            places = [place for name in released for place in self._take_released(name)]
         for place in places:
             self.trash.delete(place)
+
+    def _take_released(self, name: str) -> list[Path]:
+        places = [
+            self.trash.take(directory)  # those that have but a seal too
+            for directory in subdirs(self.directory / "shuffles" / name)
+            if int(directory.name) < self.released.get(name, 0)
+        ]
+        with suppress(OSError):  # later generations may be there
+            (self.directory / "shuffles" / name).rmdir()
+        return places
 
     def seal(self, name: str, generation: int, winners: Table, *, epoch: int) -> tuple[Table, bool]:
         """Store a seal unless there is one; return the one that holds, and whether it is new."""
@@ -347,7 +368,7 @@ class Job:
                 "uid": self.uid,
                 "record": self.record.to_json(),
                 "introduced": self.introduced,
-                "silent_seconds": round(time.monotonic() - self.renewed, 3),
+                **self.life.describe(self.standing),
                 "disk_bytes": self.disk_bytes,
                 "released": self.released,
                 "shuffles": shuffles,

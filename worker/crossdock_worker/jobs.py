@@ -6,7 +6,6 @@
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from crossdock.errors import DataCorrupt, JobFenced, JobUnknown, Overloaded, Pro
 from crossdock.records import JobRecord
 from crossdock_worker.files import make_directory, subdirs
 from crossdock_worker.job import Job
+from crossdock_worker.life import Conditions, Life
 from crossdock_worker.trash import Trash
 
 log = structlog.get_logger()
@@ -25,9 +25,18 @@ log = structlog.get_logger()
 class Jobs:
     """All jobs of a worker."""
 
-    def __init__(self, data_dir: Path, *, max_shuffles: int) -> None:
-        """Replay what an earlier process left in `data_dir`, even if it is over the limit."""
+    def __init__(
+        self, data_dir: Path, *, max_shuffles: int, conditions: Conditions | None = None
+    ) -> None:
+        """Replay what an earlier process left in `data_dir`, even if it is over the limit.
+
+        Args:
+            data_dir: of the worker.
+            max_shuffles: no more are taken.
+            conditions: what the jobs live under; None: those of a worker without peers.
+        """
         self.max_shuffles = max_shuffles
+        self.conditions = conditions or Conditions()
         self._dir = data_dir / "jobs"
         self._tombstones = data_dir / "tombstones"
         self._dir.mkdir(parents=True, exist_ok=True)
@@ -59,7 +68,7 @@ class Jobs:
         data = json.loads((directory / "job.json").read_text())
         introduced = bool(data.pop("introduced", False))
         record = JobRecord.from_json(data)
-        job = Job(directory.name, directory, record, self._trash, self._check_room)
+        job = self._make(directory, record)
         job.introduced = introduced
         try:
             job.load()
@@ -68,8 +77,12 @@ class Jobs:
             raise
         return job
 
+    def _make(self, directory: Path, record: JobRecord) -> Job:
+        life = Life(self.conditions)
+        return Job(directory.name, directory, record, self._trash, self._check_room, life)
+
     def register(self, uid: str, record: JobRecord) -> tuple[Job, bool]:
-        """Make a job or renew it, in its owner's name; returns it and whether it is new.
+        """Make a job or renew its record, in its owner's name; returns it and whether it is new.
 
         A higher epoch takes it over, a lower one is refused. Homes never change. What a task
         introduced gives way, whatever its epoch and homes: only the owner's word holds.
@@ -81,7 +94,6 @@ class Jobs:
                 record = replace(record, homes=job.record.homes or record.homes)
             if record != job.record or job.introduced:
                 job.save(record, introduced=False)
-            job.renewed = time.monotonic()
         return job, new
 
     def introduce(self, uid: str, record: JobRecord) -> tuple[Job, bool]:
@@ -92,7 +104,7 @@ class Jobs:
             return job, False
         directory = self._dir / uid
         make_directory(directory)
-        job = Job(uid, directory, record, self._trash, self._check_room)
+        job = self._make(directory, record)
         job.save(record, introduced=True)
         self._jobs[uid] = job
         return job, True

@@ -14,7 +14,8 @@ import structlog
 
 import crossdock
 from crossdock.errors import ConfigError, CrossdockError
-from crossdock.records import DRAINED, WorkerInfo
+from crossdock.lifecycle.timing import Timing
+from crossdock.records import DRAINED, Reading, WorkerInfo
 from crossdock.store.accounting import Requests, writes
 from crossdock.store.opening import open_store
 from crossdock.store.records import Record
@@ -26,6 +27,7 @@ from crossdock_worker.front import ConnectionCount
 from crossdock_worker.identity import Identity
 from crossdock_worker.jobs import Jobs
 from crossdock_worker.keeper import Keeper
+from crossdock_worker.life import Conditions, clock
 from crossdock_worker.membership import Membership
 from crossdock_worker.metrics import Gauge, Gauges, Metrics, StoreRequests
 from crossdock_worker.persist import Persister
@@ -53,7 +55,12 @@ class Worker:
         self.auth = Authenticator(settings.key_file)
         limits = settings.limits
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.jobs = Jobs(settings.data_dir, max_shuffles=limits.shuffle_room(descriptors))
+        self.conditions = Conditions(Timing(settle_seconds=settings.store_settle_seconds))
+        self.jobs = Jobs(
+            settings.data_dir,
+            max_shuffles=limits.shuffle_room(descriptors),
+            conditions=self.conditions,
+        )
         self.admission = Admission(
             limits, settings.data_dir, own_bytes=lambda: self.jobs.disk_bytes
         )
@@ -185,6 +192,17 @@ class Worker:
             "writes": writes(counts),
             "dollars": round(self.store_requests.dollars(counts), 6),
         }
+
+    def reading(self) -> Reading:
+        """Return a reading of this process's clock, for owners to bring back."""
+        return Reading(self.identity.id, self.identity.incarnation, clock())
+
+    def as_of(self, reading: Reading | None) -> float | None:
+        """Return what a reading that was brought back says here; None if it is of another clock."""
+        own = self.identity.id, self.identity.incarnation
+        if reading is None or (reading.worker, reading.incarnation) != own:
+            return None
+        return reading.seconds
 
     def info(self) -> WorkerInfo:
         """Describe this worker as `/v1/workers` does."""

@@ -6,7 +6,8 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from crossdock.errors import ProtocolError
-from crossdock.records import JobRecord, Persistence
+from crossdock.lifecycle.facts import is_known
+from crossdock.records import Persistence, Word
 from crossdock.wire.names import U64_MAX, check_name
 from crossdock.wire.tokens import Claims, Right
 from crossdock_worker.api.context import CLAIMS, WORKER, in_pool, job_uid, query_int, read_json
@@ -66,12 +67,17 @@ async def get_drain(request: web.Request) -> web.Response:
 async def put_job(request: web.Request) -> web.Response:
     """Register, renew or take over a job; with only the right to write: introduce it here."""
     worker, uid = request.app[WORKER], job_uid(request)
-    record = JobRecord.from_json(await read_json(request))
-    if record.persistence is Persistence.BEFORE_ACK:
+    word = Word.from_json(await read_json(request))
+    if word.record.persistence is Persistence.BEFORE_ACK:
         _ = worker.acks  # raises now what every push would meet
     claims: Claims = request[CLAIMS]
-    put = worker.jobs.register if claims.may(Right.OWN) else worker.jobs.introduce
-    job, created = put(uid, record)
+    if not claims.may(Right.OWN):
+        job, created = worker.jobs.introduce(uid, word.record)
+        return _job_answer(worker, job, created=created)
+    job, created = worker.jobs.register(uid, word.record)
+    if not is_known(job.released, word.released):
+        await in_pool(worker, partial(job.learn_released, word.released, word.record.epoch))
+    job.life.hear_owner(worker.as_of(word.as_of))  # last: a right comes with all that is known
     return _job_answer(worker, job, created=created)
 
 
@@ -87,7 +93,13 @@ def _job_answer(worker: Worker, job: Job, *, created: bool) -> web.Response:
         "freed_bytes": job.freed_bytes,
         **worker.store_use(job.uid),
     }
-    body = {**job.describe(), "store": store, "worker": worker.identity.id}
+    body = {
+        **job.describe(),
+        "store": store,
+        "worker": worker.identity.id,
+        "reading": worker.reading().to_json(),
+        "settled": worker.conditions.around.settled,
+    }
     return web.json_response(body, status=201 if created else 200)
 
 
