@@ -32,6 +32,7 @@
     │   └── CorruptBlock        a piece came damaged; another copy may be sound
     └── Unavailable             not now; nothing is lost
         ├── Overloaded          a worker pushes back
+        ├── LeaseEnded          the job's owner was not heard for its lease; a word revives it
         ├── WorkersLost         no worker is left that answers, or that is waited for
         └── PeerGone            the other side closed the connection, or moved no byte for too long
 
@@ -355,6 +356,13 @@ class Overloaded(Unavailable):
     def __init__(self, message: str, *, retry_after_seconds: float = 1.0, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.retry_after_seconds = retry_after_seconds
+
+
+class LeaseEnded(Unavailable):
+    """The job's owner was not heard for its lease: nothing is taken or stored for it meanwhile."""
+
+    code = "lease_ended"
+    hint = "the owner's next word revives the job; without one it is deleted after its grace period"
 
 
 class WorkersLost(Unavailable):

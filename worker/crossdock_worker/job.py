@@ -22,6 +22,7 @@ from crossdock.errors import (
     CrossdockError,
     DataCorrupt,
     JobFenced,
+    LeaseEnded,
     QuotaExceeded,
     SealHomeClosed,
     ShuffleReleased,
@@ -29,7 +30,7 @@ from crossdock.errors import (
     StaleEpoch,
 )
 from crossdock.lifecycle.facts import Facts, Stage, joined
-from crossdock.lifecycle.lease import Standing
+from crossdock.lifecycle.lease import Lease, Standing
 from crossdock.records import JobRecord
 from crossdock.store import seals
 from crossdock.views import ShuffleKey
@@ -37,6 +38,7 @@ from crossdock.wire.names import U64_MAX
 from crossdock.wire.tables import Table
 from crossdock_worker.attempts import GivenUp
 from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json, writing
+from crossdock_worker.leave import Leaves
 from crossdock_worker.life import Life
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.space import remove_log
@@ -72,8 +74,13 @@ class Job:
     writers: Counter[tuple[str, int]] = field(default_factory=Counter)
     """How many frames are being written to each shuffle."""
     given_up: GivenUp = field(default_factory=GivenUp)
+    leaves: Leaves = field(init=False)
+    """To write to the store."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     files_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.leaves = Leaves(self.uid, lambda: self.standing, self.life.conditions)
 
     def save(self, record: JobRecord, *, introduced: bool) -> None:
         """Write down a record, on disk first, and let it hold."""
@@ -93,6 +100,11 @@ class Job:
     def standing(self) -> Standing:
         """The job as decisions see it."""
         return self.life.standing(self.record, self.facts)
+
+    def check_lease(self) -> None:
+        """Raise `LeaseEnded` while the owner is silent for longer than the lease."""
+        if self.life.lease(self.standing) is not Lease.LIVE:
+            raise LeaseEnded(f"the owner of job {self.uid} was not heard for its lease")
 
     def check_epoch(self, epoch: int) -> None:
         """Raise `StaleEpoch` for a lower epoch than the job's."""
@@ -205,6 +217,7 @@ class Job:
             self.fenced = True
             for shuffle in self.shuffles.values():
                 shuffle.close(JobFenced)
+        self.leaves.wake()
 
     def check_released(self, name: str, generation: int) -> None:
         """Raise `ShuffleReleased` if this generation of a shuffle was."""
@@ -240,6 +253,7 @@ class Job:
                 self.released = dict(known)
                 for key in [k for k in self.shuffles if k[1] < known.get(k[0], 0)]:
                     self.shuffles.pop(key).close()
+            self.leaves.wake()
             places = [place for name in released for place in self._take_released(name)]
         for place in places:
             self.trash.delete(place)
@@ -327,16 +341,6 @@ class Job:
         with self.lock:
             return [s for s in self.shuffles.values() if s.begun]
 
-    @property
-    def persisted_bytes(self) -> int:
-        """Bytes of payload that this worker has brought into the store."""
-        return sum(run.payload_bytes for log in self.logs() for run in log.runs.finished())
-
-    @property
-    def freed_bytes(self) -> int:
-        """Bytes on this disk that were given back since the store has them."""
-        return sum(log.freed_bytes for log in self.logs())
-
     def check_quota(self, more: int, default_quota_bytes: int) -> None:
         """Raise `QuotaExceeded` when `more` bytes would be over the job's quota or the worker's."""
         quota = min((q for q in (self.record.quota_bytes, default_quota_bytes) if q), default=0)
@@ -344,35 +348,6 @@ class Job:
             raise QuotaExceeded(
                 f"job {self.uid} has {self.disk_bytes} bytes here and its quota is {quota}"
             )
-
-    def describe(self) -> dict[str, object]:
-        """Return what `GET /v1/jobs/{uid}` answers."""
-        with self.lock:
-            shuffles = []
-            for (name, generation), shuffle in sorted(self.shuffles.items()):
-                if not shuffle.begun:
-                    continue
-                frames, pieces = shuffle.counts
-                shuffles.append(
-                    {
-                        "name": name,
-                        "generation": generation,
-                        "partitions": shuffle.partitions,
-                        "frames": frames,
-                        "pieces": pieces,
-                        "disk_bytes": shuffle.disk_bytes,
-                        "freed_bytes": shuffle.freed_bytes,
-                    }
-                )
-            return {
-                "uid": self.uid,
-                "record": self.record.to_json(),
-                "introduced": self.introduced,
-                **self.life.describe(self.standing),
-                "disk_bytes": self.disk_bytes,
-                "released": self.released,
-                "shuffles": shuffles,
-            }
 
     def load(self) -> None:
         """Replay all shuffles of the job after a restart."""

@@ -6,7 +6,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,10 @@ from crossdock_worker.life import Conditions, Life
 from crossdock_worker.trash import Trash
 
 log = structlog.get_logger()
+
+
+def _nobody() -> bool:
+    return False
 
 
 class Jobs:
@@ -45,6 +49,8 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._damaged: dict[str, DataCorrupt] = {}
         self._fenced = {p.stem for p in self._tombstones.glob("*.json")}
+        self._writing: dict[str, Callable[[], bool]] = {}
+        """Of fenced jobs, whether requests to the store are under way."""
         for directory in subdirs(self._dir):
             self._load(directory)
 
@@ -123,18 +129,26 @@ class Jobs:
         if uid in self._damaged:
             raise self._damaged[uid]
 
-    def fence(self, uid: str, epoch: int) -> None:
-        """Take and serve nothing of a job any more; survives restarts. Idempotent."""
+    def fence(self, uid: str, epoch: int) -> Callable[[], bool]:
+        """Take and serve nothing of a job any more; survives restarts. Idempotent.
+
+        Returns:
+            Tells whether requests to the store for it may be under way still.
+        """
         if uid in self._fenced:
-            return
+            if uid in self._writing and not self._writing[uid]():
+                del self._writing[uid]
+            return self._writing.get(uid, _nobody)
         job = self._jobs.get(uid)
         if job is not None and not job.introduced:
             job.check_epoch(epoch)
         self._trash.write_down(self._tombstones / f"{uid}.json", {"epoch": epoch})
         self._fenced.add(uid)
         if job is not None:
+            self._writing[uid] = job.leaves.are_held
             job.stop_writes()
         log.info("job is fenced", job=uid, epoch=epoch)
+        return self._writing.get(uid, _nobody)
 
     def delete(self, uid: str, epoch: int) -> int:
         """Fence a job and remove its files; returns the bytes freed. Idempotent."""

@@ -7,7 +7,7 @@ needs no intent in the store. The one on this disk says what may be there, for w
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
@@ -21,8 +21,10 @@ from crossdock.store.layout import ShuffleLayout, new_run
 from crossdock.store.manifest import identities
 from crossdock.store.records import Record, SegmentInfo
 from crossdock.store.segment import BATCH
+from crossdock.views import ShuffleKey
 from crossdock.wire import tables
 from crossdock_worker import segments, selection
+from crossdock_worker.leave import Leave
 from crossdock_worker.rows import FrameId, Snapshot, frames_of
 from crossdock_worker.segments import SegmentPlan
 from crossdock_worker.shuffle_log import ShuffleLog
@@ -41,8 +43,19 @@ class LogWriter:
         worker: str,
         segment_bytes: int,
         settle_seconds: float = 30.0,
+        leave: Callable[[ShuffleKey], Leave] = Leave.always,
     ) -> None:
-        """Args: within `settle_seconds` of being sent a request takes effect, or never."""
+        """Make one.
+
+        Args:
+            store: where to.
+            cluster: uid of the cluster.
+            worker: id of this worker.
+            segment_bytes: no segment is larger.
+            settle_seconds: within it of being sent a request takes effect, or never.
+            leave: returns what says whether a shuffle may be written for.
+        """
+        self._leave = leave
         self._store = store
         self._settle_seconds = settle_seconds
         self._lock = threading.Lock()
@@ -57,7 +70,13 @@ class LogWriter:
 
         Raises:
             Unavailable: a frame was aborted meanwhile; or the store does not answer.
+            LeaseEnded: nothing may be written for the job now.
         """
+        leave = self._leave(shuffle.key)
+        with leave.held():
+            self._write(shuffle, frames, leave)
+
+    def _write(self, shuffle: ShuffleLog, frames: list[FrameId], leave: Leave) -> None:
         keys = np.unique(np.array(frames, tables.FRAME_KEY))
         try:
             snapshot, missing = shuffle.snapshot(keys)
@@ -66,9 +85,12 @@ class LogWriter:
         if len(missing):
             raise Unavailable("a frame went away before it was in the store")
         plans = list(self._plans(shuffle, snapshot))
+        epoch = shuffle.epoch
+        store = self._store.stopped_by(leave.publishing(epoch))
         for tries_left in reversed(range(_TRIES)):
+            leave.wait_to_publish(epoch)
             try:
-                self._put(shuffle, snapshot, plans)
+                self._put(store, shuffle, snapshot, plans)
             except StoreUnsure:  # under other keys: the old request may still land
                 if not tries_left:
                     raise
@@ -91,7 +113,9 @@ class LogWriter:
                 return
             cursor = plan.cursor
 
-    def _put(self, shuffle: ShuffleLog, snapshot: Snapshot, plans: list[SegmentPlan]) -> None:
+    def _put(
+        self, store: Store, shuffle: ShuffleLog, snapshot: Snapshot, plans: list[SegmentPlan]
+    ) -> None:
         run = new_run(self._worker)
         layout = ShuffleLayout.of(self._cluster, shuffle.key)
         keys = [layout.segment(run, i) for i in range(len(plans) - 1)] + [layout.log(run)]
@@ -102,9 +126,9 @@ class LogWriter:
         try:
             shuffle.runs.begin_log(record)
             for key, plan in zip(keys[:-1], plans[:-1], strict=True):
-                self._store.put(key, plan.source, crc32c=plan.crc32c)
+                store.put(key, plan.source, crc32c=plan.crc32c)
             last: Source = plans[-1].source if plans else BufferSource(b"")
-            self._store.put(keys[-1], logs.joined(last, record))
+            store.put(keys[-1], logs.joined(last, record))
             answered = True
         finally:
             with self._lock:

@@ -19,6 +19,7 @@ from crossdock.records import DRAINED, Reading, WorkerInfo
 from crossdock.store.accounting import Requests, writes
 from crossdock.store.opening import open_store
 from crossdock.store.records import Record
+from crossdock.views import ShuffleKey
 from crossdock_worker.acklog import AckLog
 from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
@@ -27,6 +28,7 @@ from crossdock_worker.front import ConnectionCount
 from crossdock_worker.identity import Identity
 from crossdock_worker.jobs import Jobs
 from crossdock_worker.keeper import Keeper
+from crossdock_worker.leave import Leave
 from crossdock_worker.life import Conditions, clock
 from crossdock_worker.membership import Membership
 from crossdock_worker.metrics import Gauge, Gauges, Metrics, StoreRequests
@@ -115,9 +117,13 @@ class Worker:
             segment_bytes=settings.limits.segment_bytes,
             uploads=settings.limits.store_uploads,
             settle_seconds=settings.store_settle_seconds,
+            leave=self._leave,
             compress_in=settings.data_dir if settings.store_compression == ZSTD else None,
             on_end=self._persisted,
         )
+
+    def _leave(self, key: ShuffleKey) -> Leave:
+        return self.jobs.get(key.job).leaves.of(key.name, key.generation)
 
     def _open_acks(self) -> AckLog | None:
         if self.persister is None:

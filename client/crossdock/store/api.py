@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop
 from crossdock.wire.crc import BytesLike
 
 
@@ -199,6 +199,14 @@ class Store(ReadableStore, Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What it can do. Found out at the first use, by some requests where it is remote."""
+
+    def stopped_by(self, stop: Stop) -> "Store":
+        """Return this store for a writer that somebody may end.
+
+        `stop` is checked before each request that brings something into being: each try of it, and
+        most pieces of its body. What it raises ends the call. Deletes, aborts and reads go on. It
+        is closed with this one.
+        """
 
     def put(
         self,

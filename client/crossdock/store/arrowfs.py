@@ -7,13 +7,14 @@ crash leaves drafts, which `uploads` lists, and what the service itself throws a
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from typing import TYPE_CHECKING, Final, Protocol, Self
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop, Unstopped
 from crossdock.errors import ConfigError
 from crossdock.store import bodies
 from crossdock.store.accounting import counted
@@ -80,6 +81,7 @@ class ArrowStore:
         self.system = system
         self._root = root.rstrip("/")
         self._meter = meter
+        self.stop: Stop = Unstopped()
 
     def __repr__(self) -> str:
         return f"<ArrowStore {self.url}>"
@@ -88,6 +90,12 @@ class ArrowStore:
     def capabilities(self) -> Capabilities:
         """The same for all: what the interface lacks, no file system behind it can give."""
         return _CAPABILITIES
+
+    def stopped_by(self, stop: Stop) -> "ArrowStore":
+        """Return the same folder for a writer that may be ended."""
+        found = copy(self)
+        found.stop = stop
+        return found
 
     def put(
         self,
@@ -246,6 +254,7 @@ class ArrowUpload:
         self._meter = meter
         self._draft = draft_key(key, new_draft())
         self._open = True
+        store.stop.check()
         with as_arrow_error(key, writing=True):
             self._stream = self._begin()
 
@@ -266,6 +275,7 @@ class ArrowUpload:
 
     def append(self, data: BytesLike) -> None:
         """Append bytes, without a word to the meter."""
+        self._store.stop.check()
         with as_arrow_error(self._key, writing=True):
             self._stream.write(data)
 
@@ -276,6 +286,7 @@ class ArrowUpload:
 
     def publish(self, *, if_absent: bool) -> ObjectInfo:
         """Make the object of the draft, without a word to the meter."""
+        self._store.stop.check()
         with as_arrow_error(self._key, writing=True):
             self._stream.close()
             written = self._store.info(self._draft)

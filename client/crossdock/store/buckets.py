@@ -3,10 +3,11 @@
 import heapq
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from operator import attrgetter
 from typing import Final
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop
 from crossdock.store.api import (
     Capabilities,
     ObjectInfo,
@@ -69,6 +70,14 @@ class Buckets:
             has_uploads=any(c.has_uploads for c in found),
             checks_checksums=all(c.checks_checksums for c in found),
         )
+
+    def stopped_by(self, stop: Stop) -> "Buckets":
+        """Return the same buckets for a writer that may be ended."""
+        openers = {url: partial(self._stopped, url, stop) for url in self._openers}
+        return Buckets(self.url, openers, self._choose)
+
+    def _stopped(self, url: str, stop: Stop) -> Store:
+        return self._bucket(url).stopped_by(stop)
 
     def put(
         self,

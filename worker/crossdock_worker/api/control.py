@@ -10,7 +10,17 @@ from crossdock.lifecycle.facts import is_known
 from crossdock.records import Persistence, Word
 from crossdock.wire.names import U64_MAX, check_name
 from crossdock.wire.tokens import Claims, Right
-from crossdock_worker.api.context import CLAIMS, WORKER, in_pool, job_uid, query_int, read_json
+from crossdock_worker import accounts
+from crossdock_worker.api.context import (
+    CLAIMS,
+    WORKER,
+    check_settled,
+    in_pool,
+    job_uid,
+    query_int,
+    read_json,
+    silence,
+)
 from crossdock_worker.job import Job
 from crossdock_worker.worker import Worker
 
@@ -89,12 +99,12 @@ async def get_job(request: web.Request) -> web.Response:
 
 def _job_answer(worker: Worker, job: Job, *, created: bool) -> web.Response:
     store = {
-        "persisted_bytes": job.persisted_bytes,
-        "freed_bytes": job.freed_bytes,
+        "persisted_bytes": accounts.persisted_bytes(job),
+        "freed_bytes": accounts.freed_bytes(job),
         **worker.store_use(job.uid),
     }
     body = {
-        **job.describe(),
+        **accounts.describe(job),
         "store": store,
         "worker": worker.identity.id,
         "reading": worker.reading().to_json(),
@@ -106,16 +116,20 @@ def _job_answer(worker: Worker, job: Job, *, created: bool) -> web.Response:
 async def fence_job(request: web.Request) -> web.Response:
     """Take and serve nothing of a job any more."""
     worker, uid = request.app[WORKER], job_uid(request)
-    worker.jobs.fence(uid, query_int(request, "epoch", U64_MAX))
+    check_settled(worker)
+    writing = worker.jobs.fence(uid, query_int(request, "epoch", U64_MAX))
     worker.places.forget_job(uid)
+    await silence(writing, f"for job {uid}")
     return web.json_response({"uid": uid, "fenced": True, "worker": worker.identity.id})
 
 
 async def delete_job(request: web.Request) -> web.Response:
     """Fence a job and remove its files here."""
     worker, uid = request.app[WORKER], job_uid(request)
+    check_settled(worker)
     epoch = query_int(request, "epoch", U64_MAX)
-    worker.jobs.fence(uid, epoch)
+    writing = worker.jobs.fence(uid, epoch)
     worker.places.forget_job(uid)
     freed = await in_pool(worker, partial(worker.jobs.delete, uid, epoch))
+    await silence(writing, f"for job {uid}")
     return web.json_response({"uid": uid, "freed_bytes": freed, "worker": worker.identity.id})

@@ -73,7 +73,7 @@ def put_object(
         decorate(arguments, caller, mark)
         if if_absent:
             arguments["IfNoneMatch"] = "*"
-        answer = _sent(client, arguments, source)
+        answer = _sent(client, arguments, caller.body(source))
         return ObjectInfo(key, source.nbytes, answer["ETag"].strip('"'))
 
     def recover() -> ObjectInfo | None:
@@ -108,9 +108,8 @@ def unless_there(
 
 
 def _sent(
-    client: "S3Client", arguments: "PutObjectRequestTypeDef", source: Source
+    client: "S3Client", arguments: "PutObjectRequestTypeDef", body: bodies.BodyFile
 ) -> "PutObjectOutputTypeDef":
-    body = bodies.BodyFile(source)
     arguments["Body"] = body.as_io()
     try:
         return client.put_object(**arguments)

@@ -7,10 +7,11 @@ is sent again as long as that is harmless and may help.
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop
 from crossdock.store import bodies
 from crossdock.store.api import (
     Capabilities,
@@ -60,6 +61,14 @@ class S3Store:
         self._probe_lock = threading.Lock()
         self._capabilities: Capabilities | None = None
         self._pool: ThreadPoolExecutor | None = None
+        self._whole = self
+        """Has what all writers share: threads, and what was found out."""
+
+    def stopped_by(self, stop: Stop) -> "S3Store":
+        """Return the same bucket for a writer that may be ended."""
+        found = copy(self)
+        found._caller = self._caller.stopped_by(stop)  # noqa: SLF001 -- one class
+        return found
 
     def __repr__(self) -> str:
         return f"<S3Store {self.url}>"
@@ -67,6 +76,8 @@ class S3Store:
     @property
     def capabilities(self) -> Capabilities:
         """Found by trying, when it is first asked for."""
+        if self._whole is not self:
+            return self._whole.capabilities
         with self._probe_lock:
             if self._capabilities is None:
                 self._capabilities = probe(self._caller)
@@ -158,6 +169,8 @@ class S3Store:
         return self.capabilities.conditional_put
 
     def _threads(self) -> ThreadPoolExecutor:
+        if self._whole is not self:
+            return self._whole._threads()  # noqa: SLF001 -- one class
         with self._lock:
             if self._pool is None:
                 threads = self._caller.options.connections
