@@ -74,6 +74,8 @@ class Job:
     writers: Counter[tuple[str, int]] = field(default_factory=Counter)
     """How many frames are being written to each shuffle."""
     given_up: GivenUp = field(default_factory=GivenUp)
+    changed: Callable[[], None] = lambda: None
+    """Called, from any thread, when something new is known of it that peers should be told."""
     leaves: Leaves = field(init=False)
     """To write to the store."""
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -89,6 +91,7 @@ class Job:
         self.record, self.introduced = record, introduced
         for shuffle in self.shuffles.values():
             shuffle.advance(record.epoch)
+        self.changed()
 
     @property
     def facts(self) -> Facts:
@@ -254,6 +257,7 @@ class Job:
                 for key in [k for k in self.shuffles if k[1] < known.get(k[0], 0)]:
                     self.shuffles.pop(key).close()
             self.leaves.wake()
+            self.changed()
             places = [place for name in released for place in self._take_released(name)]
         for place in places:
             self.trash.delete(place)

@@ -7,11 +7,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
+from crossdock.gossip import JobAges
 from crossdock.lifecycle import lease, words
 from crossdock.lifecycle.facts import Facts
 from crossdock.lifecycle.lease import ALWAYS, Lease, Standing, Surroundings
 from crossdock.lifecycle.timing import Timing
-from crossdock.lifecycle.words import Heard
+from crossdock.lifecycle.words import Ages, Heard
 from crossdock.records import JobRecord
 
 clock = time.monotonic
@@ -40,6 +41,9 @@ class Life:
     itself: float = field(default_factory=clock)
     """When the owner was heard here last, or since when this process knows of the job."""
 
+    since: float = field(default_factory=clock)
+    """Since when this process knows of the job."""
+
     def hear_owner(self, as_of: float | None) -> None:
         """Take a word that came from the owner itself just now.
 
@@ -54,6 +58,17 @@ class Life:
     def hear(self, heard: Heard) -> None:
         """Take what somebody says of when the owner spoke."""
         self.heard = words.later(self.heard, heard)
+
+    def put_off(self, seconds: float) -> None:
+        """Count so many seconds as if they had not been: nobody is silent in them."""
+        surely, perhaps = self.heard
+        self.heard = Heard(surely, perhaps + seconds)
+        self.itself += seconds
+
+    def told(self, now: float) -> JobAges:
+        """Return what peers are told of it."""
+        ages = Ages(now - self.heard.surely, now - self.itself)
+        return JobAges(ages, now - self.since)
 
     def standing(self, record: JobRecord, facts: Facts) -> Standing:
         """Return what decisions are made by."""

@@ -25,6 +25,7 @@ from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
 from crossdock_worker.drain import Drain
 from crossdock_worker.front import ConnectionCount
+from crossdock_worker.gossip import BEAT_SECONDS, Gossip
 from crossdock_worker.identity import Identity
 from crossdock_worker.jobs import Jobs
 from crossdock_worker.keeper import Keeper
@@ -71,6 +72,7 @@ class Worker:
         self.pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="bytes")
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
         self.store_pool = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="store")
+        self._gossip_thread = ThreadPoolExecutor(1, thread_name_prefix="gossip")
         self.store_requests = Requests()
         self.persister = self._open_store()
         self._left_runs = [
@@ -86,12 +88,22 @@ class Worker:
         self.metrics.registry.register(Gauges(self._gauges))
         self.metrics.registry.register(StoreRequests(self.store_requests))
         self.url = settings.advertise
+        self.gossip = Gossip(
+            self.jobs,
+            self.identity,
+            settled_file=settings.data_dir / "settled",
+            has_peers=bool(settings.peers),
+            url=lambda: self.url,
+            in_thread=self._in_gossip_thread,
+            on_fence=self.places.forget_job,
+        )
         self.membership = Membership(
             settings.peers,
             interval_seconds=settings.peers_interval_seconds,
             token=self.auth.own_token,
             tls=self._peer_tls(),
             gone_file=settings.data_dir / "gone",
+            gossip=self.gossip,
         )
 
     def _claim_directory(self) -> int:
@@ -237,8 +249,17 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.membership.run(self.identity.id))
             tasks.create_task(self.keeper.run())
+            tasks.create_task(self._beat())
             if self.persister is not None:
                 tasks.create_task(self._recover(self.persister))
+
+    async def _beat(self) -> None:
+        while True:
+            self.gossip.beat()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _in_gossip_thread(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._gossip_thread, work)
 
     async def _recover(self, persister: Persister) -> None:
         """Adopt the persist runs that an earlier process has ended; the others are undone later."""
@@ -284,6 +305,7 @@ class Worker:
             await asyncio.wait(self._transfers, timeout=LAST_SECONDS)
         self.view_pool.shutdown(wait=False, cancel_futures=True)
         self.store_pool.shutdown(wait=False, cancel_futures=True)
+        await loop.run_in_executor(None, self._gossip_thread.shutdown)
         await loop.run_in_executor(None, self.keeper.close)
         if self.persister is not None:
             await loop.run_in_executor(None, self.persister.close)
