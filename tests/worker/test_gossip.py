@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_words import say
+from speaking import acquainted, say
 
 from crossdock.wire.tokens import ANY_JOB, Right
 from harness import KEY, StartWorker, WorkerProcess, eventually
@@ -22,7 +22,9 @@ Pair = tuple[WorkerProcess, WorkerProcess]
 def pair(start_worker: StartWorker) -> Pair:
     """Two workers; only the second was told of the first."""
     first = start_worker(**QUICK)
-    return first, start_worker(peers=first.url, **QUICK)
+    second = start_worker(peers=first.url, **QUICK)
+    acquainted(first, second)
+    return first, second
 
 
 def described(worker: WorkerProcess, uid: str) -> Any:

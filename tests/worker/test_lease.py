@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_words import say
+from speaking import say
 
 from harness import StartWorker, WorkerProcess, eventually, silent
 from raw import Peer, Target

@@ -1,24 +1,13 @@
 """Words of owners: what rights come of them, and since when."""
 
-import json
 import secrets
-from typing import Any
 
 import pytest
+from speaking import say
 
 from crossdock import Options
 from harness import StartWorker, WorkerProcess, connect_all, eventually, silent
 from raw import Peer
-
-
-def say(worker: WorkerProcess, uid: str, *, right: str = "", **word: Any) -> Any:
-    """Send a word to a worker as the owner, or with less than its rights."""
-    body = {"owner": "runner", "lease_seconds": 60, **word}
-    rights = [right] if right else ["own"]
-    token = worker.token(uid, rights) if worker.key else None  # type: ignore[arg-type]
-    answer = worker.request("PUT", f"/v1/jobs/{uid}", body=json.dumps(body).encode(), token=token)
-    assert answer.status in {200, 201}, answer
-    return answer.json()
 
 
 @pytest.fixture

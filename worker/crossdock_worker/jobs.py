@@ -17,6 +17,7 @@ import structlog
 from crossdock.errors import DataCorrupt, JobFenced, JobUnknown, Overloaded, ProtocolError
 from crossdock.gossip import Told
 from crossdock.lifecycle.facts import Facts, Stage
+from crossdock.lifecycle.lease import Lease, Standing
 from crossdock.records import JobRecord
 from crossdock_worker.changes import Changes
 from crossdock_worker.files import make_directory, subdirs
@@ -213,6 +214,34 @@ class Jobs:
             news = self._bury(uid, facts, record)
         self._remove(uid)
         return news
+
+    def abandon(self, uid: str) -> bool:
+        """End a job whose owner was silent everywhere; returns False if it has spoken since."""
+        with self._lock:
+            job = self._jobs.get(uid)
+            if job is not None and job.life.lease(job.standing) is not Lease.EXPIRED:
+                return False
+            facts = Facts(0 if job is None else job.record.epoch, Stage.FENCED)
+            self._bury(uid, facts, None)
+        self._remove(uid)
+        return True
+
+    def standings(self) -> Iterator[tuple[str, Standing, float]]:
+        """Yield each job that may have to be cleaned up: its uid, how it stands, since when.
+
+        The last is when this process learnt that it was ended, for those that were.
+        """
+        for job in self:
+            yield job.uid, job.standing, job.life.since
+        for stone in self.tombstones:
+            if stone.stage is not Stage.CLEAN:
+                yield stone.uid, stone.standing, stone.since
+
+    def forget_old(self) -> None:
+        """Forget jobs that were ended and clean long ago."""
+        with self._lock:
+            for uid in self.tombstones.forget_old():
+                self.changes.forget(uid)
 
     def delete(self, uid: str, epoch: int) -> int:
         """Fence a job and remove its files; returns the bytes freed. Idempotent."""

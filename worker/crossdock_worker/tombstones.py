@@ -131,10 +131,11 @@ class Tombstones:
         self._known[uid] = new
         return True
 
-    def forget_old(self) -> None:
-        """Forget those that were clean long ago."""
+    def forget_old(self) -> list[str]:
+        """Forget those that were clean long ago; returns their uids."""
         until = time.time() - KEPT_SECONDS
-        for old in self:
-            if old.stage is Stage.CLEAN and old.fenced_at < until:
-                (self._directory / f"{old.uid}.json").unlink(missing_ok=True)
-                del self._known[old.uid]
+        old = [s.uid for s in self if s.stage is Stage.CLEAN and s.fenced_at < until]
+        for uid in old:
+            (self._directory / f"{uid}.json").unlink(missing_ok=True)
+            del self._known[uid]
+        return old

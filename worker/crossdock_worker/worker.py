@@ -36,6 +36,7 @@ from crossdock_worker.metrics import Gauge, Gauges, Metrics, StoreRequests
 from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
 from crossdock_worker.policy import Trigger
+from crossdock_worker.reaper import LeftToPeers, Reaper
 from crossdock_worker.settings import LAST_SECONDS, ZSTD, Settings
 from crossdock_worker.through import ReadThrough
 
@@ -96,6 +97,9 @@ class Worker:
             url=lambda: self.url,
             in_thread=self._in_gossip_thread,
             on_fence=self.places.forget_job,
+        )
+        self.reaper = Reaper(
+            self.jobs, rank=lambda: self.gossip.rank, delete=LeftToPeers(self._may_be_stored)
         )
         self.membership = Membership(
             settings.peers,
@@ -250,8 +254,12 @@ class Worker:
             tasks.create_task(self.membership.run(self.identity.id))
             tasks.create_task(self.keeper.run())
             tasks.create_task(self._beat())
+            tasks.create_task(self.reaper.run())
             if self.persister is not None:
                 tasks.create_task(self._recover(self.persister))
+
+    def _may_be_stored(self) -> bool:
+        return self.persister is not None or any(peer.store for peer in self.membership)
 
     async def _beat(self) -> None:
         while True:
@@ -306,6 +314,7 @@ class Worker:
         self.view_pool.shutdown(wait=False, cancel_futures=True)
         self.store_pool.shutdown(wait=False, cancel_futures=True)
         await loop.run_in_executor(None, self._gossip_thread.shutdown)
+        await loop.run_in_executor(None, self.reaper.close)
         await loop.run_in_executor(None, self.keeper.close)
         if self.persister is not None:
             await loop.run_in_executor(None, self.persister.close)

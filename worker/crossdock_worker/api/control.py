@@ -6,7 +6,7 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from crossdock.errors import ProtocolError
-from crossdock.lifecycle.facts import is_known
+from crossdock.lifecycle.facts import Facts, Stage, is_known
 from crossdock.records import Persistence, Word
 from crossdock.wire.names import U64_MAX, check_name
 from crossdock.wire.tokens import Claims, Right
@@ -132,4 +132,7 @@ async def delete_job(request: web.Request) -> web.Response:
     worker.places.forget_job(uid)
     freed = await in_pool(worker, partial(worker.jobs.delete, uid, epoch))
     await silence(writing, f"for job {uid}")
+    if request.query.get("proved") == "true":
+        clean = partial(worker.jobs.learn_ended, uid, Facts(0, Stage.CLEAN), None)
+        await in_pool(worker, clean)
     return web.json_response({"uid": uid, "freed_bytes": freed, "worker": worker.identity.id})
