@@ -249,6 +249,32 @@ def test_a_segment_that_is_gone_names_exactly_the_maps_inside(
             aside.rename(segment)
 
 
+def test_what_is_persisted_again_replaces_a_manifest_whose_segments_are_gone(
+    cluster: Cluster, start_worker: StartWorker, job_uid: str
+) -> None:
+    def persisted() -> tuple[Published, Blocks]:
+        with cluster.job(job_uid) as job:
+            shuffle = job.shuffle("again", partitions=5, maps=3)
+            for m in range(3):
+                write(shuffle, m)
+            view = shuffle.view(dict.fromkeys(range(3), 0))
+            return view.persist(), blocks_of(view)
+
+    cluster.workers = cluster.workers[:1]  # frames are cut by worker, and are to be the same
+    published, expected = persisted()
+    cluster.kill()
+    for segment in cluster.objects("segments"):
+        segment.unlink()
+    with opened(published) as stored, pytest.raises(BlocksLost):
+        blocks_of(stored)
+    # The maps run again on workers with empty disks, and write the same.
+    cluster.workers = [start_worker(store=cluster.directory.as_uri(), **SMALL)]
+    assert persisted() == (published, expected)
+    cluster.kill()
+    with opened(published) as stored:
+        assert blocks_of(stored) == expected
+
+
 def test_a_view_that_was_not_published_is_told_with_the_remedy(
     cluster: Cluster, job_uid: str
 ) -> None:

@@ -80,7 +80,12 @@ class ShuffleLayout:
 
     def segments(self, run: str) -> str:
         """Return the beginning of the keys of all segments of a run."""
-        return f"{self.prefix}segments/{run}/"
+        return f"{self.all_segments}{run}/"
+
+    @property
+    def all_segments(self) -> str:
+        """The beginning of the keys of all segments."""
+        return f"{self.prefix}segments/"
 
     def record(self, run: str) -> str:
         """Return the key of a run's record."""
