@@ -10,6 +10,8 @@ import pytest
 import crossdock
 from crossdock import Shuffle, View
 from crossdock.errors import ConfigError, CrossdockError
+from crossdock.store.api import ObjectInfo
+from crossdock.store.file import FileStore
 from harness import StartWorker, WorkerProcess, connect_all, eventually
 from raw import Peer, Target
 
@@ -134,6 +136,30 @@ def test_a_reader_goes_on_when_log_objects_are_deleted_under_it(
     eventually(lambda: not logs(store), what="the end of the log objects")
     found += reading
     assert [(b.partition, b.map_id, bytes(b.data), b.rows) for b in found] == expected
+
+
+def test_a_log_object_that_is_packed_while_it_is_looked_for_is_found_packed(
+    worker: WorkerProcess, store: Path, job: crossdock.Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shuffle = job.shuffle("words", partitions=9, maps=6)
+    for m in range(6):
+        write(shuffle, m)
+    expected = blocks_of(shuffle.view())
+    listed, packed = FileStore.list, []
+
+    def late(self: FileStore, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        found = list(listed(self, prefix, after=after))
+        if not packed:  # between the listing and the reading of what is listed
+            packed.extend(found)
+            worker.restart(eager_quiet_seconds=0.1)
+            eventually(lambda: not logs(store), what="the end of the log objects")
+            worker.kill9()
+        yield from found
+
+    monkeypatch.setattr(FileStore, "list", late)
+    worker.kill9()
+    assert blocks_of(shuffle.view(dict.fromkeys(range(6), 0))) == expected
+    assert packed
 
 
 def test_what_the_store_does_not_take_is_not_acked(
