@@ -337,7 +337,20 @@ def test_requests_are_counted_by_job_and_a_shuffle_that_is_not_persisted_costs_n
         said = cluster.workers[0].request("GET", "/metrics").body.decode()
     assert sum(s["persisted_bytes"] for s in asked) == int(view.bytes.sum())
     assert sum(s["writes"] for s in asked) == 3 * 2 + 1, "intent, segment, record; one manifest"
-    assert all(s["dollars"] > 0 for s in asked)
+    assert all(s["dollars"] == 0 for s in asked), "directories bill nothing"
     nothing = dict.fromkeys(("persisted_bytes", "freed_bytes", "requests", "writes", "dollars"), 0)
     assert spared == [nothing, nothing]
     assert 'crossdock_store_requests_total{outcome="ok",verb="PutObject"}' in said
+
+
+def test_requests_cost_what_the_settings_say(
+    start_worker: StartWorker, tmp_path: Path, job_uid: str
+) -> None:
+    store = (tmp_path / "store").as_uri()
+    priced = Cluster([start_worker(store=store, store_prices="1000,0,0", **SMALL)], tmp_path)
+    with priced.job(job_uid) as job:
+        shuffle = job.shuffle("counted", partitions=5, maps=1)
+        write(shuffle, 0)
+        shuffle.view().persist()
+        asked = priced.workers[0].get_json(f"/v1/jobs/{job_uid}")["store"]
+    assert asked["dollars"] == asked["writes"] > 0

@@ -89,12 +89,12 @@ class ShuffleLayout:
 
     def record(self, run: str) -> str:
         """Return the key of a run's record."""
-        return f"{self.records}{run}"
+        return self.prefix + record_within(run)
 
     @property
     def records(self) -> str:
         """The beginning of the keys of all records."""
-        return f"{self.prefix}records/"
+        return self.prefix + record_within("")
 
     def log(self, run: str) -> str:
         """Return the key of a log object; it has a record too, and is listed with the others."""
@@ -108,6 +108,11 @@ class ShuffleLayout:
     def manifest(self, view_id: str) -> str:
         """Return the key of a view's manifest."""
         return f"{self.prefix}views/{view_id}"
+
+
+def record_within(run: str) -> str:
+    """Return the key of a run's record behind the prefix of its shuffle."""
+    return f"records/{run}"
 
 
 def run_of(record_key: str) -> str:
