@@ -293,6 +293,21 @@ class AttemptsElsewhere(AttemptsMissing):
     code = "attempts_elsewhere"
     hint = "ask the others too, with partial=true, or make a view"
 
+    def __init__(
+        self,
+        missing: Sequence[Missing],
+        *,
+        message: str = "",
+        hint: str = "",
+        records: Sequence[str] = (),
+    ) -> None:
+        super().__init__(missing, message=message, hint=hint)
+        self.records = tuple(records)
+        """Keys within the shuffle of objects that say where the store has what was here."""
+
+    def to_json(self) -> dict[str, object]:
+        return {**super().to_json(), "records": list(self.records)}
+
 
 class ShuffleIncomplete(AttemptsMissing):
     """A seal was asked for while some map has no complete attempt; `missing` names the maps."""

@@ -184,6 +184,10 @@ class Shuffle:
             members = cluster.members(fresh=True)
         except WorkersLost as error:
             return {}, set(), [error.message]  # confirmed: nobody is left who could hold it
+        except Unavailable as error:
+            if not cluster.options.store:
+                raise
+            return {}, {f"any of them: {error.message}"}, []  # the store may have it all the same
         if winners is not None and not len(winners):
             return {}, set(), []
         ids = {info.url: info.id for info in members.reachable.values()}

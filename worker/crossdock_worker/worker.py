@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 
 import structlog
@@ -15,7 +16,8 @@ import structlog
 import crossdock
 from crossdock.errors import ConfigError, CrossdockError
 from crossdock.records import DRAINED, WorkerInfo
-from crossdock.store.accounting import Requests, writes
+from crossdock.store.accounting import Requests, prices_of, writes
+from crossdock.store.api import Store
 from crossdock.store.opening import open_store
 from crossdock.store.records import Record
 from crossdock_worker.acklog import AckLog
@@ -62,7 +64,7 @@ class Worker:
         self.pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="bytes")
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
         self.store_pool = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="store")
-        self.store_requests = Requests()
+        self.store_requests = Requests(prices_of(settings.store, settings.store_prices))
         self.persister = self._open_store()
         self._left_runs = [
             (s, run) for job in self.jobs for s in job.logs() for run in s.runs.unfinished
@@ -214,7 +216,18 @@ class Worker:
             tasks.create_task(self.membership.run(self.identity.id))
             tasks.create_task(self.keeper.run())
             if self.persister is not None:
+                tasks.create_task(self._show_store(self.persister.store))
                 tasks.create_task(self._recover(self.persister))
+
+    async def _show_store(self, store: Store) -> None:
+        """Say what the store can do; it is found out now, before anything rests on it."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(self.store_pool, lambda: store.capabilities)
+        except CrossdockError as error:
+            log.warning("store does not answer yet", store=store.url, problem=str(error))
+        else:
+            log.info("store is there", store=store.url, **asdict(found))
 
     async def _recover(self, persister: Persister) -> None:
         """Adopt the persist runs that an earlier process has ended; the others are undone later."""

@@ -65,6 +65,7 @@ class Buckets:
         found = [self._bucket(url).capabilities for url in sorted(self._openers)]
         return Capabilities(
             conditional_put=all(c.conditional_put for c in found),
+            conditional_replace=all(c.conditional_replace for c in found),
             lists_uploads=all(c.lists_uploads for c in found),
             has_uploads=any(c.has_uploads for c in found),
             checks_checksums=all(c.checks_checksums for c in found),
@@ -77,9 +78,11 @@ class Buckets:
         *,
         crc32c: int | None = None,
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object into its job's bucket."""
-        return self._of(key).put(key, body, crc32c=crc32c, if_absent=if_absent)
+        store = self._of(key)
+        return store.put(key, body, crc32c=crc32c, if_absent=if_absent, if_match=if_match)
 
     def upload(self, key: str) -> Upload:
         """Begin an object in its job's bucket."""
