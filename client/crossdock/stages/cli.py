@@ -52,6 +52,9 @@ def run(  # noqa: PLR0917 -- typer calls it
     store_option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the store; docs/stores.md. Repeatable.")
     ] = None,
+    store_settle_seconds: Annotated[
+        float, typer.Option(min=0, help="A request to the store takes effect within it, or never.")
+    ] = 30.0,
     keep_logs: Annotated[
         Path | None, typer.Option(help="Copy the logs of tasks and worker here.")
     ] = None,
@@ -73,6 +76,7 @@ def run(  # noqa: PLR0917 -- typer calls it
         keep_logs=keep_logs,
         store=store,
         store_options=tuple(store_option or ()),
+        store_settle_seconds=store_settle_seconds,
     )
     try:
         result = run_job(job_file, options, display)
