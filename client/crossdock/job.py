@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from crossdock.cancel import Cancel
 from crossdock.cleanup.deleting import Deleted
 from crossdock.cleanup.jobs import end_job
+from crossdock.cleanup.releases import Releases
 from crossdock.errors import (
     Closed,
     CrossdockError,
@@ -47,6 +48,7 @@ class Job:
         """Whether they are all that ever were: nobody owned it before."""
         self._closed = threading.Event()
         self._silences = Silences(cluster.options.loss_after_seconds)
+        self.releases = Releases(self)
         self._renewer: threading.Thread | None = None
         deadline = cluster.options.deadline_seconds
         if record is None:
@@ -214,8 +216,12 @@ class Job:
                 log.warning("job %s: its lease was not renewed: %s", self.uid, error)
 
     def close(self) -> None:
-        """Stop renewing the lease. The job lives on for its lease and grace. Idempotent."""
+        """Stop renewing the lease. The job lives on for its lease and grace. Idempotent.
+
+        Released shuffles that still have something in the store keep it until the job's end.
+        """
         self._closed.set()
+        self.releases.close()
         if self._renewer is not None and self._renewer is not threading.current_thread():
             self._renewer.join()
 

@@ -1,5 +1,6 @@
 """Jobs deleted at real workers and on real servers, up to the proof; and what that costs."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from crossdock.store.api import Store, StoreOptions, Verb
 from crossdock.store.layout import ShuffleLayout
 from crossdock.store.opening import open_store
 from crossdock.views import ShuffleKey
-from harness import QUICK, StartWorker, WorkerProcess, silent
+from harness import QUICK, StartWorker, WorkerProcess, eventually, silent
 
 AT_ONCE = Timing(settle_seconds=0.0, relist_seconds=0.0)
 
@@ -36,7 +37,8 @@ def write(job: crossdock.Job, name: str = "words", maps: int = 2) -> crossdock.V
 
 
 def files(directory: Path) -> list[Path]:
-    return [p for p in directory.rglob("*") if p.is_file()]
+    found = os.walk(directory)  # which takes it that folders go meanwhile
+    return [Path(folder, name) for folder, _, names in found for name in names]
 
 
 def worker_options(url: str, options: StoreOptions) -> dict[str, object]:
@@ -197,6 +199,54 @@ def test_a_job_that_was_taken_over_is_not_deleted(
             assert files(directory)
             assert successor.end().in_store
     assert not files(directory)
+
+
+# -- shuffles --------------------------------------------------------------------------------
+
+
+def test_a_released_shuffle_leaves_the_store_while_the_job_lives(
+    start_worker: StartWorker, directory: Path, job_uid: str
+) -> None:
+    worker = start_worker(store=directory.as_uri())
+    with client([worker], directory.as_uri()) as cluster:
+        job = cluster.job(job_uid, owner="runner")
+        for name in ("first", "second"):
+            write(job, name).persist()
+        again = job.shuffle("first", partitions=3, maps=1, generation=1)
+        with again.writer(map_id=0, attempt=0) as writer:
+            writer.write(0, b"again", rows=1)
+        again.view().persist()
+        assert len(files(directory)) == 9
+        again.release()
+        eventually(lambda: len(files(directory)) == 3, what="generations 0 and 1 gone")
+        assert all("/second/0/" in str(f) for f in files(directory))
+        assert job.end().objects == 3
+
+
+def test_the_jobs_end_does_not_wait_for_released_shuffles(
+    start_worker: StartWorker, directory: Path, job_uid: str
+) -> None:
+    worker = start_worker(store=directory.as_uri())
+    with client([worker], directory.as_uri(), store_settle_seconds=3600) as cluster:
+        job = cluster.job(job_uid, owner="runner")
+        view = write(job)
+        view.persist()
+        view.shuffle.release()
+        eventually(lambda: not files(directory), what="the shuffle's objects gone")
+        job.close()
+
+
+def test_releasing_what_was_never_persisted_costs_the_store_no_request(
+    start_worker: StartWorker, job_uid: str
+) -> None:
+    """The server is not there: each request would fail, and be told of."""
+    options = StoreOptions(endpoint_url="http://127.0.0.1:9", region="x", path_style=True)
+    worker = start_worker(**worker_options("s3://bucket/p", options))
+    with client([worker], "s3://bucket/p", options) as cluster:
+        job = cluster.job(job_uid, owner="runner")
+        write(job).shuffle.release()
+        assert job.releases._threads is None
+        assert not job.end().in_store
 
 
 # -- the procedure by itself -----------------------------------------------------------------
