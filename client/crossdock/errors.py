@@ -33,6 +33,7 @@
     └── Unavailable             not now; nothing is lost
         ├── Overloaded          a worker pushes back
         ├── WorkersLost         no worker is left that answers, or that is waited for
+        ├── CleanupUnfinished   what was to be deleted is not proved to be gone; begin again
         └── PeerGone            the other side closed the connection, or moved no byte for too long
 
 `code` is stable and travels in HTTP error bodies; `hint` says what to do.
@@ -377,6 +378,15 @@ class WorkersLost(Unavailable):
 
     Calls that need a worker still wait for one; what asks for data says what is lost.
     """
+
+
+class CleanupUnfinished(Unavailable):
+    """What was to be deleted is not proved to be gone within the deadline; the message says what.
+
+    Nothing has to be kept: deleting it again goes on with what is left.
+    """
+
+    code = "cleanup_unfinished"
 
 
 class PeerGone(Unavailable):

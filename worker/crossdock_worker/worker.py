@@ -30,6 +30,7 @@ from crossdock_worker.jobs import Jobs
 from crossdock_worker.keeper import Keeper
 from crossdock_worker.membership import Membership
 from crossdock_worker.metrics import Gauge, Gauges, Metrics, StoreRequests
+from crossdock_worker.noted import NotedStore, note_stored
 from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
 from crossdock_worker.policy import Trigger
@@ -103,8 +104,9 @@ class Worker:
         settings = self.settings
         if not settings.store:
             return None
+        store = open_store(settings.store, settings.store_options, meter=self.store_requests)
         return Persister(
-            open_store(settings.store, settings.store_options, meter=self.store_requests),
+            NotedStore(store, lambda uid: note_stored(self.jobs.get(uid))),
             cluster=settings.cluster,
             worker=self.identity.id,
             segment_bytes=settings.limits.segment_bytes,

@@ -59,6 +59,10 @@ class Buckets:
             return [self._of(prefix)]
         return [self._bucket(url) for url in sorted(self._openers)]
 
+    def each(self) -> list[Store]:
+        """Return all of them, each as a store of its own; closed with this one."""
+        return [self._bucket(url) for url in sorted(self._openers)]
+
     @property
     def capabilities(self) -> Capabilities:
         """What all of them can do."""
@@ -134,3 +138,11 @@ class Buckets:
             open_, self._open = self._open, {}
         for store in open_.values():
             store.close()
+
+
+def each_bucket(store: Store) -> list[Store]:
+    """Return the buckets that a store consists of.
+
+    Whoever deletes looks into all: a job has things in two if the list was changed while it lived.
+    """
+    return store.each() if isinstance(store, Buckets) else [store]
