@@ -34,6 +34,7 @@
         ├── Overloaded          a worker pushes back
         ├── LeaseEnded          the job's owner was not heard for its lease; a word revives it
         ├── WorkersLost         no worker is left that answers, or that is waited for
+        ├── CleanupUnfinished   what was to be deleted is not proved to be gone; begin again
         └── PeerGone            the other side closed the connection, or moved no byte for too long
 
 `code` is stable and travels in HTTP error bodies; `hint` says what to do.
@@ -294,6 +295,21 @@ class AttemptsElsewhere(AttemptsMissing):
     code = "attempts_elsewhere"
     hint = "ask the others too, with partial=true, or make a view"
 
+    def __init__(
+        self,
+        missing: Sequence[Missing],
+        *,
+        message: str = "",
+        hint: str = "",
+        records: Sequence[str] = (),
+    ) -> None:
+        super().__init__(missing, message=message, hint=hint)
+        self.records = tuple(records)
+        """Keys within the shuffle of objects that say where the store has what was here."""
+
+    def to_json(self) -> dict[str, object]:
+        return {**super().to_json(), "records": list(self.records)}
+
 
 class ShuffleIncomplete(AttemptsMissing):
     """A seal was asked for while some map has no complete attempt; `missing` names the maps."""
@@ -359,10 +375,9 @@ class Overloaded(Unavailable):
 
 
 class LeaseEnded(Unavailable):
-    """The job's owner was not heard for its lease: nothing is taken or stored for it meanwhile."""
+    """The job's owner was not heard for its lease; its next word revives the job."""
 
     code = "lease_ended"
-    hint = "the owner's next word revives the job; without one it is deleted after its grace period"
 
 
 class WorkersLost(Unavailable):
@@ -370,6 +385,15 @@ class WorkersLost(Unavailable):
 
     Calls that need a worker still wait for one; what asks for data says what is lost.
     """
+
+
+class CleanupUnfinished(Unavailable):
+    """What was to be deleted is not proved to be gone within the deadline; the message says what.
+
+    Nothing has to be kept: deleting it again goes on with what is left.
+    """
+
+    code = "cleanup_unfinished"
 
 
 class PeerGone(Unavailable):

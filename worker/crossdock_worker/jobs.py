@@ -19,6 +19,7 @@ from crossdock.gossip import Told
 from crossdock.lifecycle.facts import Facts, Stage
 from crossdock.lifecycle.lease import Lease, Standing
 from crossdock.records import JobRecord
+from crossdock.store.marks import job_directory
 from crossdock_worker.changes import Changes
 from crossdock_worker.files import make_directory, subdirs
 from crossdock_worker.job import Job
@@ -48,6 +49,7 @@ class Jobs:
         """
         self.max_shuffles = max_shuffles
         self.conditions = conditions or Conditions()
+        self._data_dir = data_dir
         self._dir = data_dir / "jobs"
         self._dir.mkdir(parents=True, exist_ok=True)
         self._trash = Trash(data_dir / "trash")
@@ -129,7 +131,7 @@ class Jobs:
             job = self._jobs.get(uid)
             if job is not None:
                 return job, False
-            directory = self._dir / uid
+            directory = job_directory(self._data_dir, uid)
             make_directory(directory)
             job = self._make(directory, record)
             job.save(record, introduced=True)
@@ -175,6 +177,11 @@ class Jobs:
         if uid in self._damaged:
             raise self._damaged[uid]
 
+    def stored(self, uid: str) -> bool | None:
+        """Return whether a fenced job may have been written to the store here; None: not known."""
+        stone = self.tombstones.get(uid)
+        return None if stone is None else stone.stored
+
     def fence(self, uid: str, epoch: int) -> Callable[[], bool]:
         """Take and serve nothing of a job any more; survives restarts. Idempotent.
 
@@ -195,13 +202,18 @@ class Jobs:
     def _bury(self, uid: str, facts: Facts, record: JobRecord | None) -> bool:
         """Write down that a job has ended, and let it; returns whether anything of that is new."""
         job = self._jobs.get(uid)
-        news = self.tombstones.bury(uid, facts, record if job is None else job.record)
+        if job is None:
+            stored = None if uid in self._damaged else False
+            news = self.tombstones.bury(uid, facts, record, stored=stored)
+        else:
+            with job.lock:  # so that no first write to the store is noted in between
+                news = self.tombstones.bury(uid, facts, job.record, stored=job.stored)
+                if not job.fenced:
+                    self._writing[uid] = job.leaves.are_held
+                    job.stop_writes()
         if news:
             self.changes.note(uid)
             log.info("job is fenced", job=uid, stage=facts.stage.name.lower())
-        if job is not None and not job.fenced:
-            self._writing[uid] = job.leaves.are_held
-            job.stop_writes()
         return news
 
     def learn_ended(self, uid: str, facts: Facts, record: JobRecord | None) -> bool:

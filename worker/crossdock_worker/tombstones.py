@@ -41,6 +41,8 @@ class Tombstone:
     """Its owner, lease and grace hold; None for a job that nobody here knew."""
     fenced_at: float
     """Seconds since 1970."""
+    stored: bool | None = None
+    """Whether this worker may have written something of it to the store; None: not known."""
     since: float = field(default_factory=clock)
     """When this process learnt of it."""
 
@@ -70,6 +72,7 @@ class Tombstone:
             "stage": self.stage.name.lower(),
             "record": record,
             "fenced_at": self.fenced_at,
+            "stored": self.stored,
         }
 
     @classmethod
@@ -85,6 +88,7 @@ class Tombstone:
                 Stage[str(data.get("stage", "fenced")).upper()],
                 None if record is None else JobRecord.from_json(record),
                 float(data.get("fenced_at", fenced_at)),
+                data.get("stored"),
             )
         except (ValueError, KeyError, TypeError, AttributeError, ProtocolError) as error:
             log.warning("tombstone is damaged", job=path.stem, problem=str(error))
@@ -111,17 +115,20 @@ class Tombstones:
         """Return a job's, if it was ended."""
         return self._known.get(uid)
 
-    def bury(self, uid: str, facts: Facts, record: JobRecord | None) -> bool:
+    def bury(
+        self, uid: str, facts: Facts, record: JobRecord | None, *, stored: bool | None
+    ) -> bool:
         """Write down, on disk first, that a job has ended; returns whether that is news.
 
         Args:
             uid: of the job.
             facts: what is known of it; at least that it is fenced.
             record: of the job, if it was known.
+            stored: whether this worker may have written something of it to the store.
         """
         old = self._known.get(uid)
         if old is None:
-            new = Tombstone(uid, facts.epoch, facts.stage, record, time.time())
+            new = Tombstone(uid, facts.epoch, facts.stage, record, time.time(), stored)
         else:
             all_ = joined(old.facts, facts)
             new = replace(old, epoch=all_.epoch, stage=all_.stage, record=old.record or record)

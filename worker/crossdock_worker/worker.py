@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 
 import structlog
@@ -16,7 +17,8 @@ import crossdock
 from crossdock.errors import ConfigError, CrossdockError
 from crossdock.lifecycle.timing import Timing
 from crossdock.records import DRAINED, Reading, WorkerInfo
-from crossdock.store.accounting import Requests, writes
+from crossdock.store.accounting import Requests, prices_of, writes
+from crossdock.store.api import Store
 from crossdock.store.opening import open_store
 from crossdock.store.records import Record
 from crossdock.views import ShuffleKey
@@ -33,6 +35,7 @@ from crossdock_worker.leave import Leave
 from crossdock_worker.life import Conditions, clock
 from crossdock_worker.membership import Membership
 from crossdock_worker.metrics import Gauge, Gauges, Metrics, StoreRequests
+from crossdock_worker.noted import NotedStore, note_stored
 from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
 from crossdock_worker.policy import Trigger
@@ -74,7 +77,7 @@ class Worker:
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
         self.store_pool = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="store")
         self._gossip_thread = ThreadPoolExecutor(1, thread_name_prefix="gossip")
-        self.store_requests = Requests()
+        self.store_requests = Requests(prices_of(settings.store, settings.store_prices))
         self.persister = self._open_store()
         self._left_runs = [
             (s, run) for job in self.jobs for s in job.logs() for run in s.runs.unfinished
@@ -126,8 +129,9 @@ class Worker:
         settings = self.settings
         if not settings.store:
             return None
+        store = open_store(settings.store, settings.store_options, meter=self.store_requests)
         return Persister(
-            open_store(settings.store, settings.store_options, meter=self.store_requests),
+            NotedStore(store, lambda uid: note_stored(self.jobs.get(uid))),
             cluster=settings.cluster,
             worker=self.identity.id,
             segment_bytes=settings.limits.segment_bytes,
@@ -256,6 +260,7 @@ class Worker:
             tasks.create_task(self._beat())
             tasks.create_task(self.reaper.run())
             if self.persister is not None:
+                tasks.create_task(self._show_store(self.persister.store))
                 tasks.create_task(self._recover(self.persister))
 
     def _may_be_stored(self) -> bool:
@@ -268,6 +273,16 @@ class Worker:
 
     async def _in_gossip_thread(self, work: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._gossip_thread, work)
+
+    async def _show_store(self, store: Store) -> None:
+        """Say what the store can do; it is found out now, before anything rests on it."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(self.store_pool, lambda: store.capabilities)
+        except CrossdockError as error:
+            log.warning("store does not answer yet", store=store.url, problem=str(error))
+        else:
+            log.info("store is there", store=store.url, **asdict(found))
 
     async def _recover(self, persister: Persister) -> None:
         """Adopt the persist runs that an earlier process has ended; the others are undone later."""

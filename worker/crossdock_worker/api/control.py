@@ -130,9 +130,11 @@ async def delete_job(request: web.Request) -> web.Response:
     epoch = query_int(request, "epoch", U64_MAX)
     writing = worker.jobs.fence(uid, epoch)
     worker.places.forget_job(uid)
+    stored = worker.jobs.stored(uid)
     freed = await in_pool(worker, partial(worker.jobs.delete, uid, epoch))
     await silence(writing, f"for job {uid}")
     if request.query.get("proved") == "true":
         clean = partial(worker.jobs.learn_ended, uid, Facts(0, Stage.CLEAN), None)
         await in_pool(worker, clean)
-    return web.json_response({"uid": uid, "freed_bytes": freed, "worker": worker.identity.id})
+    body = {"uid": uid, "freed_bytes": freed, "stored": stored, "worker": worker.identity.id}
+    return web.json_response(body)
