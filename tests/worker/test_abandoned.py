@@ -129,10 +129,11 @@ def test_nobody_takes_a_job_for_abandoned_while_a_peer_is_silent(
         eventually(lambda w=worker: code(w, uid) == "job_fenced", seconds=15)
 
 
+@pytest.mark.parametrize("told", [False, True], ids=["in --peers", "met"])
 def test_a_peer_that_was_declared_gone_is_not_waited_for(
-    pair: list[WorkerProcess], uid: str
+    pair: list[WorkerProcess], uid: str, *, told: bool
 ) -> None:
-    first, second = pair
+    first, second = pair if told else pair[::-1]
     for worker in pair:
         say(worker, uid, lease_seconds=0.5, grace_seconds=0.5)
     gone = second.get_json("/v1/workers")["self"]["id"]
