@@ -233,15 +233,25 @@ class Job:
         for place in places:
             self.trash.delete(place)
 
-    def seal(self, name: str, generation: int, winners: Table, *, epoch: int) -> tuple[Table, bool]:
-        """Store a seal unless there is one; return the one that holds, and whether it is new."""
+    def seal(
+        self, name: str, generation: int, winners: Table, *, epoch: int, closed: bool = False
+    ) -> tuple[Table, bool]:
+        """Store a seal unless there is one; return the one that holds, and whether it is new.
+
+        Args:
+            name: of the shuffle.
+            generation: of the shuffle.
+            winners: the seal.
+            epoch: of the caller.
+            closed: also where no seals are made any more: the caller knows that nobody else does.
+        """
         with self.files_lock:
             self._check_live()
             self.check_epoch(epoch)
             existing = self._read_seal(name, generation)
             if existing is not None:
                 return existing, False
-            if self.seals_closed:
+            if self.seals_closed and not closed:
                 raise SealHomeClosed(f"this worker makes no seals of job {self.uid} any more")
             path = self._seal_file(name, generation)
             make_directory(path.parent)
