@@ -37,9 +37,13 @@ class Jobs:
         self._trash = Trash(data_dir / "trash")
         self._jobs: dict[str, Job] = {}
         self._damaged: dict[str, DataCorrupt] = {}
+        self._since: dict[str, float] = {}
+        """Since when each job is known, monotonic: it came, or this process began."""
         self._fenced = {p.stem for p in self._tombstones.glob("*.json")}
         for directory in subdirs(self._dir):
             self._load(directory)
+        for uid in (*self._jobs, *self._damaged):
+            self._since[uid] = time.monotonic()
 
     def _load(self, directory: Path) -> None:
         if directory.name in self._fenced or not (directory / "job.json").exists():
@@ -97,6 +101,7 @@ class Jobs:
         job = Job(uid, directory, record, self._trash, self._check_room)
         job.save(record, introduced=True)
         self._jobs[uid] = job
+        self._since[uid] = time.monotonic()
         return job, True
 
     def get(self, uid: str) -> Job:
@@ -116,6 +121,19 @@ class Jobs:
     def knows(self, uid: str) -> bool:
         """Whether this disk has, or has had, anything of a job."""
         return uid in self._jobs or uid in self._fenced or uid in self._damaged
+
+    def describe_all(self) -> list[dict[str, object]]:
+        """Return what `GET /v1/jobs` answers: every job that has files here."""
+        now = time.monotonic()
+        return [
+            {
+                "uid": uid,
+                "fenced": uid in self._fenced,
+                "age_seconds": round(now - since, 3),
+                "disk_bytes": job.disk_bytes if (job := self._jobs.get(uid)) else 0,
+            }
+            for uid, since in sorted(self._since.items())
+        ]
 
     def stored(self, uid: str) -> bool | None:
         """Return whether a fenced job may have been written to the store here; None: not known."""
@@ -140,6 +158,7 @@ class Jobs:
         self.fence(uid, epoch)
         if self._damaged.pop(uid, None) is not None:
             self._trash.delete(self._trash.take(self._dir / uid))
+            self._since.pop(uid, None)
             return 0
         job = self._jobs.pop(uid, None)
         if job is None:
@@ -151,6 +170,7 @@ class Jobs:
                     shuffle.close()
                 job.shuffles.clear()
             place = self._trash.take(job.directory)
+            self._since.pop(uid, None)
         self._trash.delete(place)
         return freed
 

@@ -75,6 +75,17 @@ async def put_job(request: web.Request) -> web.Response:
     return _job_answer(worker, job, created=created)
 
 
+async def list_jobs(request: web.Request) -> web.Response:
+    """List the jobs on this disk; for sweeps."""
+    worker = request.app[WORKER]
+    body = {
+        "worker": worker.identity.id,
+        "uptime_seconds": round(worker.uptime_seconds, 3),
+        "jobs": worker.jobs.describe_all(),
+    }
+    return web.json_response(body)
+
+
 async def get_job(request: web.Request) -> web.Response:
     """Describe a job."""
     worker = request.app[WORKER]

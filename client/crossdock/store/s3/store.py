@@ -7,6 +7,8 @@ is sent again as long as that is harmless and may help.
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -145,6 +147,22 @@ class S3Store:
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, a thousand in a request."""
         delete(self._caller, map(check_key, keys))
+
+    def now(self) -> datetime | None:
+        """Return the Date of an answer: of a listing of at most one key."""
+        caller = self._caller
+        answer = caller.call(
+            Verb.LIST,
+            "",
+            lambda client: client.list_objects_v2(
+                Bucket=caller.bucket, Prefix=caller.prefix, MaxKeys=1
+            ),
+        )
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        try:
+            return parsedate_to_datetime(date)
+        except ValueError:
+            return None
 
     def close(self) -> None:
         """End what is under way, and close connections."""
