@@ -42,7 +42,7 @@ class Prices:
 FREE: Final = Prices(0.0, 0.0, 0.0)
 """Of stores that bill no requests: directories, HDFS."""
 
-_READS: Final = frozenset({Verb.GET, Verb.HEAD})
+_READS: Final = frozenset({Verb.GET, Verb.HEAD, Verb.GET_LIFECYCLE})
 _DELETES: Final = frozenset({Verb.DELETE, Verb.ABORT_UPLOAD})
 WRITES: Final = frozenset(Verb) - _READS - _DELETES
 """The dear ones, of which the design allows twenty for each GiB."""

@@ -30,6 +30,8 @@ class Verb(StrEnum):
     LIST_UPLOADS = "ListMultipartUploads"
     LIST_PARTS = "ListParts"
     DELETE = "DeleteObjects"
+    GET_LIFECYCLE = "GetBucketLifecycleConfiguration"
+    PUT_LIFECYCLE = "PutBucketLifecycleConfiguration"
 
 
 class Meter(Protocol):

@@ -25,8 +25,10 @@ from crossdock.store.api import (
 )
 from crossdock.store.errors import ObjectDamaged
 from crossdock.store.keys import check_key, check_prefix
+from crossdock.store.rules import Lifecycle
 from crossdock.store.s3.calls import Caller
 from crossdock.store.s3.delete import delete
+from crossdock.store.s3.lifecycle import read_lifecycle, write_lifecycle
 from crossdock.store.s3.multipart import abort, uploads
 from crossdock.store.s3.probe import probe
 from crossdock.store.s3.put import put_object, unless_there
@@ -147,6 +149,19 @@ class S3Store:
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, a thousand in a request."""
         delete(self._caller, map(check_key, keys))
+
+    def read_lifecycle(self) -> Lifecycle | None:
+        """Return the bucket's lifecycle rules; see `lifecycle.py`."""
+        return read_lifecycle(self._caller)
+
+    def write_lifecycle(self, lifecycle: Lifecycle) -> None:
+        """Replace the bucket's lifecycle rules; see `lifecycle.py`."""
+        write_lifecycle(self._caller, lifecycle)
+
+    @property
+    def prefix(self) -> str:
+        """Before every key of the bucket that is of this store."""
+        return self._caller.prefix
 
     def now(self) -> datetime | None:
         """Return the Date of an answer: of a listing of at most one key."""
