@@ -354,10 +354,7 @@ def test_the_other_of_two_clusters_in_a_bucket_loses_nothing(
     start_worker: StartWorker, versitygw: S3Server, job_uid: str
 ) -> None:
     url, options = f"s3://{versitygw.bucket}/{job_uid}", s3_options(versitygw)
-    workers = {
-        c: start_worker(cluster=c, **worker_options(url, options))
-        for c in ("one", "two")
-    }
+    workers = {c: start_worker(cluster=c, **worker_options(url, options)) for c in ("one", "two")}
     stop = threading.Event()
 
     def keep_busy(cluster: crossdock.Cluster, name: str) -> list[crossdock.Job]:

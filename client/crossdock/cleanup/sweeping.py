@@ -209,9 +209,12 @@ class _Bucket:
                 else:
                     self._result.cut_short = True
         keys = [thing.key for thing in intents]
+        # To find out whether the store hides uploads it is written to: not by who only looks, and
+        # who learns of the intents.
+        asked = keys if self._fence is not None else []
         hidden = (
             _Thing(u.key, u.initiated, 0, u)
-            for u in hidden_uploads(self._store, keys, self._cancel)
+            for u in hidden_uploads(self._store, asked, self._cancel)
         )
         spent = set(spent_intents(keys, self._others(chain(rest, hidden))))
         for thing in intents:

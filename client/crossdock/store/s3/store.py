@@ -7,7 +7,7 @@ is sent again as long as that is harmless and may help.
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -175,9 +175,10 @@ class S3Store:
         )
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
         try:
-            return parsedate_to_datetime(date)
+            found = parsedate_to_datetime(date)
         except ValueError:
             return None
+        return found if found.tzinfo else found.replace(tzinfo=UTC)  # HTTP has no other
 
     def close(self) -> None:
         """End what is under way, and close connections."""
