@@ -184,6 +184,10 @@ class Shuffle:
             members = cluster.members(fresh=True)
         except WorkersLost as error:
             return {}, set(), [error.message]  # confirmed: nobody is left who could hold it
+        except Unavailable as error:
+            if not cluster.options.store:
+                raise
+            return {}, {f"any of them: {error.message}"}, []  # the store may have it all the same
         if winners is not None and not len(winners):
             return {}, set(), []
         ids = {info.url: info.id for info in members.reachable.values()}
@@ -303,6 +307,8 @@ class Shuffle:
             Unavailable: some worker does not answer; call again.
         """
         cluster = self.job.cluster
+        known = self.job.released.get(self.key.name, 0)
+        self.job.released[self.key.name] = max(known, self.key.generation + 1)
         stored: list[object] = []
 
         def drop(url: str) -> None:

@@ -76,6 +76,11 @@ class Members:
         """URLs of reachable workers that read a store for us."""
         return [w.url for w in self.reachable.values() if w.store]
 
+    @property
+    def complete(self) -> bool:
+        """Whether everybody answered whose disk is not confirmed to be gone."""
+        return not self.unreachable and len(self.lost) == len(self.lost_ids)
+
     def staying(self) -> tuple[str, ...]:
         """Return the ids of reachable workers that are not about to go; all if none stays."""
         found = sorted(self.reachable)

@@ -2,6 +2,8 @@
 
     python tpch.py q5
 
+A stage is called like a step of its query, or has the query's name before it: q5-orders.
+
 Tables come from the inputs that are called like them, or else each task generates its own share
 with tpchgen-cli; `SCALE_FACTOR` says how much (default 1). The number of tasks is free.
 """
@@ -82,7 +84,7 @@ def fill(database: duckdb.DuckDBPyConnection, step: Step, task: Task, scratch: P
 
 def run(task: Task, query: str) -> None:
     """Run one stage's SQL, and pass its rows on."""
-    step = QUERIES[query][task.stage]
+    step = QUERIES[query][task.stage.removeprefix(f"{query}-")]
     with (
         tempfile.TemporaryDirectory(prefix="tpch-") as scratch,
         duckdb.connect(config={"threads": 1}) as database,

@@ -47,7 +47,8 @@ def test_tasks_that_fail_and_die_are_tried_again_and_the_result_is_the_winners(
     job.fail("map-1", 2)  # after its output was written and committed
     job.fail("reduce-0", 1)  # writes part-00000.1.txt, then part-00000.2.txt
     job.hold("map-2")
-    with job.run("--json") as run:
+    # Without `--preload`, so that the system knows each task's environment.
+    with job.run("--json", "--preload", "") as run:
         job.until("the start of a task", lambda: job.starts()["map-2"])
         before = job.starts()
         victims = run.find("task.py")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import Place, RandomSource, Tally, keys, read, whole
 
-from crossdock.errors import ConfigError, CrossdockError
+from crossdock.errors import Closed, ConfigError, CrossdockError
 from crossdock.store.api import ObjectInfo, Source, Store, Verb
 from crossdock.store.errors import ObjectDamaged, ObjectExists, ObjectMissing
 from crossdock.wire import crc
@@ -104,6 +104,40 @@ def test_one_of_many_is_first(store: Store, folder: str) -> None:
         start.wait()
         with suppress(ObjectExists):
             return store.put(f"{folder}a", b"%d" % number * 1000, if_absent=True)
+        return None
+
+    with ThreadPoolExecutor(racers) as pool:
+        results = [*pool.map(race, range(racers))]
+    [winner] = [n for n, info in enumerate(results) if info]
+    assert read(store, f"{folder}a") == b"%d" % winner * 1000
+
+
+# -- replacing what is known ---------------------------------------------------------------
+
+
+def test_only_what_is_named_is_replaced(store: Store, folder: str) -> None:
+    first = store.put(f"{folder}a", b"first")
+    second = store.put(f"{folder}a", b"second one", if_match=first.etag)
+    with pytest.raises(ObjectExists, match="a"):
+        store.put(f"{folder}a", b"the third", if_match=first.etag)
+    with pytest.raises(ObjectMissing, match="b"):
+        store.put(f"{folder}b", b"the third", if_match=first.etag)
+    assert read(store, f"{folder}a", etag=second.etag) == b"second one"
+    assert keys(store, folder) == [f"{folder}a"]
+    assert not [*store.uploads(folder)]
+
+
+def test_one_of_many_replaces(store: Store, folder: str) -> None:
+    if not store.capabilities.conditional_replace:
+        pytest.skip("the store cannot decide it")
+    racers = 8
+    start = threading.Barrier(racers)
+    before = store.put(f"{folder}a", b"before").etag
+
+    def race(number: int) -> ObjectInfo | None:
+        start.wait()
+        with suppress(ObjectExists):
+            return store.put(f"{folder}a", b"%d" % number * 1000, if_match=before)
         return None
 
     with ThreadPoolExecutor(racers) as pool:
@@ -411,8 +445,8 @@ def test_any_other_key_is_taken(store: Store, folder: str, parts: list[str], dat
 
 def test_capabilities_are_those_of_the_documents(place: Place) -> None:
     lacks = {
-        "file": set(),
-        "arrow": {"conditional_put", "checks_checksums"},
+        "file": {"conditional_replace"},
+        "arrow": {"conditional_put", "conditional_replace", "checks_checksums"},
         "moto": {"checks_checksums"},
         "versitygw": set(),
         "minio": {"lists_uploads"},
@@ -453,3 +487,42 @@ def test_closing_twice_is_fine(place: Place, folder: str) -> None:
     store.close()
     store.close()
     place.store().delete([f"{folder}a"])
+
+
+class Ended:
+    """A `crossdock.cancel.Stop` that ends a writer after some looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.event = threading.Event()
+        self.looks = looks
+
+    def check(self) -> None:
+        self.looks -= 1
+        if self.looks < 0:
+            raise Closed("ended")
+
+
+@pytest.mark.parametrize("looks", [0, 1, 2])
+def test_a_writer_that_is_ended_writes_nothing(store: Store, folder: str, looks: int) -> None:
+    source = RandomSource(4 * MIB)
+    stopped = store.stopped_by(Ended(looks))
+    with pytest.raises(Closed):
+        stopped.put(f"{folder}whole", source)
+    assert not keys(store, folder)
+    assert not list(store.uploads(folder))
+    store.put(f"{folder}other", b"data")
+    stopped.delete([f"{folder}other"])
+    assert not keys(stopped, folder), "it may delete and read"
+    assert stopped.capabilities == store.capabilities
+
+
+def test_a_writer_of_parts_that_is_ended_leaves_no_upload(store: Store, folder: str) -> None:
+    stop = Ended(10_000)
+    with store.stopped_by(stop).upload(f"{folder}parts") as upload:
+        for _ in range(7):
+            upload.write(bytes(5 * MIB))
+        stop.looks = 0
+        with pytest.raises(Closed):
+            upload.complete()
+    assert not keys(store, folder)
+    assert not list(store.uploads(folder))

@@ -138,10 +138,13 @@ def test_whoever_attaches_and_ends_a_job_looks_into_the_store(
 def test_a_worker_that_came_and_went_may_have_left_something(
     start_worker: StartWorker, directory: Path, job_uid: str
 ) -> None:
-    first = start_worker(store=directory.as_uri(), peers_interval_seconds=0.1)
-    second = start_worker(store=directory.as_uri(), peers=first.url, peers_interval_seconds=0.1)
+    options = {
+        "store": directory.as_uri(), "store_settle_seconds": 0.3, "peers_interval_seconds": 0.1,
+    }  # fmt: skip
+    first = start_worker(**options)
+    second = start_worker(peers=first.url, **options)
     with client([first, second], directory.as_uri()) as cluster:
-        job = cluster.job(job_uid, owner="runner", lease_seconds=1)
+        job = cluster.job(job_uid, owner="runner", lease_seconds=2)
         view = write(job)
         view.persist()
         second.kill9()
@@ -166,7 +169,8 @@ def test_without_a_way_to_the_store_the_files_go(
 def test_a_worker_that_does_not_answer_is_waited_for_a_lease(
     start_worker: StartWorker, directory: Path, job_uid: str
 ) -> None:
-    workers = [start_worker(store=directory.as_uri()) for _ in range(2)]
+    options = {"store": directory.as_uri(), "store_settle_seconds": 0.3}
+    workers = [start_worker(**options) for _ in range(2)]
     with client(workers, directory.as_uri(), stall_seconds=0.5) as cluster:
         job = cluster.job(job_uid, owner="runner", lease_seconds=2)
         write(job).persist()

@@ -198,7 +198,7 @@ def as_json(*arguments: object, code: int) -> Any:
         (["--store", "file:///tmp/x", "--cluster", "c", "--kube"], "crossdock[operator]"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--workers", "nobody"], "nobody"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--store-option", "x"], "NAME=VALUE"),
-        (["--store", "file:///tmp/x", "--cluster", "c", "--grace-seconds", "-1"], "range"),
+        (["--store", "file:///tmp/x", "--cluster", "c", "--grace-seconds", "-1"], "Invalid value"),
         (["--cluster", "c"], "--store"),
         (["--store", "file:///tmp/x"], "--cluster"),
         (

@@ -11,6 +11,7 @@ import numpy as np
 import structlog
 
 import crossdock
+from crossdock.cancel import Stop
 from crossdock.errors import CrossdockError, Gone, SealLost, Unavailable
 from crossdock.records import DRAINED, STAYING, Persistence
 from crossdock.seals import Seals
@@ -215,13 +216,15 @@ class Handover:
 
     def _leave_seal(self, cluster: crossdock.Cluster, job: Job, key: ShuffleKey) -> bool:
         """Hand a seal to the homes that decide next, and to the store if there is one."""
-        stored = self._stored()
+        leave = job.leaves.of(key.name, key.generation)
+        stored = self._stored(leave.publishing(job.record.epoch))
         try:
             seal = job.read_seal(key.name, key.generation)
             if seal is None:
                 return True
             if stored is not None:
-                stored.leave(key, seal)
+                with leave.held():
+                    stored.leave(key, seal)
             with cluster.job(key.job) as attached:
                 shuffle = attached.shuffle(key.name, partitions=1, generation=key.generation)
                 try:
@@ -242,18 +245,20 @@ class Handover:
 
     def _mark(self, job: Job) -> None:
         """Tell the store that this home has left all its seals: once all have, it decides."""
-        stored = self._stored()
+        leave = job.leaves.of("", 0)  # of the whole job: no shuffle is called so
+        stored = self._stored(leave)
         if stored is None or job.uid in self._marked or not job.record.homes:
             return
         try:
-            stored.close_home(job.uid, self._worker.identity.id)
+            with leave.held():
+                stored.close_home(job.uid, self._worker.identity.id)
         except CrossdockError as error:
             self._note(f"job {job.uid}: {error}")
         else:
             self._marked.add(job.uid)
 
-    def _stored(self) -> StoredSeals | None:
+    def _stored(self, stop: Stop) -> StoredSeals | None:
         persister = self._worker.persister
         if persister is None:
             return None
-        return StoredSeals(persister.store, self._worker.settings.cluster)
+        return StoredSeals(persister.store.stopped_by(stop), self._worker.settings.cluster)

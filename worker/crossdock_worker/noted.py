@@ -7,7 +7,7 @@ end costs the store no request.
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop
 from crossdock.store.api import (
     Capabilities,
     ObjectInfo,
@@ -62,6 +62,10 @@ class NotedStore:
         """What it can do."""
         return self._store.capabilities
 
+    def stopped_by(self, stop: Stop) -> "NotedStore":
+        """Return the same store for a writer that may be ended."""
+        return NotedStore(self._store.stopped_by(stop), self._note)
+
     def put(
         self,
         key: str,
@@ -69,10 +73,11 @@ class NotedStore:
         *,
         crc32c: int | None = None,
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object."""
         self._note(job_of(key))
-        return self._store.put(key, body, crc32c=crc32c, if_absent=if_absent)
+        return self._store.put(key, body, crc32c=crc32c, if_absent=if_absent, if_match=if_match)
 
     def upload(self, key: str) -> Upload:
         """Begin an object whose length is not known."""

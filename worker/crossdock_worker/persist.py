@@ -22,6 +22,7 @@ from crossdock.store.records import Record
 from crossdock.views import ShuffleKey
 from crossdock.wire import tables
 from crossdock.wire.tables import Table
+from crossdock_worker.leave import Leave
 from crossdock_worker.log_writer import LogWriter
 from crossdock_worker.persist_run import PersistRun
 from crossdock_worker.policy import Trigger
@@ -37,13 +38,15 @@ _RUNS_AT_ONCE: Final = 2
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Progress:
     """How far a run is."""
 
     total_bytes: int
     trigger: Trigger = Trigger.ASKED
     persisted_bytes: int = 0
+    begun: bool = False
+    """Whether it has a thread: few runs go on at once, and the others wait in order."""
     future: "Future[Record]" = field(default_factory=Future)
 
     def sent(self, nbytes: int) -> None:
@@ -73,6 +76,7 @@ class Persister:
         segment_bytes: int,
         uploads: int,
         settle_seconds: float,
+        leave: Callable[[ShuffleKey], Leave] = Leave.always,
         compress_in: Path | None = None,
         on_end: Callable[[Trigger, Record | None], None],
     ) -> None:
@@ -85,10 +89,12 @@ class Persister:
             segment_bytes: no segment is larger.
             uploads: segments that are sent at once, over all runs.
             settle_seconds: within it a request takes effect, or never.
+            leave: returns what says whether a shuffle may be written for.
             compress_in: where there is room to compress segments; None: they are not.
             on_end: told of each run that ended, with its record, or None if it failed.
         """
         self.store = store
+        self.leave = leave
         self._cluster = cluster
         self._worker = worker
         self._segment_bytes = segment_bytes
@@ -101,6 +107,7 @@ class Persister:
             worker=worker,
             segment_bytes=segment_bytes,
             settle_seconds=settle_seconds,
+            leave=leave,
         )
         self.recovery = Recovery(store, cluster=cluster, settle_seconds=settle_seconds)
         self.compress_in = compress_in
@@ -135,6 +142,7 @@ class Persister:
 
         Raises:
             AttemptsElsewhere: frames with these keys are not here.
+            LeaseEnded: nothing may be written for the job now.
         """
         frames = _frames_with(shuffle, keys)
         with self._lock:
@@ -147,6 +155,7 @@ class Persister:
             runs, left = shuffle.runs.covering(frames)
             if not len(left):
                 return Outcome(runs, None)
+            self.leave(shuffle.key).check()
             progress = Progress(int(left["payload_bytes"].sum(dtype=np.uint64)), trigger)
             self._under_way[shuffle.key] = progress
         self._runs.submit(self._run, shuffle, tables.frame_keys(left), progress, done)
@@ -158,6 +167,12 @@ class Persister:
             progress = self._under_way.get(key)
         return None if progress is None or progress.future.done() else progress
 
+    def queued(self, progress: Progress) -> int:
+        """Return the place of a run among those that wait, from 1 on; 0 once it has begun."""
+        with self._lock:
+            waiting = [p for p in self._under_way.values() if not p.begun]
+        return waiting.index(progress) + 1 if progress in waiting else 0
+
     def _run(
         self,
         shuffle: ShuffleLog,
@@ -165,6 +180,7 @@ class Persister:
         progress: Progress,
         done: Callable[[BaseException | None], None] | None,
     ) -> None:
+        progress.begun = True
         problem: BaseException | None = None
         record: Record | None = None
         try:

@@ -9,30 +9,38 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 
 import structlog
 
 import crossdock
 from crossdock.errors import ConfigError, CrossdockError
-from crossdock.records import DRAINED, WorkerInfo
-from crossdock.store.accounting import Requests, writes
+from crossdock.lifecycle.timing import Timing
+from crossdock.records import DRAINED, Reading, WorkerInfo
+from crossdock.store.accounting import Requests, prices_of, writes
+from crossdock.store.api import Store
 from crossdock.store.opening import open_store
 from crossdock.store.records import Record
+from crossdock.views import ShuffleKey
 from crossdock_worker.acklog import AckLog
 from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
 from crossdock_worker.drain import Drain
 from crossdock_worker.front import ConnectionCount
+from crossdock_worker.gossip import BEAT_SECONDS, Gossip
 from crossdock_worker.identity import Identity
 from crossdock_worker.jobs import Jobs
 from crossdock_worker.keeper import Keeper
+from crossdock_worker.leave import Leave
+from crossdock_worker.life import Conditions, clock
 from crossdock_worker.membership import Membership
 from crossdock_worker.metrics import Gauge, Gauges, Metrics, StoreRequests
 from crossdock_worker.noted import NotedStore, note_stored
 from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
 from crossdock_worker.policy import Trigger
+from crossdock_worker.reaper import LeftToPeers, Reaper
 from crossdock_worker.settings import LAST_SECONDS, ZSTD, Settings
 from crossdock_worker.through import ReadThrough
 
@@ -56,7 +64,12 @@ class Worker:
         self.auth = Authenticator(settings.key_file)
         limits = settings.limits
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.jobs = Jobs(settings.data_dir, max_shuffles=limits.shuffle_room(descriptors))
+        self.conditions = Conditions(Timing(settle_seconds=settings.store_settle_seconds))
+        self.jobs = Jobs(
+            settings.data_dir,
+            max_shuffles=limits.shuffle_room(descriptors),
+            conditions=self.conditions,
+        )
         self.admission = Admission(
             limits, settings.data_dir, own_bytes=lambda: self.jobs.disk_bytes
         )
@@ -65,7 +78,8 @@ class Worker:
         self.pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="bytes")
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
         self.store_pool = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="store")
-        self.store_requests = Requests()
+        self._gossip_thread = ThreadPoolExecutor(1, thread_name_prefix="gossip")
+        self.store_requests = Requests(prices_of(settings.store, settings.store_prices))
         self.persister = self._open_store()
         self._left_runs = [
             (s, run) for job in self.jobs for s in job.logs() for run in s.runs.unfinished
@@ -80,12 +94,25 @@ class Worker:
         self.metrics.registry.register(Gauges(self._gauges))
         self.metrics.registry.register(StoreRequests(self.store_requests))
         self.url = settings.advertise
+        self.gossip = Gossip(
+            self.jobs,
+            self.identity,
+            settled_file=settings.data_dir / "settled",
+            has_peers=bool(settings.peers),
+            url=lambda: self.url,
+            in_thread=self._in_gossip_thread,
+            on_fence=self.places.forget_job,
+        )
+        self.reaper = Reaper(
+            self.jobs, rank=lambda: self.gossip.rank, delete=LeftToPeers(self._may_be_stored)
+        )
         self.membership = Membership(
             settings.peers,
             interval_seconds=settings.peers_interval_seconds,
             token=self.auth.own_token,
             tls=self._peer_tls(),
             gone_file=settings.data_dir / "gone",
+            gossip=self.gossip,
         )
 
     def _claim_directory(self) -> int:
@@ -112,9 +139,13 @@ class Worker:
             segment_bytes=settings.limits.segment_bytes,
             uploads=settings.limits.store_uploads,
             settle_seconds=settings.store_settle_seconds,
+            leave=self._leave,
             compress_in=settings.data_dir if settings.store_compression == ZSTD else None,
             on_end=self._persisted,
         )
+
+    def _leave(self, key: ShuffleKey) -> Leave:
+        return self.jobs.get(key.job).leaves.of(key.name, key.generation)
 
     def _open_acks(self) -> AckLog | None:
         if self.persister is None:
@@ -195,6 +226,17 @@ class Worker:
             "dollars": round(self.store_requests.dollars(counts), 6),
         }
 
+    def reading(self) -> Reading:
+        """Return a reading of this process's clock, for owners to bring back."""
+        return Reading(self.identity.id, self.identity.incarnation, clock())
+
+    def as_of(self, reading: Reading | None) -> float | None:
+        """Return what a reading that was brought back says here; None if it is of another clock."""
+        own = self.identity.id, self.identity.incarnation
+        if reading is None or (reading.worker, reading.incarnation) != own:
+            return None
+        return reading.seconds
+
     def info(self) -> WorkerInfo:
         """Describe this worker as `/v1/workers` does."""
         return WorkerInfo(
@@ -222,8 +264,32 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.membership.run(self.identity.id))
             tasks.create_task(self.keeper.run())
+            tasks.create_task(self._beat())
+            tasks.create_task(self.reaper.run())
             if self.persister is not None:
+                tasks.create_task(self._show_store(self.persister.store))
                 tasks.create_task(self._recover(self.persister))
+
+    def _may_be_stored(self) -> bool:
+        return self.persister is not None or any(peer.store for peer in self.membership)
+
+    async def _beat(self) -> None:
+        while True:
+            self.gossip.beat()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _in_gossip_thread(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._gossip_thread, work)
+
+    async def _show_store(self, store: Store) -> None:
+        """Say what the store can do; it is found out now, before anything rests on it."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(self.store_pool, lambda: store.capabilities)
+        except CrossdockError as error:
+            log.warning("store does not answer yet", store=store.url, problem=str(error))
+        else:
+            log.info("store is there", store=store.url, **asdict(found))
 
     async def _recover(self, persister: Persister) -> None:
         """Adopt the persist runs that an earlier process has ended; the others are undone later."""
@@ -269,6 +335,8 @@ class Worker:
             await asyncio.wait(self._transfers, timeout=LAST_SECONDS)
         self.view_pool.shutdown(wait=False, cancel_futures=True)
         self.store_pool.shutdown(wait=False, cancel_futures=True)
+        await loop.run_in_executor(None, self._gossip_thread.shutdown)
+        await loop.run_in_executor(None, self.reaper.close)
         await loop.run_in_executor(None, self.keeper.close)
         if self.persister is not None:
             await loop.run_in_executor(None, self.persister.close)

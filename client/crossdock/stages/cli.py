@@ -15,6 +15,7 @@ from crossdock.stages.display import (
     final_table,
 )
 from crossdock.stages.run import RunOptions, RunResult, run_job
+from crossdock.stages.warm import DEFAULT_MODULES
 
 _INTERRUPTED: Final = 130
 """What shells say of a command that Ctrl-C ended."""
@@ -52,6 +53,13 @@ def run(  # noqa: PLR0917 -- typer calls it
     store_option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the store; docs/stores.md. Repeatable.")
     ] = None,
+    preload: Annotated[
+        str,
+        typer.Option(
+            metavar="MODULES",
+            help="Imported once, for all tasks that are `python script.py`; '' for none. Linux.",
+        ),
+    ] = DEFAULT_MODULES,
     store_settle_seconds: Annotated[
         float, typer.Option(min=0, help="A request to the store takes effect within it, or never.")
     ] = 30.0,
@@ -76,6 +84,7 @@ def run(  # noqa: PLR0917 -- typer calls it
         keep_logs=keep_logs,
         store=store,
         store_options=tuple(store_option or ()),
+        preload=tuple(name for name in preload.split(",") if name),
         store_settle_seconds=store_settle_seconds,
     )
     try:

@@ -5,6 +5,8 @@ lines of JSON on standard input, and answers go to standard output:
 
     {"do": "start", "id": …, "argv": […], "env": {…}, "cwd": …, "log": path, "done": path or null,
      "fds": [descriptors that it inherits]}
+    {"do": "start", …, "warm": true}               as a fork of the warm process, if there is one
+    {"do": "warm", "argv": […], "env": {…}}        starts that: warm.py
     {"do": "kill", "id": …}
     → {"id": …, "is": "started", "pid": …}
     → {"id": …, "is": "failed", "why": …}          it could not be started
@@ -19,8 +21,10 @@ as this process adopts them.
 import ctypes
 import json
 import os
+import select
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,6 +38,8 @@ GRACE_SECONDS: Final = 5.0
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _TICK_SECONDS: Final = 0.1
+_WARM_SECONDS: Final = 20.0
+"""How long the warm process may take to fork; at first it has to import."""
 _NOT_FOR_US: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """A terminal's Ctrl-C is the runner's to handle. It tells what is to be done."""
 
@@ -46,11 +52,64 @@ def _prctl() -> Callable[..., int] | None:
     return function
 
 
+class Adopted:
+    """A fork of the warm process, as if it were a `subprocess.Popen`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return how it ended; None as long as it has not."""
+        if self.returncode is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # not ours yet: who forked it is about to end
+                return None
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
+class Warm:
+    """The process that tasks are forked from."""
+
+    def __init__(self, argv: list[str], env: dict[str, str], in_child: Callable[[], None]) -> None:
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603
+                [*argv, str(theirs.fileno())],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=[theirs.fileno()],
+                preexec_fn=in_child,  # noqa: PLW1509 -- there are no threads here
+            )
+        self.pid = self._process.pid
+
+    def fork(self, **task: object) -> Adopted | None:
+        """Return a process that begins as this one; None if it does not answer."""
+        with suppress(OSError, ValueError):
+            self._channel.sendall(json.dumps({**task, "parent": os.getpid()}).encode() + b"\n")
+            if select.select([self._channel], [], [], _WARM_SECONDS)[0]:
+                return Adopted(json.loads(self._channel.recv(4096))["pid"])
+        return None
+
+    def end(self) -> None:
+        """End it; its forks go on."""
+        self._channel.close()
+        self._process.kill()
+        self._process.wait()
+
+
 class Nanny:
     """The processes of one run."""
 
     def __init__(self) -> None:
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, subprocess.Popen[bytes] | Adopted] = {}
+        self._warm: Warm | None = None
         self._done: dict[str, str] = {}
         self._kill_at: dict[str, float] = {}
         self._prctl = _prctl()
@@ -64,30 +123,45 @@ class Nanny:
         command = json.loads(line)
         if command["do"] == "start":
             self._start(command)
+        elif command["do"] == "warm":
+            with suppress(OSError):  # tasks start without it too
+                self._warm = Warm(command["argv"], command["env"], self._in_child)
         else:
             self._ask_to_end(command["id"])
 
     def _start(self, command: dict[str, Any]) -> None:
         name = command["id"]
         try:
-            with Path(command["log"]).open("ab") as log:
-                self._processes[name] = subprocess.Popen(  # noqa: S603
-                    command["argv"],
-                    env=command["env"],
-                    cwd=command["cwd"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    pass_fds=command["fds"],
-                    preexec_fn=self._in_child,  # noqa: PLW1509 -- there are no threads here
-                )
+            self._processes[name] = self._forked(command) or self._spawned(command)
         except (OSError, ValueError) as error:  # ValueError: a zero byte in an argument
             say(id=name, **{"is": "failed", "why": str(error)})
             return
         if command["done"]:
             self._done[name] = command["done"]
         say(id=name, **{"is": "started", "pid": self._processes[name].pid})
+
+    def _spawned(self, command: dict[str, Any]) -> subprocess.Popen[bytes]:
+        with Path(command["log"]).open("ab") as log:
+            return subprocess.Popen(  # noqa: S603
+                command["argv"],
+                env=command["env"],
+                cwd=command["cwd"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=command["fds"],
+                preexec_fn=self._in_child,  # noqa: PLW1509 -- there are no threads here
+            )
+
+    def _forked(self, command: dict[str, Any]) -> Adopted | None:
+        if self._warm is None or not command["warm"] or not Path(command["cwd"]).is_dir():
+            return None
+        made = self._warm.fork(**{k: command[k] for k in ("argv", "env", "cwd", "log")})
+        if made is None:  # it has died, or hangs: from now on they start by themselves
+            self._warm.end()
+            self._warm = None
+        return made
 
     def _in_child(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -134,6 +208,7 @@ class Nanny:
     def _reap(self) -> None:
         """Collect adopted processes that ended; never one of ours, whose code would be lost."""
         own = {p.pid for p in self._processes.values()}
+        own |= {self._warm.pid} if self._warm is not None else set()
         for pid in _children():
             if pid not in own:
                 with suppress(ChildProcessError):
@@ -150,6 +225,9 @@ class Nanny:
         while self._processes:
             wait()
             self.tend()
+        if self._warm is not None:
+            self._warm.end()
+            self._warm = None
         while strays := _children():
             for pid in strays:
                 with suppress(ProcessLookupError):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from crossdock.errors import CrossdockError
-from crossdock.stages import nanny
+from crossdock.stages import nanny, warm
 from crossdock.stages.backend import OnEnd, TaskProcess
 from crossdock.stages.events import TaskEnded, TaskId
 
@@ -31,8 +31,13 @@ Ended = Callable[[str], None]
 class Processes:
     """All processes of a run, kept by a nanny that outlives the runner by a moment. Thread-safe."""
 
-    def __init__(self, *, hold: Sequence[int] = ()) -> None:
-        """Args: `hold` are descriptors kept open until the last process has ended."""
+    def __init__(self, *, hold: Sequence[int] = (), preload: Sequence[str] = ()) -> None:
+        """Start the nanny.
+
+        Args:
+            hold: descriptors kept open until the last process has ended.
+            preload: modules that tasks in Python find imported; none: each starts by itself.
+        """
         # Isolated and without `site`: nothing but the standard library is needed, and it is quick.
         self._nanny = subprocess.Popen(  # noqa: S603
             [sys.executable, "-I", "-S", nanny.__file__],
@@ -51,6 +56,11 @@ class Processes:
         self._on_gone: Callable[[str], object] = lambda _why: None
         self._listener = threading.Thread(target=self._listen, name="crossdock-nanny")
         self._listener.start()
+        # What every task is given: see `LocalLauncher`.
+        self._base = {**os.environ, "PYTHONUNBUFFERED": "1"} if preload else {}
+        if preload:
+            argv = [sys.executable, warm.__file__, *preload]
+            self._tell(do="warm", argv=argv, env=self._base)
 
     def start(
         self,
@@ -92,6 +102,7 @@ class Processes:
             log=str(log),
             done=None if done is None else str(done),
             fds=list(fds),
+            warm=bool(self._base) and not fds and warm.can_fork(argv, env, self._base),
         )
 
     def kill(self, name: str) -> None:

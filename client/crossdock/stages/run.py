@@ -53,6 +53,7 @@ class RunOptions:
     keep_logs: Path | None = None
     store: str = ""
     store_options: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
     store_settle_seconds: float = 30.0
 
 
@@ -215,7 +216,7 @@ def _run(
     files = find_inputs(job, Path(record.data_root))
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG))
-        processes = Processes(hold=[run.lock, listener.fileno()])
+        processes = Processes(hold=[run.lock, listener.fileno()], preload=options.preload)
         stack.callback(processes.close)
         worker = LocalWorker(run, processes, listener, record=record)
         worker.start()

@@ -7,6 +7,7 @@ crash leaves drafts, which `uploads` lists, and what the service itself throws a
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol, Self
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -14,7 +15,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop, Unstopped
 from crossdock.errors import ConfigError
 from crossdock.store import bodies
 from crossdock.store.accounting import counted
@@ -41,7 +42,11 @@ if TYPE_CHECKING:
 _CLOCK: Final = "clock"
 _NANOSECONDS: Final = 1e9
 _CAPABILITIES: Final = Capabilities(
-    conditional_put=False, lists_uploads=True, has_uploads=True, checks_checksums=False
+    conditional_put=False,
+    conditional_replace=False,
+    lists_uploads=True,
+    has_uploads=True,
+    checks_checksums=False,
 )
 
 
@@ -83,6 +88,7 @@ class ArrowStore:
         self.system = system
         self._root = root.rstrip("/")
         self._meter = meter
+        self.stop: Stop = Unstopped()
 
     def __repr__(self) -> str:
         return f"<ArrowStore {self.url}>"
@@ -92,6 +98,12 @@ class ArrowStore:
         """The same for all: what the interface lacks, no file system behind it can give."""
         return _CAPABILITIES
 
+    def stopped_by(self, stop: Stop) -> "ArrowStore":
+        """Return the same folder for a writer that may be ended."""
+        found = copy(self)
+        found.stop = stop
+        return found
+
     def put(
         self,
         key: str,
@@ -99,6 +111,7 @@ class ArrowStore:
         *,
         crc32c: int | None = None,
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object. Its checksum is compared with what was sent, not with what came."""
         source = bodies.as_source(body)
@@ -114,7 +127,7 @@ class ArrowStore:
                 found = found if crc32c is None else crc.extend(found, piece)
             if crc32c is not None and found != crc32c:
                 raise ObjectDamaged(f"{self.url}/{key}: its bytes are not those of its checksum")
-            return draft.publish(if_absent=if_absent)
+            return draft.publish(if_absent=if_absent, if_match=if_match)
 
     def upload(self, key: str) -> "ArrowUpload":
         """Begin an object whose length is not known."""
@@ -260,6 +273,7 @@ class ArrowUpload:
         self._meter = meter
         self._draft = draft_key(key, new_draft())
         self._open = True
+        store.stop.check()
         with as_arrow_error(key, writing=True):
             self._stream = self._begin()
 
@@ -280,6 +294,7 @@ class ArrowUpload:
 
     def append(self, data: BytesLike) -> None:
         """Append bytes, without a word to the meter."""
+        self._store.stop.check()
         with as_arrow_error(self._key, writing=True):
             self._stream.write(data)
 
@@ -294,13 +309,16 @@ class ArrowUpload:
             self._stream.close()
             return self._store.info(self._draft).modified
 
-    def publish(self, *, if_absent: bool) -> ObjectInfo:
+    def publish(self, *, if_absent: bool, if_match: str | None = None) -> ObjectInfo:
         """Make the object of the draft, without a word to the meter."""
+        self._store.stop.check()
         with as_arrow_error(self._key, writing=True):
             self._stream.close()
             written = self._store.info(self._draft)
             if if_absent:
                 self._store.must_be_absent(self._key)
+            if if_match is not None and self._store.info(self._key).etag != if_match:
+                raise ObjectExists(f"{self._store.url}/{self._key}: there is another one")
             self._store.system.move(self._store.path(self._draft), self._store.path(self._key))
             self._open = False
             found = self._store.info(self._key)

@@ -4,10 +4,11 @@ import heapq
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from operator import attrgetter
 from typing import Final
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop
 from crossdock.store.api import (
     Capabilities,
     ObjectInfo,
@@ -70,10 +71,19 @@ class Buckets:
         found = [self._bucket(url).capabilities for url in sorted(self._openers)]
         return Capabilities(
             conditional_put=all(c.conditional_put for c in found),
+            conditional_replace=all(c.conditional_replace for c in found),
             lists_uploads=all(c.lists_uploads for c in found),
             has_uploads=any(c.has_uploads for c in found),
             checks_checksums=all(c.checks_checksums for c in found),
         )
+
+    def stopped_by(self, stop: Stop) -> "Buckets":
+        """Return the same buckets for a writer that may be ended."""
+        openers = {url: partial(self._stopped, url, stop) for url in self._openers}
+        return Buckets(self.url, openers, self._choose)
+
+    def _stopped(self, url: str, stop: Stop) -> Store:
+        return self._bucket(url).stopped_by(stop)
 
     def put(
         self,
@@ -82,9 +92,11 @@ class Buckets:
         *,
         crc32c: int | None = None,
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object into its job's bucket."""
-        return self._of(key).put(key, body, crc32c=crc32c, if_absent=if_absent)
+        store = self._of(key)
+        return store.put(key, body, crc32c=crc32c, if_absent=if_absent, if_match=if_match)
 
     def upload(self, key: str) -> Upload:
         """Begin an object in its job's bucket."""

@@ -9,13 +9,14 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from copy import copy
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop, Unstopped
 from crossdock.errors import ConfigError
 from crossdock.store import bodies
 from crossdock.store.accounting import counted
@@ -58,6 +59,8 @@ class FileStore:
         self._root = root
         self._fsync = fsync
         self._meter = meter
+        self.stop: Stop = Unstopped()
+        self._whole = self
 
     def __repr__(self) -> str:
         return f"<FileStore {self.url}>"
@@ -65,7 +68,7 @@ class FileStore:
     @cached_property
     def capabilities(self) -> Capabilities:
         """Found by trying: some file systems have no hard links."""
-        draft = FileUpload(self, _RANDOM_NAME)
+        draft = FileUpload(self._whole, _RANDOM_NAME)
         target = draft.path.with_name(f"{draft.path.name}-link")
         with draft, as_store_error(_RANDOM_NAME):
             try:
@@ -77,8 +80,18 @@ class FileStore:
                 links = False
             target.unlink(missing_ok=True)
         return Capabilities(
-            conditional_put=links, lists_uploads=True, has_uploads=True, checks_checksums=True
+            conditional_put=links,
+            conditional_replace=False,
+            lists_uploads=True,
+            has_uploads=True,
+            checks_checksums=True,
         )
+
+    def stopped_by(self, stop: Stop) -> "FileStore":
+        """Return the same directory for a writer that may be ended."""
+        found = copy(self)
+        found.stop = stop
+        return found
 
     def put(
         self,
@@ -87,6 +100,7 @@ class FileStore:
         *,
         crc32c: int | None = None,
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object."""
         source = bodies.as_source(body)
@@ -100,7 +114,7 @@ class FileStore:
                 found = found if crc32c is None else crc.extend(found, piece)
             if crc32c is not None and found != crc32c:
                 raise ObjectDamaged(f"{self.url}/{key}: its bytes are not those of its checksum")
-            return draft.publish(if_absent=if_absent)
+            return draft.publish(if_absent=if_absent, if_match=if_match)
 
     def upload(self, key: str) -> "FileUpload":
         """Begin an object whose length is not known."""
@@ -265,6 +279,7 @@ class FileUpload:
         self._key = key
         self._meter = meter
         self._target = store.path(key)
+        store.stop.check()
         self.path = store.path(draft_key(key, new_draft()))
         """Of the draft."""
         self._descriptor = self._open()
@@ -287,6 +302,7 @@ class FileUpload:
     def append(self, data: BytesLike) -> None:
         """Append bytes, without a word to the meter."""
         left = memoryview(data).cast("B")
+        self._store.stop.check()
         with as_store_error(self._key, writing=True):
             while left:
                 left = left[os.write(self._descriptor, left) :]
@@ -296,9 +312,12 @@ class FileUpload:
         with counted(self._meter, Verb.COMPLETE_UPLOAD, self._key):
             return self.publish(if_absent=if_absent)
 
-    def publish(self, *, if_absent: bool) -> ObjectInfo:
+    def publish(self, *, if_absent: bool, if_match: str | None = None) -> ObjectInfo:
         """Make the object of the draft, without a word to the meter."""
+        self._store.stop.check()
         with as_store_error(self._key, writing=True):
+            if if_match is not None and self._etag() != if_match:
+                raise ObjectExists(f"{self._store.url}/{self._key}: there is another one")
             if self._store.waits:
                 os.fsync(self._descriptor)
             status = os.fstat(self._descriptor)
@@ -309,6 +328,12 @@ class FileUpload:
             self._store.sync(self._target.parent)
         self._close()
         return info_of(self._key, status)
+
+    def _etag(self) -> str:
+        try:
+            return _object_info(self._key, self._target.lstat()).etag
+        except (FileNotFoundError, NotADirectoryError):
+            raise ObjectMissing(f"{self._store.url}/{self._key}: there is no such object") from None
 
     def _link(self, status: os.stat_result) -> None:
         problem = f"{self._store.url}/{self._key}: there is one"

@@ -42,16 +42,17 @@ async def persist(request: web.Request) -> web.Response:
     async with held_table(request, tables.FRAME_KEY) as keys:
         shuffle = job.shuffle(name, generation)
         outcome = await in_pool(worker, partial(persister.persist, shuffle, keys))
-    body = {"worker": worker.identity.id, **_outcome_json(outcome)}
+    body = {"worker": worker.identity.id, **_outcome_json(persister, outcome)}
     return web.json_response(body, status=200 if outcome.progress is None else 202)
 
 
-def _outcome_json(outcome: Outcome) -> dict[str, object]:
+def _outcome_json(persister: Persister, outcome: Outcome) -> dict[str, object]:
     if outcome.progress is None:
         return {"runs": [run.run for run in outcome.runs]}
     return {
         "persisted_bytes": outcome.progress.persisted_bytes,
         "total_bytes": outcome.progress.total_bytes,
+        "queued": persister.queued(outcome.progress),
     }
 
 
@@ -68,7 +69,8 @@ async def get_record(request: web.Request) -> web.StreamResponse:
 async def put_manifest(request: web.Request) -> web.Response:
     """Publish a view's manifest, unless somebody did: then theirs holds."""
     worker, persister = request.app[WORKER], persister_of(request)
-    job, name, generation, _ = commanded(request)
+    job, name, generation, epoch = commanded(request)
+    leave = job.leaves.of(name, generation)
     key = ShuffleKey(job.uid, name, generation)
     async with held_body(request, most_bytes=MAX_BODY_BYTES) as body:
 
@@ -76,7 +78,9 @@ async def put_manifest(request: web.Request) -> web.Response:
             manifest = Manifest.decode(body, where="the body")
             if (manifest.shuffle, manifest.view) != (key, request.match_info["view"]):
                 raise ProtocolError("the manifest is of another shuffle or view than the URL")
-            return publish(persister.store, persister.layout(key), manifest)
+            with leave.held():
+                store = persister.store.stopped_by(leave.publishing(epoch))
+                return publish(store, persister.layout(key), manifest)
 
         published = await in_store_pool(worker, work)
     answer = {"store": persister.store.url, "cluster": worker.settings.cluster, "new": published}

@@ -5,6 +5,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from crossdock.cancel import Stop
 from crossdock.errors import ProtocolError
 from crossdock.seals import CLOSED, CLOSED_HEADER
 from crossdock.store.seals import StoredSeals
@@ -32,27 +33,35 @@ def _answer(seal: Table | None, *, new: bool = False, closed: bool = False) -> A
     return Answer([tables.encode(seal)], status, headers=headers)
 
 
-def _stored(request: web.Request) -> StoredSeals | None:
-    """Return where the store's seals are read if the call is about those."""
+def _stored(request: web.Request, stop: Stop | None = None) -> StoredSeals | None:
+    """Return where the store's seals are read if the call is about those; `stop` ends writes."""
     where = request.query.get("in", "")
     if not where:
         return None
     if where != "store":
         raise ProtocolError(f"in={where!r} is not in=store")
-    return StoredSeals(persister_of(request).store, request.app[WORKER].settings.cluster)
+    store = persister_of(request).store
+    return StoredSeals(
+        store if stop is None else store.stopped_by(stop), request.app[WORKER].settings.cluster
+    )
 
 
 async def put_seal(request: web.Request) -> web.StreamResponse:
     """Store the choice of winners unless there is one; answers the one that holds."""
     job, name, generation, epoch = commanded(request)
-    stored = _stored(request)
+    leave = job.leaves.of(name, generation)
+    stored = _stored(request, leave.publishing(epoch))
     async with held_table(request, tables.ATTEMPT) as winners:
         if (winners["map"][1:] <= winners["map"][:-1]).any():
             raise ProtocolError("a seal names one attempt per map, sorted by map")
 
         if stored is not None:
             key = _live(job, name, generation)
-            decide = partial(stored.decide, key, job.record.homes, winners)
+
+            def decide() -> tuple[Table, bool]:
+                with leave.held():
+                    return stored.decide(key, job.record.homes, winners)
+
             seal, new = await in_store_pool(request.app[WORKER], decide)
             return await send(request, partial(_answer, seal, new=new), room=seal.nbytes)
 

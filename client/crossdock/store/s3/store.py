@@ -7,12 +7,14 @@ is sent again as long as that is harmless and may help.
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop
+from crossdock.errors import ConfigError
 from crossdock.store import bodies
 from crossdock.store.api import (
     Capabilities,
@@ -31,7 +33,7 @@ from crossdock.store.s3.delete import delete
 from crossdock.store.s3.lifecycle import read_lifecycle, write_lifecycle
 from crossdock.store.s3.multipart import abort, uploads
 from crossdock.store.s3.probe import probe
-from crossdock.store.s3.put import put_object, unless_there
+from crossdock.store.s3.put import if_unchanged, put_object, unless_there
 from crossdock.store.s3.reading import S3Reading, open_reading
 from crossdock.store.s3.upload import S3Upload, put_parts
 from crossdock.wire.crc import BytesLike
@@ -64,6 +66,14 @@ class S3Store:
         self._probe_lock = threading.Lock()
         self._capabilities: Capabilities | None = None
         self._pool: ThreadPoolExecutor | None = None
+        self._whole = self
+        """Has what all writers share: threads, and what was found out."""
+
+    def stopped_by(self, stop: Stop) -> "S3Store":
+        """Return the same bucket for a writer that may be ended."""
+        found = copy(self)
+        found._caller = self._caller.stopped_by(stop)  # noqa: SLF001 -- one class
+        return found
 
     def __repr__(self) -> str:
         return f"<S3Store {self.url}>"
@@ -71,6 +81,8 @@ class S3Store:
     @property
     def capabilities(self) -> Capabilities:
         """Found by trying, when it is first asked for."""
+        if self._whole is not self:
+            return self._whole.capabilities
         with self._probe_lock:
             if self._capabilities is None:
                 self._capabilities = probe(self._caller)
@@ -83,9 +95,12 @@ class S3Store:
         *,
         crc32c: int | None = None,
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object, by one request if it is not too long for that."""
         source = bodies.as_source(body)
+        if if_match is not None:
+            return self._replace(check_key(key), source, crc32c, if_match)
         if source.nbytes <= MAX_PUT_BYTES:
             write = partial(put_object, self._caller, check_key(key), source, crc32c)
         else:
@@ -93,6 +108,14 @@ class S3Store:
                 put_parts, self._caller, self._threads(), check_key(key), source, crc32c
             )
         return unless_there(self._caller, key, write, self._is_conditional, if_absent)
+
+    def _replace(self, key: str, source: Source, crc32c: int | None, etag: str) -> ObjectInfo:
+        if source.nbytes > MAX_PUT_BYTES:
+            raise ConfigError(f"{key}: what has {source.nbytes} bytes replaces no object by parts")
+        write = partial(put_object, self._caller, key, source, crc32c, if_absent=False)
+        return if_unchanged(
+            self._caller, key, etag, lambda: self.capabilities.conditional_replace, write
+        )
 
     def upload(self, key: str) -> S3Upload:
         """Begin an object whose length is not known."""
@@ -192,6 +215,8 @@ class S3Store:
         return self.capabilities.conditional_put
 
     def _threads(self) -> ThreadPoolExecutor:
+        if self._whole is not self:
+            return self._whole._threads()  # noqa: SLF001 -- one class
         with self._lock:
             if self._pool is None:
                 threads = self._caller.options.connections
