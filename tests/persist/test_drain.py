@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 import crossdock
-from crossdock import SealLost, Shuffle, View
+from crossdock import SealLost, Shuffle, Unavailable, View
 from harness import StartWorker, WorkerProcess, connect_all, eventually, mutual_workers
+from raw import Peer, Target
 
 Blocks = list[tuple[int, int, bytes, int]]
 WITH_STORE = {"segment_bytes": 2 * 2**20, "max_frame_bytes": 2**20}
@@ -337,3 +338,104 @@ def test_a_seal_stays_while_the_home_that_decides_next_is_away(job_uid: str) -> 
         second.start()
         drained(first)
         assert shuffle.view().id == sealed.id
+
+
+# -- drained, and started again --------------------------------------------------------------------
+
+
+def drained_and_restarted(worker: WorkerProcess) -> None:
+    eventually(lambda: drain(worker)["drained"], what="the drain", seconds=20)
+    worker.restart()
+
+
+@pytest.mark.parametrize("with_store", [False, True])
+def test_homes_that_drained_one_by_one_and_came_back_make_one_choice(
+    with_store: bool, store: str, job_uid: str
+) -> None:
+    """As when all workers are replaced by turns: each home is closed then, and none is gone."""
+    with several_with_job(job_uid, 2, store if with_store else "") as (workers, job):
+        sealed, open_ = (job.shuffle(name, partitions=3, maps=2) for name in ("sealed", "open"))
+        for shuffle in (sealed, open_):
+            for m in range(2):
+                write(shuffle, m, attempt=9, replicas=2)
+        view = sealed.view()
+        for worker in workers:
+            drained_and_restarted(worker)
+            eventually(lambda w=worker: states(w) == ["serving"] * 2, what="the peers")
+        with connected(workers) as other, other.job(job_uid) as again:
+            first = open_.view()
+            for shuffle in (sealed, open_):
+                for m in range(2):
+                    write(shuffle, m, attempt=1, replicas=2)
+            assert sealed.view().id == view.id
+            assert open_.view().winners == first.winners == {0: 9, 1: 9}
+            assert again.shuffle("open", partitions=3, maps=2).view().id == first.id
+        drained(workers[0])  # once more, and for good
+        assert sealed.view().id == view.id
+        assert open_.view().id == first.id
+
+
+def both_drained(workers: list[WorkerProcess], directory: Path, uid: str) -> None:
+    """Drain all, and end them, but for the last step: the store does not know of it."""
+    for worker in workers:
+        eventually(lambda w=worker: drain(w)["drained"], what="the drain", seconds=20)
+    for worker in workers:
+        worker.kill9()
+    shutil.rmtree(directory / "store" / "default" / uid / "homes")
+
+
+def test_homes_that_came_back_do_not_choose_before_all_are_back(
+    tmp_path: Path, store: str, job_uid: str
+) -> None:
+    quick: dict[str, Any] = {"deadline_seconds": 1.5, "loss_after_seconds": 60}
+    with (
+        several_with_job(job_uid, 2, store) as (workers, job),
+        connected(workers, **quick) as other,
+        other.job(job_uid) as hasty,
+    ):
+        write(job.shuffle("open", partitions=3, maps=1), 0)
+        both_drained(workers, tmp_path, job_uid)
+        workers[0].start()
+        with pytest.raises(Unavailable, match="home"):
+            hasty.shuffle("open", partitions=3, maps=1).view()
+        workers[1].start()
+        assert job.shuffle("open", partitions=3, maps=1).view().winners == {0: 0}
+
+
+def test_a_home_that_drained_and_does_not_come_back_is_lost_after_a_while(
+    tmp_path: Path, store: str, job_uid: str
+) -> None:
+    with several_with_job(job_uid, 2, store, loss_after_seconds=1) as (workers, job):
+        write(job.shuffle("open", partitions=3, maps=1), 0)
+        both_drained(workers, tmp_path, job_uid)
+        workers[0].start()
+        with pytest.raises(SealLost, match="went without leaving"):
+            job.shuffle("open", partitions=3, maps=1).view()
+
+
+def test_a_worker_that_is_back_takes_no_frames_before_its_peers_have_heard(job_uid: str) -> None:
+    """Else a client that asks such a peer would take what was just acked for lost."""
+    with several(2) as (first, second):
+        target = Target(Peer(first.url, ""), job_uid)
+        assert target.register().status == 201
+        second.restart(peers_interval_seconds=1)
+        for worker in (first, second):
+            eventually(lambda w=worker: states(w) == ["serving"] * 2, what="the peers")
+        eventually(lambda: drain(first)["drained"], what="the drain", seconds=20)
+        first.kill9()
+        eventually(lambda: "gone" in states(second), what="the peer's word")
+        first.start()
+        refused = 0
+
+        def taken() -> bool:
+            nonlocal refused
+            known = "gone" not in states(second)
+            status = target.push(target.frame()).status
+            assert status == 503 or known
+            refused += status == 503
+            return status == 200
+
+        eventually(taken, what="a frame")
+        assert refused
+        first.restart()
+        assert target.push(target.frame(map_id=1)).status == 200, "that is over"

@@ -24,6 +24,7 @@ from crossdock_worker.changes import Changes
 from crossdock_worker.files import make_directory, subdirs
 from crossdock_worker.job import Job
 from crossdock_worker.life import Conditions, Life
+from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.tombstones import Tombstones
 from crossdock_worker.trash import Trash
 
@@ -82,6 +83,9 @@ class Jobs:
             log.error(  # noqa: TRY400 -- where it was found says nothing
                 "job is damaged", job=directory.name, problem=str(error)
             )
+        else:
+            for shuffle in self._jobs[directory.name].shuffles.values():
+                _report_damage(shuffle)
 
     def _replay(self, directory: Path) -> Job:
         data = json.loads((directory / "job.json").read_text())
@@ -310,3 +314,13 @@ class Jobs:
         """Close all files."""
         for job in self._jobs.values():
             job.close()
+
+
+def _report_damage(shuffle: ShuffleLog) -> None:
+    try:
+        shuffle.raise_damage()
+    except DataCorrupt as error:
+        log.error(  # noqa: TRY400 -- where it was found says nothing
+            "shuffle is damaged", job=shuffle.key.job, shuffle=shuffle.key.name,
+            generation=shuffle.key.generation, problem=str(error),
+        )  # fmt: skip

@@ -5,6 +5,7 @@ import fcntl
 import os
 import resource
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +80,8 @@ class Worker:
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
         self.store_pool = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="store")
         self._gossip_thread = ThreadPoolExecutor(1, thread_name_prefix="gossip")
+        self.seal_lock = threading.Lock()
+        """Held while a closed home takes a seal, and while a drain looks which there are."""
         self.store_requests = Requests(prices_of(settings.store, settings.store_prices))
         self.persister = self._open_store()
         self._left_runs = [
@@ -266,6 +269,7 @@ class Worker:
             tasks.create_task(self.keeper.run())
             tasks.create_task(self._beat())
             tasks.create_task(self.reaper.run())
+            tasks.create_task(self.drain.come_back())
             if self.persister is not None:
                 tasks.create_task(self._show_store(self.persister.store))
                 tasks.create_task(self._recover(self.persister))
