@@ -388,7 +388,7 @@ class WorkersLost(Unavailable):
 
 
 class CleanupUnfinished(Unavailable):
-    """What was to be deleted is not proved to be gone in time; deleting it again goes on."""
+    """What was to be deleted is not proved to be gone in time. Delete it again: that goes on."""
 
     code = "cleanup_unfinished"
 

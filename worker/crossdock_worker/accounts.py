@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from crossdock.errors import QuotaExceeded
 from crossdock_worker.job import Job
+from crossdock_worker.life import clock
 from crossdock_worker.shuffle_log import ShuffleLog
 
 
@@ -76,6 +77,17 @@ def by_job_and_tenant(jobs: Sequence[Job]) -> tuple[dict[str, Tiers], dict[str, 
         tenant = job.record.tenant
         tenants[tenant] = tenants.get(tenant, Tiers()) + found[job.uid]
     return found, tenants
+
+
+def overview(uid: str, job: Job | None, uptime_seconds: float) -> dict[str, object]:
+    """Return what `GET /v1/jobs` answers of a job, also if its files are damaged (None)."""
+    age = uptime_seconds if job is None else clock() - job.life.since
+    return {
+        "uid": uid,
+        "fenced": job is not None and job.fenced,
+        "age_seconds": round(age, 3),
+        "disk_bytes": 0 if job is None else job.disk_bytes,
+    }
 
 
 def describe(job: Job) -> dict[str, object]:

@@ -13,7 +13,7 @@ import structlog
 import crossdock
 from crossdock.cancel import Stop
 from crossdock.errors import CrossdockError, Gone, SealLost, Unavailable
-from crossdock.records import DRAINED, STAYING, Persistence
+from crossdock.records import DRAINED, STAYING, Persistence, WorkerInfo
 from crossdock.seals import Seals
 from crossdock.store.manifest import identities
 from crossdock.store.records import Record
@@ -93,13 +93,20 @@ class Handover:
 
         They say so afterwards, and then nobody waits for it.
         """
+        return self._peers_agree(lambda own: own.state == DRAINED)
+
+    def is_known_back(self) -> bool:
+        """Whether no peer that answers takes this worker for gone any more."""
+        return self._peers_agree(lambda own: own.state != "gone")
+
+    def _peers_agree(self, right: Callable[[WorkerInfo], bool]) -> bool:
         own = self._worker.identity.id
         urls = [peer.url for peer in self._worker.membership if peer.state in STAYING]
         token = self._worker.auth.own_token()
         with self._worker.client(token, deadline_seconds=_DEADLINE_SECONDS) as cluster:
             for url in urls:
                 with suppress(Unavailable):
-                    if any(w.id == own and w.state != DRAINED for w in cluster.listed_by(url)):
+                    if any(w.id == own and not right(w) for w in cluster.listed_by(url)):
                         return False
         return True
 
@@ -207,7 +214,9 @@ class Handover:
         left = 0
         with suppress(Gone):  # the job ended
             job.close_seals()
-            for key in job.sealed():
+            with self._worker.seal_lock:  # what came before this drain began is there by now
+                sealed = job.sealed()
+            for key in sealed:
                 if key not in self._left and job.record.homes:
                     left += not self._leave_seal(cluster, job, key)
             if not left:

@@ -21,7 +21,6 @@ import structlog
 
 from crossdock.errors import (
     CrossdockError,
-    DataCorrupt,
     JobFenced,
     LeaseEnded,
     SealHomeClosed,
@@ -275,15 +274,25 @@ class Job:
             (self.directory / "shuffles" / name).rmdir()
         return places
 
-    def seal(self, name: str, generation: int, winners: Table, *, epoch: int) -> tuple[Table, bool]:
-        """Store a seal unless there is one; return the one that holds, and whether it is new."""
+    def seal(
+        self, name: str, generation: int, winners: Table, *, epoch: int, closed: bool = False
+    ) -> tuple[Table, bool]:
+        """Store a seal unless there is one; return the one that holds, and whether it is new.
+
+        Args:
+            name: of the shuffle.
+            generation: of the shuffle.
+            winners: the seal.
+            epoch: of the caller.
+            closed: also where no seals are made any more: the caller knows that nobody else does.
+        """
         with self.files_lock:
             self.check_live()
             self.check_epoch(epoch)
             existing = self._read_seal(name, generation)
             if existing is not None:
                 return existing, False
-            if self.seals_closed:
+            if self.seals_closed and not closed:
                 raise SealHomeClosed(f"this worker makes no seals of job {self.uid} any more")
             path = self._seal_file(name, generation)
             make_directory(path.parent)
@@ -368,18 +377,8 @@ class Job:
                 else:
                     shuffle.advance(self.record.epoch)
                     self.shuffles[name, generation] = shuffle
-                    self._report_damage(shuffle)
 
     def close(self) -> None:
         """Close all files."""
         for shuffle in self.shuffles.values():
             shuffle.close()
-
-    def _report_damage(self, shuffle: ShuffleLog) -> None:
-        try:
-            shuffle.raise_damage()
-        except DataCorrupt as error:
-            log.error(  # noqa: TRY400 -- where it was found says nothing
-                "shuffle is damaged", job=self.uid, shuffle=shuffle.key.name,
-                generation=shuffle.key.generation, problem=str(error),
-            )  # fmt: skip

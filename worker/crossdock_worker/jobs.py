@@ -24,6 +24,7 @@ from crossdock_worker.changes import Changes
 from crossdock_worker.files import make_directory, subdirs
 from crossdock_worker.job import Job
 from crossdock_worker.life import Conditions, Life
+from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.tombstones import Tombstones
 from crossdock_worker.trash import Trash
 
@@ -82,6 +83,9 @@ class Jobs:
             log.error(  # noqa: TRY400 -- where it was found says nothing
                 "job is damaged", job=directory.name, problem=str(error)
             )
+        else:
+            for shuffle in self._jobs[directory.name].shuffles.values():
+                _report_damage(shuffle)
 
     def _replay(self, directory: Path) -> Job:
         data = json.loads((directory / "job.json").read_text())
@@ -176,6 +180,11 @@ class Jobs:
             raise JobFenced(f"job {uid} was ended")
         if uid in self._damaged:
             raise self._damaged[uid]
+
+    def held(self) -> list[tuple[str, Job | None]]:
+        """Return all jobs that have files here, by uid; None for those whose files are damaged."""
+        damaged: dict[str, Job | None] = dict.fromkeys(self._damaged)
+        return sorted({**damaged, **self._jobs}.items(), key=lambda pair: pair[0])
 
     def stored(self, uid: str) -> bool | None:
         """Return whether a fenced job may have been written to the store here; None: not known."""
@@ -305,3 +314,13 @@ class Jobs:
         """Close all files."""
         for job in self._jobs.values():
             job.close()
+
+
+def _report_damage(shuffle: ShuffleLog) -> None:
+    try:
+        shuffle.raise_damage()
+    except DataCorrupt as error:
+        log.error(  # noqa: TRY400 -- where it was found says nothing
+            "shuffle is damaged", job=shuffle.key.job, shuffle=shuffle.key.name,
+            generation=shuffle.key.generation, problem=str(error),
+        )  # fmt: skip

@@ -5,6 +5,8 @@ import fcntl
 import os
 import resource
 import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -58,6 +60,7 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         """Claim the data directory and replay it; raises `ConfigError` when it is in use."""
         self.settings = settings
+        self._began = time.monotonic()
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self._lock_fd = self._claim_directory()
         self.identity = Identity.claim(settings.data_dir)
@@ -79,6 +82,8 @@ class Worker:
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
         self.store_pool = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="store")
         self._gossip_thread = ThreadPoolExecutor(1, thread_name_prefix="gossip")
+        self.seal_lock = threading.Lock()
+        """Held while a closed home takes a seal, and while a drain looks which there are."""
         self.store_requests = Requests(prices_of(settings.store, settings.store_prices))
         self.persister = self._open_store()
         self._left_runs = [
@@ -218,6 +223,11 @@ class Worker:
         self.admission.check_disk()
         return "full" if self.admission.disk_full else "serving"
 
+    @property
+    def uptime_seconds(self) -> float:
+        """Since this process began."""
+        return time.monotonic() - self._began
+
     def store_use(self, job: str) -> dict[str, object]:
         """Return what a job has asked of the store since this process began."""
         counts = self.store_requests.of_job(job)
@@ -267,6 +277,7 @@ class Worker:
             tasks.create_task(self.keeper.run())
             tasks.create_task(self._beat())
             tasks.create_task(self.reaper.run())
+            tasks.create_task(self.drain.come_back())
             if self.persister is not None:
                 tasks.create_task(self._show_store(self.persister.store))
                 tasks.create_task(self._recover(self.persister))
