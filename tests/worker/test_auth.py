@@ -31,6 +31,7 @@ RIGHTS = {
     "POST /v1/workers/{worker}/gone": "admin",
     "POST /v1/drain": "admin",
     "GET /v1/drain": "admin",
+    "GET /v1/jobs": "admin",
     "PUT /v1/jobs/{job}": "write",
     "GET /v1/jobs/{job}": "read",
     "POST /v1/jobs/{job}/fence": "own",
