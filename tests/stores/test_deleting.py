@@ -110,6 +110,18 @@ def test_a_job_of_one_segment_is_deleted_by_seven_requests(
     store.close()
 
 
+def test_a_worker_remembers_that_it_has_written(
+    start_worker: StartWorker, directory: Path, job_uid: str
+) -> None:
+    worker = start_worker(store=directory.as_uri())
+    with client([worker], directory.as_uri()) as cluster:
+        job = cluster.job(job_uid, owner="runner")
+        write(job).persist()
+        worker.restart()
+        assert job.end().objects == 3
+    assert not files(directory)
+
+
 def test_ending_again_is_fine_and_looks_into_the_store(
     start_worker: StartWorker, directory: Path, job_uid: str
 ) -> None:
