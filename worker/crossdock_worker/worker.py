@@ -24,9 +24,11 @@ from crossdock.store.api import Store
 from crossdock.store.opening import open_store
 from crossdock.store.records import Record
 from crossdock.views import ShuffleKey
+from crossdock_worker import accounts
 from crossdock_worker.acklog import AckLog
 from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
+from crossdock_worker.deleting import Everywhere
 from crossdock_worker.drain import Drain
 from crossdock_worker.front import ConnectionCount
 from crossdock_worker.gossip import BEAT_SECONDS, Gossip
@@ -36,12 +38,12 @@ from crossdock_worker.keeper import Keeper
 from crossdock_worker.leave import Leave
 from crossdock_worker.life import Conditions, clock
 from crossdock_worker.membership import Membership
-from crossdock_worker.metrics import Gauge, Gauges, Metrics, StoreRequests
+from crossdock_worker.metrics import Gauge, Gauges, JobBytes, Metrics, StoreRequests
 from crossdock_worker.noted import NotedStore, note_stored
 from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
 from crossdock_worker.policy import Trigger
-from crossdock_worker.reaper import LeftToPeers, Reaper
+from crossdock_worker.reaper import Reaper
 from crossdock_worker.settings import LAST_SECONDS, ZSTD, Settings
 from crossdock_worker.through import ReadThrough
 
@@ -96,6 +98,9 @@ class Worker:
         self.metrics = Metrics()
         self.metrics.registry.register(Gauges(self._gauges))
         self.metrics.registry.register(StoreRequests(self.store_requests))
+        self.metrics.registry.register(
+            JobBytes(lambda: accounts.by_job_and_tenant(list(self.jobs)))
+        )
         self.url = settings.advertise
         self.gossip = Gossip(
             self.jobs,
@@ -106,9 +111,7 @@ class Worker:
             in_thread=self._in_gossip_thread,
             on_fence=self.places.forget_job,
         )
-        self.reaper = Reaper(
-            self.jobs, rank=lambda: self.gossip.rank, delete=LeftToPeers(self._may_be_stored)
-        )
+        self.reaper = Reaper(self.jobs, rank=lambda: self.gossip.rank, delete=Everywhere(self))
         self.membership = Membership(
             settings.peers,
             interval_seconds=settings.peers_interval_seconds,
@@ -143,12 +146,17 @@ class Worker:
             uploads=settings.limits.store_uploads,
             settle_seconds=settings.store_settle_seconds,
             leave=self._leave,
+            check_room=self._check_store_room,
             compress_in=settings.data_dir if settings.store_compression == ZSTD else None,
             on_end=self._persisted,
         )
 
     def _leave(self, key: ShuffleKey) -> Leave:
         return self.jobs.get(key.job).leaves.of(key.name, key.generation)
+
+    def _check_store_room(self, key: ShuffleKey, more: int) -> None:
+        quota = self.settings.limits.job_store_quota_bytes
+        accounts.check_store_quota(self.jobs.get(key.job), more, quota)
 
     def _open_acks(self) -> AckLog | None:
         if self.persister is None:
@@ -274,7 +282,9 @@ class Worker:
                 tasks.create_task(self._show_store(self.persister.store))
                 tasks.create_task(self._recover(self.persister))
 
-    def _may_be_stored(self) -> bool:
+    @property
+    def may_be_stored(self) -> bool:
+        """Whether a worker has a store, in which something may be."""
         return self.persister is not None or any(peer.store for peer in self.membership)
 
     async def _beat(self) -> None:
