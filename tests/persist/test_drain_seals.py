@@ -83,7 +83,7 @@ def test_a_home_that_died_before_the_end_of_its_drain_is_not_replaced_by_the_sto
     assert late.request("PUT", f"/v1/jobs/{job_uid}", body=record).status == 201
     with (
         connected([late], loss_after_seconds=2) as cluster,
-        cluster.job(job_uid) as again,
+        cluster.job(job_uid, owner="runner") as again,  # takes the homes of the record
         pytest.raises(SealLost, match=f"went without leaving them: {dead}"),
     ):
         again.shuffle("open", partitions=3, maps=1).view()

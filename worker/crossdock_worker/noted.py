@@ -17,6 +17,7 @@ from crossdock.store.api import (
     UnfinishedUpload,
     Upload,
 )
+from crossdock.store.buckets import each_bucket
 from crossdock.store.layout import job_of
 from crossdock.store.marks import mark_in
 from crossdock.wire.crc import BytesLike
@@ -61,6 +62,10 @@ class NotedStore:
     def capabilities(self) -> Capabilities:
         """What it can do."""
         return self._store.capabilities
+
+    def each(self) -> list[Store]:
+        """Return the buckets that it consists of, without notes: for deleting."""
+        return each_bucket(self._store)
 
     def stopped_by(self, stop: Stop) -> "NotedStore":
         """Return the same store for a writer that may be ended."""

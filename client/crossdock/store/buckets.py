@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from operator import attrgetter
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from crossdock.cancel import Cancel, Stop
 from crossdock.store.api import (
@@ -154,9 +154,17 @@ class Buckets:
             store.close()
 
 
+@runtime_checkable
+class HasBuckets(Protocol):
+    """A store that may consist of several."""
+
+    def each(self) -> list[Store]:
+        """Return all of them."""
+
+
 def each_bucket(store: Store) -> list[Store]:
     """Return the buckets that a store consists of.
 
     Whoever deletes looks into all: a job has things in two if the list was changed while it lived.
     """
-    return store.each() if isinstance(store, Buckets) else [store]
+    return store.each() if isinstance(store, HasBuckets) else [store]
