@@ -114,12 +114,12 @@ def test_a_storm_makes_a_worker_slow_and_loses_nothing(
             return not any(k.endswith(".log") or "/intents/" in k for k in keys)
 
         eventually(packed, seconds=3 * SECONDS + 60, what="the end of logs and intents", pause=0.5)
-        storm.begin()  # and once more for who reads the store through a worker
         worker.kill9()
         worker.data_dir.rename(worker.data_dir.with_name("aside"))
         worker.start()
         for each in (job, acks):
             each.introduce(worker.url)
+        storm.begin()  # and once more for who reads the store through a worker
         assert blocks_of(asked.view(winners)) == expected
         assert blocks_of(acked.view(winners)) == acked_blocks
     assert storm.refused, "the storm met nobody"
