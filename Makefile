@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test test-servers versitygw minio kube-servers lint format lock soak bench clean
+.PHONY: setup run test test-servers versitygw minio kube-servers crds lint format lock soak bench clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,10 @@ versitygw minio: setup
 # KUBEBUILDER_ASSETS says that they are there already.
 kube-servers: setup
 	test -n "$$KUBEBUILDER_ASSETS" || $(BIN)/python tests/build_servers.py kube
+
+# The CRDs, from the types of the operator.
+crds: setup
+	$(BIN)/python -m crossdock_operator.api.crds crds
 
 # Stores against MinIO, which takes some six minutes to build.
 test-servers: minio
