@@ -3,8 +3,10 @@
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -114,7 +116,8 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **self._environment},
+                # Compiled once, not at each of a thousand starts.
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **self._environment},
                 start_new_session=True,
             )
         return self
@@ -360,6 +363,35 @@ def started_workers(
                 more["peers"] = ",".join(w.url for w in found)
             found.append(stack.enter_context(WorkerProcess(key=key, options=more)).start())
         yield found
+
+
+@contextmanager
+def mutual_workers(count: int, **options: object) -> Iterator[list[WorkerProcess]]:
+    """Run workers each of which is told of all, started at once."""
+    with ExitStack() as stack:
+        found = [stack.enter_context(WorkerProcess()) for _ in range(count)]
+        for worker, port in zip(found, _unused_ports(count), strict=True):
+            worker.port = port
+        peers = ",".join(f"http://127.0.0.1:{worker.port}" for worker in found)
+        for worker in found:
+            worker.options |= {"peers": peers, **options}
+            worker.launch()
+        for worker in found:
+            worker.wait_ready()
+        yield found
+
+
+def _unused_ports(count: int) -> list[int]:
+    """Return ports that nobody has now, and that no connection gets for its own end."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    with ExitStack() as stack:
+        found: list[int] = []
+        while len(found) < count:
+            port = random.randrange(10_000, first)
+            with suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+        return found
 
 
 def connect_all(

@@ -27,8 +27,9 @@ from crossdock.pool import Pool
 from crossdock.push import PushLoad
 from crossdock.records import JobRecord, Owner, Persistence, WorkerInfo
 from crossdock.statistics import ReadMeter, ReadStatistics
-from crossdock.store.api import StoreOptions
+from crossdock.store.api import Meter, Store, StoreOptions
 from crossdock.store.errors import StoreUnavailable
+from crossdock.store.opening import open_store
 from crossdock.store.tier import StoreTier
 from crossdock.survey import Acquaintances, Answer, Found, Members, Silences, Survey
 from crossdock.threads import Threads, result_of
@@ -67,6 +68,7 @@ class Cluster:
         """Use `connect`."""
         self.options = options
         self.pool = pool
+        self._store_options = store_options
         self._endpoints = tuple(endpoints)
         self._lock = threading.Lock()
         self._jobs: list[Job] = []
@@ -180,6 +182,15 @@ class Cluster:
                 hint="start a worker with the store, or give this process CROSSDOCK_STORE",
             )
         return found
+
+    def open_store(self, meter: Meter) -> Store:
+        """Open the store that `Options.store` names, to delete there; the caller closes it."""
+        return open_store(self.options.store, self._store_options, meter=meter)
+
+    def id_at(self, url: str) -> str | None:
+        """Return the id of the worker that names this URL as its own, if it was ever met."""
+        with self._lock:
+            return next((id_ for id_, own in self._met.urls.items() if own == url), None)
 
     def _ask_all(self, cancel: Cancel) -> Members:
         began = time.monotonic()

@@ -33,6 +33,7 @@
     └── Unavailable             not now; nothing is lost
         ├── Overloaded          a worker pushes back
         ├── WorkersLost         no worker is left that answers, or that is waited for
+        ├── CleanupUnfinished   what was to be deleted is not proved to be gone; begin again
         └── PeerGone            the other side closed the connection, or moved no byte for too long
 
 `code` is stable and travels in HTTP error bodies; `hint` says what to do.
@@ -293,6 +294,21 @@ class AttemptsElsewhere(AttemptsMissing):
     code = "attempts_elsewhere"
     hint = "ask the others too, with partial=true, or make a view"
 
+    def __init__(
+        self,
+        missing: Sequence[Missing],
+        *,
+        message: str = "",
+        hint: str = "",
+        records: Sequence[str] = (),
+    ) -> None:
+        super().__init__(missing, message=message, hint=hint)
+        self.records = tuple(records)
+        """Keys within the shuffle of objects that say where the store has what was here."""
+
+    def to_json(self) -> dict[str, object]:
+        return {**super().to_json(), "records": list(self.records)}
+
 
 class ShuffleIncomplete(AttemptsMissing):
     """A seal was asked for while some map has no complete attempt; `missing` names the maps."""
@@ -362,6 +378,15 @@ class WorkersLost(Unavailable):
 
     Calls that need a worker still wait for one; what asks for data says what is lost.
     """
+
+
+class CleanupUnfinished(Unavailable):
+    """What was to be deleted is not proved to be gone within the deadline; the message says what.
+
+    Nothing has to be kept: deleting it again goes on with what is left.
+    """
+
+    code = "cleanup_unfinished"
 
 
 class PeerGone(Unavailable):

@@ -8,6 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from crossdock.cancel import Cancel
+from crossdock.cleanup.deleting import Deleted
+from crossdock.cleanup.jobs import end_job
+from crossdock.cleanup.releases import Releases
 from crossdock.errors import (
     Closed,
     CrossdockError,
@@ -37,9 +40,15 @@ class Job:
         """Use `Cluster.job`. `record` None attaches."""
         self.uid = uid
         self.cluster = cluster
-        self._owner = record is not None
+        self.is_owner = record is not None
+        """Whether this process has registered it."""
+        self.met: set[str] = set()
+        """Ids of the workers that its owner has met since, and of its homes."""
+        self.met_all = record is not None and record.epoch == 0
+        """Whether they are all that ever were: nobody owned it before."""
         self._closed = threading.Event()
         self._silences = Silences(cluster.options.loss_after_seconds)
+        self.releases = Releases(self)
         self._renewer: threading.Thread | None = None
         deadline = cluster.options.deadline_seconds
         if record is None:
@@ -134,22 +143,25 @@ class Job:
         with pool.call("PUT", url, self.path, body=body, cancel=cancel) as response:
             response.read()
 
-    def end(self) -> None:
-        """End the job: every worker refuses it from now on and deletes its data.
+    def end(self, *, cancel: Cancel | None = None) -> Deleted:
+        """End the job: it is refused from now on, and all of it is deleted, up to the proof.
+
+        A worker that does not answer is waited for, for a lease if this process owns the job. If
+        something of the job is, or may be, in the store that `Options.store` names, it takes until
+        that has settled. Without `Options.store` workers with a store clean up there.
+
+        Args:
+            cancel: ends it at the next wait or request; call again, from any process.
 
         Raises:
-            Unavailable: some worker does not answer; call again.
+            StaleEpoch: another owner took the job over.
+            CleanupUnfinished: the deadline has passed; the message says what is left. Call again.
+            Unavailable: no worker answers; call again.
+            StoreDenied: the credentials do not list or delete.
+            Closed: it was cancelled, or the cluster closed.
         """
         self.close()
-        patiently(self._delete, deadline_seconds=self.cluster.options.deadline_seconds)
-
-    def _delete(self) -> None:
-        def call(url: str) -> None:
-            target = f"{self.path}?epoch={self.epoch}"
-            with self.cluster.pool.call("DELETE", url, target) as response:
-                response.read()
-
-        self.cluster.on_all(call)
+        return end_job(self, cancel or self.cluster.pool.cancel)
 
     def _fetch(self) -> JobRecord:
         members = self.cluster.members()
@@ -177,7 +189,9 @@ class Job:
     def _register(self) -> JobRecord:
         """Register with every worker that answers. The homes are those of the first time."""
         members = self.cluster.members(fresh=True)
+        self.met.update(members.reachable, members.lost_ids)
         homes = next((r.homes for r in self._records() if r.homes), None)
+        self.met.update(homes or ())
         record = replace(self.record, homes=homes or members.staying())
         body = json.dumps(record.to_json()).encode()
 
@@ -202,8 +216,12 @@ class Job:
                 log.warning("job %s: its lease was not renewed: %s", self.uid, error)
 
     def close(self) -> None:
-        """Stop renewing the lease. The job lives on for its lease and grace. Idempotent."""
+        """Stop renewing the lease. The job lives on for its lease and grace. Idempotent.
+
+        Released shuffles that still have something in the store keep it until the job's end.
+        """
         self._closed.set()
+        self.releases.close()
         if self._renewer is not None and self._renewer is not threading.current_thread():
             self._renewer.join()
 

@@ -45,6 +45,9 @@ class Options:
     more; one in twenty at most."""
     store_cache_bytes: int = 64 * MIB
     """Records and the index of batches that are kept in memory, of the store."""
+    store_settle_seconds: float = 30.0
+    """A request to the store takes effect within this time of being sent, or never: the workers'
+    `--store-settle-seconds`. So long the end of a job waits that has something there."""
     deadline_seconds: float = 300.0
     """How long a call rides out workers that are unavailable."""
     loss_after_seconds: float = 120.0

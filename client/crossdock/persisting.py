@@ -110,7 +110,7 @@ def _persist_share(view: "View", report: "_Report", share: "Share") -> list[Reco
         if "runs" in answer:
             break
         now = int(answer.get("persisted_bytes", 0))
-        if now != done:
+        if now != done or answer.get("queued", 0):  # runs before it end, by the store's deadline
             heard, done = time.monotonic(), now
         elif time.monotonic() > heard + cluster.options.deadline_seconds:
             raise Unavailable(f"worker {share.worker} gets no further with persisting")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 
 from crossdock.errors import (
+    AttemptsElsewhere,
     AttemptsMissing,
     CrossdockError,
     Missing,
@@ -40,6 +41,10 @@ def from_response(status: int, headers: Mapping[str, str], body: bytes) -> Cross
             missing = [Missing(int(m), int(a), str(why)) for m, a, why in data.get("missing", [])]
         except (ValueError, TypeError, OverflowError):
             return ProtocolError(f"HTTP {status}: {code} without its list of attempts: {message}")
+        if issubclass(kind, AttemptsElsewhere):
+            records = data.get("records", [])
+            names = [str(r) for r in records] if isinstance(records, list) else []
+            return kind(missing, message=message, hint=hint, records=names)
         return kind(missing, message=message, hint=hint)
     error = kind(message, hint=hint)
     if isinstance(error, Unavailable):

@@ -184,6 +184,10 @@ class Shuffle:
             members = cluster.members(fresh=True)
         except WorkersLost as error:
             return {}, set(), [error.message]  # confirmed: nobody is left who could hold it
+        except Unavailable as error:
+            if not cluster.options.store:
+                raise
+            return {}, {f"any of them: {error.message}"}, []  # the store may have it all the same
         if winners is not None and not len(winners):
             return {}, set(), []
         ids = {info.url: info.id for info in members.reachable.values()}
@@ -296,16 +300,21 @@ class Shuffle:
     def release(self) -> None:
         """Drop this generation and all before it, everywhere, for good.
 
+        What is in the store that `Options.store` names is deleted in the background, and at the
+        latest at the job's end.
+
         Raises:
             Unavailable: some worker does not answer; call again.
         """
         cluster = self.job.cluster
+        stored: list[object] = []
 
         def drop(url: str) -> None:
             with cluster.pool.call(
                 "DELETE", url, f"{self.path}?epoch={self.job.epoch}"
             ) as response:
-                response.read()
+                answer = response.read_json()
+            stored.append(answer.get("stored") if isinstance(answer, dict) else None)
 
         def call(url: str) -> None:
             try:
@@ -315,6 +324,8 @@ class Shuffle:
                 drop(url)
 
         patiently(partial(cluster.on_all, call), deadline_seconds=cluster.options.deadline_seconds)
+        if cluster.options.store and not all(each is False for each in stored):
+            self.job.releases.begin(self.key)
 
 
 def _received(response: Response, nbytes: int) -> memoryview:

@@ -3,19 +3,26 @@
 import random
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import crossdock
-from crossdock import Shuffle, View
+from crossdock import Shuffle, Unavailable, View
 from crossdock.errors import ConfigError, CrossdockError
+from crossdock.store.api import ObjectInfo
+from crossdock.store.file import FileStore
 from harness import StartWorker, WorkerProcess, connect_all, eventually
 from raw import Peer, Target
 
 Blocks = list[tuple[int, int, bytes, int]]
 SETTINGS = {"segment_bytes": 2 * 2**20, "max_frame_bytes": 2**20, "eager_quiet_seconds": 3600}
 """Nothing is packed before a test wants it."""
+OPTIONS = crossdock.Options(
+    frame_bytes=2**18, buffer_bytes=2**20, connect_seconds=1, deadline_seconds=20,
+    loss_after_seconds=1,
+)  # fmt: skip
 
 
 def blocks_of(view: View) -> Blocks:
@@ -49,11 +56,7 @@ def job(worker: WorkerProcess, store: Path, job_uid: str) -> Iterator[crossdock.
 
 
 def connected(worker: WorkerProcess, store: Path, **changes: float) -> crossdock.Cluster:
-    options = crossdock.Options(
-        frame_bytes=2**18, buffer_bytes=2**20, connect_seconds=1, store=store.as_uri(),
-        **{"deadline_seconds": 20, "loss_after_seconds": 1, **changes},
-    )  # fmt: skip
-    return connect_all([worker], options=options)
+    return connect_all([worker], options=replace(OPTIONS, store=store.as_uri(), **changes))
 
 
 def logs(store: Path) -> list[Path]:
@@ -77,6 +80,44 @@ def test_what_was_acked_outlives_the_disk(
     job.introduce(worker.url)
     assert blocks_of(shuffle.view(dict.fromkeys(range(6), 0))) == expected
     assert not segments(store)
+
+
+def test_what_was_acked_is_read_while_no_worker_answers(
+    worker: WorkerProcess, store: Path, job_uid: str
+) -> None:
+    """Nobody is lost yet: who has the store reads all the same, and misses what is not there."""
+    winners = dict.fromkeys(range(6), 0)
+    with (
+        connected(worker, store, deadline_seconds=3, loss_after_seconds=60) as cluster,
+        cluster.job(job_uid, owner="runner", persistence="BeforeAck") as job,
+    ):
+        shuffle = job.shuffle("words", partitions=9, maps=6)
+        for m in range(6):
+            write(shuffle, m)
+        view = shuffle.view(winners)
+        expected = blocks_of(view)
+        worker.kill9()
+        assert blocks_of(view) == expected
+        assert blocks_of(shuffle.view(winners)) == expected
+        with pytest.raises(Unavailable):
+            shuffle.view({**winners, 6: 0})
+
+
+def test_the_absence_of_one_worker_of_several_is_no_matter(
+    start_worker: StartWorker, store: Path, job_uid: str
+) -> None:
+    workers = [start_worker(store=store.as_uri(), **SETTINGS) for _ in range(2)]
+    options = replace(OPTIONS, deadline_seconds=5, loss_after_seconds=60)
+    with (
+        connect_all(workers, options=options) as cluster,
+        cluster.job(job_uid, owner="runner", persistence="BeforeAck") as job,
+    ):
+        shuffle = job.shuffle("words", partitions=9, maps=6)
+        for m in range(6):
+            write(shuffle, m)
+        expected = blocks_of(shuffle.view())
+        workers[0].kill9()
+        assert blocks_of(shuffle.view(dict.fromkeys(range(6), 0))) == expected
 
 
 def test_frames_share_writes(
@@ -134,6 +175,30 @@ def test_a_reader_goes_on_when_log_objects_are_deleted_under_it(
     eventually(lambda: not logs(store), what="the end of the log objects")
     found += reading
     assert [(b.partition, b.map_id, bytes(b.data), b.rows) for b in found] == expected
+
+
+def test_a_log_object_that_is_packed_while_it_is_looked_for_is_found_packed(
+    worker: WorkerProcess, store: Path, job: crossdock.Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shuffle = job.shuffle("words", partitions=9, maps=6)
+    for m in range(6):
+        write(shuffle, m)
+    expected = blocks_of(shuffle.view())
+    listed, packed = FileStore.list, []
+
+    def late(self: FileStore, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        found = list(listed(self, prefix, after=after))
+        if not packed:  # between the listing and the reading of what is listed
+            packed.extend(found)
+            worker.restart(eager_quiet_seconds=0.1)
+            eventually(lambda: not logs(store), what="the end of the log objects")
+            worker.kill9()
+        yield from found
+
+    monkeypatch.setattr(FileStore, "list", late)
+    worker.kill9()
+    assert blocks_of(shuffle.view(dict.fromkeys(range(6), 0))) == expected
+    assert packed
 
 
 def test_what_the_store_does_not_take_is_not_acked(

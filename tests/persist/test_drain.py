@@ -13,7 +13,7 @@ import pytest
 
 import crossdock
 from crossdock import SealLost, Shuffle, View
-from harness import StartWorker, WorkerProcess, connect_all, eventually, started_workers
+from harness import StartWorker, WorkerProcess, connect_all, eventually, mutual_workers
 
 Blocks = list[tuple[int, int, bytes, int]]
 WITH_STORE = {"segment_bytes": 2 * 2**20, "max_frame_bytes": 2**20}
@@ -38,10 +38,8 @@ def store(tmp_path: Path) -> str:
 @contextmanager
 def several(count: int, store: str = "", **options: object) -> Iterator[list[WorkerProcess]]:
     """Run workers that know each other, with a store if one is named."""
-    more = {"peers_interval_seconds": 0.1, **(WITH_STORE if store else {}), **options}
-    with started_workers(count, options={**more, **({"store": store} if store else {})}) as found:
-        for worker in found if count > 1 else ():
-            worker.restart(peers=",".join(w.url for w in found))
+    with_store = {"store": store, **WITH_STORE} if store else {}
+    with mutual_workers(count, peers_interval_seconds=0.1, **with_store, **options) as found:
         for worker in found:
             eventually(lambda w=worker: states(w) == ["serving"] * count, what="the peers")
         yield found

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import crossdock
+from crossdock.store.records import Record
 from crossdock.wire import tables
 from harness import StartWorker, WorkerProcess, connect_all, eventually
 from raw import Batch, Peer, Target
@@ -66,7 +67,14 @@ def test_what_is_said_of_freed_frames(worker: WorkerProcess, job_uid: str) -> No
     assert target.peer.ask("GET", f"{path}/blocks").code == "places_unknown"
     assert target.register_places(keys)[1].code == "places_unknown"
     wanted = tables.encode(tables.attempts([(0, 0)]))
-    assert target.peer.ask("POST", f"{target.path}/blocks", wanted).code == "attempts_elsewhere"
+    refused = target.peer.ask("POST", f"{target.path}/blocks", wanted)
+    assert refused.code == "attempts_elsewhere"
+    (record,) = refused.json()["records"]
+    found = target.peer.ask("GET", f"{target.path}/objects/{record}", headers={"Range": "bytes=0-"})
+    assert found.status == 206
+    assert Record.decode(found.body, where=record).frames["seq"].tolist() == [0, 1]
+    nowhere = tables.encode(tables.attempts([(7, 7)]))
+    assert target.peer.ask("POST", f"{target.path}/blocks", nowhere).json()["records"] == []
     abort = target.peer.ask("DELETE", f"{target.path}/attempts/0/0")
     assert (abort.status, abort.code) == (409, "attempt_conflict")
     other = target.frame([(1, b"y" * 1000, 1)], seq=0, count=0, writer=b"another writer!!")

@@ -249,6 +249,32 @@ def test_a_segment_that_is_gone_names_exactly_the_maps_inside(
             aside.rename(segment)
 
 
+def test_what_is_persisted_again_replaces_a_manifest_whose_segments_are_gone(
+    cluster: Cluster, start_worker: StartWorker, job_uid: str
+) -> None:
+    def persisted() -> tuple[Published, Blocks]:
+        with cluster.job(job_uid) as job:
+            shuffle = job.shuffle("again", partitions=5, maps=3)
+            for m in range(3):
+                write(shuffle, m)
+            view = shuffle.view(dict.fromkeys(range(3), 0))
+            return view.persist(), blocks_of(view)
+
+    cluster.workers = cluster.workers[:1]  # frames are cut by worker, and are to be the same
+    published, expected = persisted()
+    cluster.kill()
+    for segment in cluster.objects("segments"):
+        segment.unlink()
+    with opened(published) as stored, pytest.raises(BlocksLost):
+        blocks_of(stored)
+    # The maps run again on workers with empty disks, and write the same.
+    cluster.workers = [start_worker(store=cluster.directory.as_uri(), **SMALL)]
+    assert persisted() == (published, expected)
+    cluster.kill()
+    with opened(published) as stored:
+        assert blocks_of(stored) == expected
+
+
 def test_a_view_that_was_not_published_is_told_with_the_remedy(
     cluster: Cluster, job_uid: str
 ) -> None:
@@ -311,7 +337,20 @@ def test_requests_are_counted_by_job_and_a_shuffle_that_is_not_persisted_costs_n
         said = cluster.workers[0].request("GET", "/metrics").body.decode()
     assert sum(s["persisted_bytes"] for s in asked) == int(view.bytes.sum())
     assert sum(s["writes"] for s in asked) == 3 * 2 + 1, "intent, segment, record; one manifest"
-    assert all(s["dollars"] > 0 for s in asked)
+    assert all(s["dollars"] == 0 for s in asked), "directories bill nothing"
     nothing = dict.fromkeys(("persisted_bytes", "freed_bytes", "requests", "writes", "dollars"), 0)
     assert spared == [nothing, nothing]
     assert 'crossdock_store_requests_total{outcome="ok",verb="PutObject"}' in said
+
+
+def test_requests_cost_what_the_settings_say(
+    start_worker: StartWorker, tmp_path: Path, job_uid: str
+) -> None:
+    store = (tmp_path / "store").as_uri()
+    priced = Cluster([start_worker(store=store, store_prices="1000,0,0", **SMALL)], tmp_path)
+    with priced.job(job_uid) as job:
+        shuffle = job.shuffle("counted", partitions=5, maps=1)
+        write(shuffle, 0)
+        shuffle.view().persist()
+        asked = priced.workers[0].get_json(f"/v1/jobs/{job_uid}")["store"]
+    assert asked["dollars"] == asked["writes"] > 0

@@ -4,7 +4,17 @@ import threading
 
 import pytest
 
-from crossdock.store.accounting import FREE, NO_JOB, OTHER, Count, Prices, Requests, writes
+from crossdock.errors import ConfigError
+from crossdock.store.accounting import (
+    FREE,
+    NO_JOB,
+    OTHER,
+    Count,
+    Prices,
+    Requests,
+    prices_of,
+    writes,
+)
 from crossdock.store.api import Verb
 from crossdock.store.layout import ShuffleLayout
 from crossdock.views import ShuffleKey
@@ -58,6 +68,18 @@ def test_prices_are_settings() -> None:
     tell(meter, Verb.DELETE, "c/k/x")
     assert meter.dollars() == pytest.approx(0.006)
     assert meter.dollars(meter.of_job("j")) == pytest.approx(0.003)
+
+
+def test_a_store_has_its_prices() -> None:
+    assert prices_of("file:///data") == prices_of("hdfs://name/data") == FREE
+    assert prices_of("s3://bucket/prefix") == prices_of("gs://bucket") == Prices()
+    assert prices_of("file:///data", "1,0.5,0") == Prices(1.0, 0.5, 0.0)
+
+
+@pytest.mark.parametrize("text", ["1", "1,2", "1,2,3,4", "a,b,c", "1,-2,3", "1,nan,3", "inf,0,0"])
+def test_prices_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"WRITE,READ,DELETE"):
+        prices_of("s3://bucket", text)
 
 
 def test_memory_is_bounded_and_nothing_is_lost() -> None:

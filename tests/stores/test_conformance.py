@@ -111,6 +111,40 @@ def test_one_of_many_is_first(store: Store, folder: str) -> None:
     assert read(store, f"{folder}a") == b"%d" % winner * 1000
 
 
+# -- replacing what is known ---------------------------------------------------------------
+
+
+def test_only_what_is_named_is_replaced(store: Store, folder: str) -> None:
+    first = store.put(f"{folder}a", b"first")
+    second = store.put(f"{folder}a", b"second one", if_match=first.etag)
+    with pytest.raises(ObjectExists, match="a"):
+        store.put(f"{folder}a", b"the third", if_match=first.etag)
+    with pytest.raises(ObjectMissing, match="b"):
+        store.put(f"{folder}b", b"the third", if_match=first.etag)
+    assert read(store, f"{folder}a", etag=second.etag) == b"second one"
+    assert keys(store, folder) == [f"{folder}a"]
+    assert not [*store.uploads(folder)]
+
+
+def test_one_of_many_replaces(store: Store, folder: str) -> None:
+    if not store.capabilities.conditional_replace:
+        pytest.skip("the store cannot decide it")
+    racers = 8
+    start = threading.Barrier(racers)
+    before = store.put(f"{folder}a", b"before").etag
+
+    def race(number: int) -> ObjectInfo | None:
+        start.wait()
+        with suppress(ObjectExists):
+            return store.put(f"{folder}a", b"%d" % number * 1000, if_match=before)
+        return None
+
+    with ThreadPoolExecutor(racers) as pool:
+        results = [*pool.map(race, range(racers))]
+    [winner] = [n for n, info in enumerate(results) if info]
+    assert read(store, f"{folder}a") == b"%d" % winner * 1000
+
+
 # -- checksums -----------------------------------------------------------------------------
 
 
@@ -397,8 +431,8 @@ def test_any_other_key_is_taken(store: Store, folder: str, parts: list[str], dat
 
 def test_capabilities_are_those_of_the_documents(place: Place) -> None:
     lacks = {
-        "file": set(),
-        "arrow": {"conditional_put", "checks_checksums"},
+        "file": {"conditional_replace"},
+        "arrow": {"conditional_put", "conditional_replace", "checks_checksums"},
         "moto": {"checks_checksums"},
         "versitygw": set(),
         "minio": {"lists_uploads"},

@@ -587,6 +587,27 @@ def test_a_server_without_conditions(scene: Scene, how: str, long: bool) -> None
     assert not [*scene.truth.uploads("")]
 
 
+@pytest.mark.parametrize("how", ["in silence", "with a word"])
+def test_a_server_that_does_not_compare(scene: Scene, how: str) -> None:
+    def action(request: Request, forward: Forward) -> Answer:
+        lower = {name.lower() for name in request.headers}
+        if how == "with a word" and "if-match" in lower:
+            return error(501, "NotImplemented")
+        request.headers = {k: v for k, v in request.headers.items() if k.lower() != "if-match"}
+        return forward(request)
+
+    scene.proxy.fail(Verb.PUT, action, times=1000)
+    assert scene.store.capabilities.conditional_put
+    assert not scene.store.capabilities.conditional_replace
+    first = scene.store.put("c/j/a", b"first")
+    second = scene.store.put("c/j/a", b"second", if_match=first.etag)
+    with pytest.raises(ObjectExists):
+        scene.store.put("c/j/a", b"third", if_match=first.etag)
+    with pytest.raises(ObjectMissing):
+        scene.store.put("c/j/b", b"third", if_match=first.etag)
+    assert read(scene.truth, "c/j/a", etag=second.etag) == b"second"
+
+
 def test_a_listing_of_uploads_that_hides_them_is_found_out(scene: Scene) -> None:
     def hide(request: Request, forward: Forward) -> Answer:
         answer = forward(request)

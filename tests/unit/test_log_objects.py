@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import crossdock
-from crossdock.errors import Unavailable
+from crossdock.errors import ConfigError, Unavailable
 from crossdock.store import logs, manifest
 from crossdock.store.accounting import Requests, writes
 from crossdock.store.api import Store, StoreOptions
@@ -125,6 +125,44 @@ def test_what_is_too_much_for_a_segment_is_in_several(store: Store, log: Shuffle
     assert read(store, record) == [
         (p, m, data) for p in range(8) for m in range(3) for q, data, _ in pieces if q == p
     ]
+
+
+@pytest.mark.parametrize("size", [*range(4100, 4600, 50), 9000])
+def test_no_object_is_longer_than_the_bound_with_its_record(
+    store: Store, log: ShuffleLog, size: int
+) -> None:
+    data = [secrets.token_bytes(size // 8) for _ in range(8)]
+    frames = [put(log, m, [(p, data[p], 1) for p in range(8)]) for m in range(2)]
+    writer = writer_of(store, 10_000)
+    writer.write(log, frames)
+    sizes = [info.size for info in store.list("")]
+    assert sum(sizes) > 2 * (size // 8) * 8
+    assert max(sizes) <= 10_000
+    (record,) = records(store)
+    assert record.is_log
+    assert read(store, record) == [(p, m, data[p]) for p in range(8) for m in range(2)]
+    log.runs.finish(dataclasses.replace(record, run="a-longer-one"))
+    writer.delete_covered(log)
+    assert list(store.list("")) == []
+
+
+def test_frames_whose_record_would_be_longer_than_the_bound_are_in_several(
+    store: Store, log: ShuffleLog
+) -> None:
+    frames = [put(log, m, [(1, b"%d" % m, 1)]) for m in range(300)]
+    writer_of(store, 3000).write(log, frames)
+    assert max(info.size for info in store.list("")) <= 3000
+    found = records(store)
+    assert len(found) > 1
+    assert sorted(b for r in found for b in read(store, r)) == [
+        (1, m, b"%d" % m) for m in range(300)
+    ]
+
+
+def test_a_frame_whose_record_alone_is_longer_is_refused(store: Store, log: ShuffleLog) -> None:
+    with pytest.raises(ConfigError, match="--segment-bytes"):
+        writer_of(store, 200).write(log, [put(log, 0, [])])
+    assert list(store.list("")) == []
 
 
 def test_a_long_record_is_read_whole(

@@ -64,6 +64,9 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
     job_quota_bytes: Annotated[int, typer.Option()] = _DEFAULT.job_quota_bytes,
     segment_bytes: Annotated[int, typer.Option()] = _DEFAULT.segment_bytes,
     store_uploads: Annotated[int, typer.Option()] = _DEFAULT.store_uploads,
+    store_prices: Annotated[
+        str, typer.Option(help="Dollars for 1,000 requests: WRITE,READ,DELETE.")
+    ] = "",
     store_compression: Annotated[str, typer.Option(help="Of segments: none or zstd.")] = "none",
     store_settle_seconds: Annotated[float, typer.Option()] = 30.0,
     persist_after_seconds: Annotated[float, typer.Option()] = 3600.0,
@@ -90,6 +93,7 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
         peers_interval_seconds=peers_interval_seconds,
         store=store,
         store_options=store_options(store_option or ()),
+        store_prices=store_prices,
         store_compression=store_compression,
         store_settle_seconds=store_settle_seconds,
         persist_after_seconds=persist_after_seconds,

@@ -3,6 +3,7 @@
 {data_dir}/jobs/{uid}/job.json                 the record as registered, and whether by a task
 {data_dir}/jobs/{uid}/released.json            {shuffle: first generation that is not released}
 {data_dir}/jobs/{uid}/seals-closed             there once this worker makes no seals of it any more
+{data_dir}/jobs/{uid}/stored                   there before this worker first writes it to the store
 {data_dir}/jobs/{uid}/shuffles/{name}/{generation}/   a ShuffleLog, and its seal
 """
 
@@ -31,6 +32,7 @@ from crossdock.errors import (
 )
 from crossdock.records import JobRecord
 from crossdock.store import seals
+from crossdock.store.marks import mark_in
 from crossdock.views import ShuffleKey
 from crossdock.wire.tables import Table
 from crossdock_worker.attempts import GivenUp
@@ -66,6 +68,8 @@ class Job:
     """Whether only a task told of it yet, not its owner: then its record is only hearsay."""
     seals_closed: bool = False
     """Whether this worker makes no seals of it any more: it drained once."""
+    stored: bool = False
+    """Whether this worker may have written something of it to the store."""
     fenced: bool = False
     writers: Counter[tuple[str, int]] = field(default_factory=Counter)
     """How many frames are being written to each shuffle."""
@@ -100,7 +104,7 @@ class Job:
     def check_unreleased(self, name: str, generation: int) -> None:
         """Raise for a shuffle that was released, or a job that was ended."""
         with self.lock:
-            self._check_live()
+            self.check_live()
             self._check_released(name, generation)
 
     def expect_frame(self, name: str, generation: int) -> None:
@@ -129,7 +133,7 @@ class Job:
     def _join(self, name: str, generation: int) -> ShuffleLog | None:
         """Count a writer of a shuffle that is here."""
         with self.lock:
-            self._check_live()
+            self.check_live()
             self._check_released(name, generation)
             found = self.shuffles.get((name, generation))
             if found is not None:
@@ -214,7 +218,7 @@ class Job:
         In the name of an epoch, like a seal: another owner may come while the lock is awaited.
         """
         with self.files_lock:
-            self._check_live()
+            self.check_live()
             self.check_epoch(epoch)
             released = {**self.released, name: max(self.released.get(name, 0), generation + 1)}
             # On disk first: a restart brings nothing back of which a reader heard that it is gone.
@@ -236,7 +240,7 @@ class Job:
     def seal(self, name: str, generation: int, winners: Table, *, epoch: int) -> tuple[Table, bool]:
         """Store a seal unless there is one; return the one that holds, and whether it is new."""
         with self.files_lock:
-            self._check_live()
+            self.check_live()
             self.check_epoch(epoch)
             existing = self._read_seal(name, generation)
             if existing is not None:
@@ -251,7 +255,7 @@ class Job:
     def close_seals(self) -> None:
         """Make no seals any more, for good: who asks goes to the next home. Idempotent."""
         with self.files_lock:
-            self._check_live()
+            self.check_live()
             path = self.directory / _SEALS_CLOSED
             with writing(path):
                 path.touch()
@@ -288,7 +292,8 @@ class Job:
             return None
         return seals.decode(path.read_bytes(), where=str(path))
 
-    def _check_live(self) -> None:
+    def check_live(self) -> None:
+        """Raise `JobFenced` once the job was ended."""
         if self.fenced:
             raise JobFenced(f"job {self.uid} was ended")
 
@@ -359,6 +364,7 @@ class Job:
         if path.exists():
             self.released = {str(k): int(v) for k, v in json.loads(path.read_text()).items()}
         self.seals_closed = (self.directory / _SEALS_CLOSED).exists()
+        self.stored = mark_in(self.directory).exists()
         for name_dir in subdirs(self.directory / "shuffles"):
             for directory in subdirs(name_dir):
                 name, generation = name_dir.name, int(directory.name)

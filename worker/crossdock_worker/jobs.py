@@ -15,6 +15,7 @@ import structlog
 
 from crossdock.errors import DataCorrupt, JobFenced, JobUnknown, Overloaded, ProtocolError
 from crossdock.records import JobRecord
+from crossdock.store.marks import job_directory
 from crossdock_worker.files import make_directory, subdirs
 from crossdock_worker.job import Job
 from crossdock_worker.trash import Trash
@@ -28,6 +29,7 @@ class Jobs:
     def __init__(self, data_dir: Path, *, max_shuffles: int) -> None:
         """Replay what an earlier process left in `data_dir`, even if it is over the limit."""
         self.max_shuffles = max_shuffles
+        self._data_dir = data_dir
         self._dir = data_dir / "jobs"
         self._tombstones = data_dir / "tombstones"
         self._dir.mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,7 @@ class Jobs:
         job = self._jobs.get(uid)
         if job is not None:
             return job, False
-        directory = self._dir / uid
+        directory = job_directory(self._data_dir, uid)
         make_directory(directory)
         job = Job(uid, directory, record, self._trash, self._check_room)
         job.save(record, introduced=True)
@@ -110,6 +112,15 @@ class Jobs:
             raise JobFenced(f"job {uid} was ended")
         if uid in self._damaged:
             raise self._damaged[uid]
+
+    def knows(self, uid: str) -> bool:
+        """Whether this disk has, or has had, anything of a job."""
+        return uid in self._jobs or uid in self._fenced or uid in self._damaged
+
+    def stored(self, uid: str) -> bool | None:
+        """Return whether a fenced job may have been written to the store here; None: not known."""
+        job = self._jobs.get(uid)
+        return None if job is None else job.stored
 
     def fence(self, uid: str, epoch: int) -> None:
         """Take and serve nothing of a job any more; survives restarts. Idempotent."""

@@ -8,16 +8,17 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from crossdock.errors import PlacesUnknown, Unavailable
+from crossdock.errors import ConfigError, PlacesUnknown, Unavailable
 from crossdock.store import logs
 from crossdock.store.api import Source, Store
 from crossdock.store.bodies import BufferSource
 from crossdock.store.errors import StoreUnsure
-from crossdock.store.layout import ShuffleLayout, new_run
+from crossdock.store.layout import LOG_SUFFIX, ShuffleLayout, new_run
 from crossdock.store.manifest import identities
 from crossdock.store.records import Record, SegmentInfo
 from crossdock.store.segment import BATCH
@@ -28,6 +29,14 @@ from crossdock_worker.segments import SegmentPlan
 from crossdock_worker.shuffle_log import ShuffleLog
 
 _TRIES: Final = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Log:
+    """What goes into one log object."""
+
+    snapshot: Snapshot
+    plans: list[SegmentPlan]
 
 
 class LogWriter:
@@ -65,15 +74,35 @@ class LogWriter:
             missing = keys
         if len(missing):
             raise Unavailable("a frame went away before it was in the store")
-        plans = list(self._plans(shuffle, snapshot))
+        for part in self._parts(shuffle, snapshot):
+            self._write(shuffle, part)
+
+    def _write(self, shuffle: ShuffleLog, log: "_Log") -> None:
         for tries_left in reversed(range(_TRIES)):
             try:
-                self._put(shuffle, snapshot, plans)
+                self._put(shuffle, log)
             except StoreUnsure:  # under other keys: the old request may still land
                 if not tries_left:
                     raise
             else:
                 return
+
+    def _parts(self, shuffle: ShuffleLog, snapshot: Snapshot) -> Iterator["_Log"]:
+        """Yield log objects for frames: one, unless its record alone would be too long."""
+        plans = list(self._plans(shuffle, snapshot))
+        record = self._record(shuffle, snapshot, plans, new_run(self._worker))
+        if logs.end_bytes(record) <= self._segment_bytes:
+            yield _Log(snapshot, plans)
+            return
+        half = len(snapshot.rows) // 2
+        if not half:
+            raise ConfigError(
+                f"the record of a frame of {snapshot.pieces} pieces has more than "
+                f"{self._segment_bytes} bytes",
+                hint="raise the worker's --segment-bytes over --max-frame-bytes",
+            )
+        for rows in (snapshot.rows[:half], snapshot.rows[half:]):
+            yield from self._parts(shuffle, replace(snapshot, rows=rows))
 
     def _plans(self, shuffle: ShuffleLog, snapshot: Snapshot) -> Iterator[SegmentPlan]:
         cursor = None
@@ -91,20 +120,21 @@ class LogWriter:
                 return
             cursor = plan.cursor
 
-    def _put(self, shuffle: ShuffleLog, snapshot: Snapshot, plans: list[SegmentPlan]) -> None:
+    def _put(self, shuffle: ShuffleLog, log: "_Log") -> None:
         run = new_run(self._worker)
-        layout = ShuffleLayout.of(self._cluster, shuffle.key)
-        keys = [layout.segment(run, i) for i in range(len(plans) - 1)] + [layout.log(run)]
-        record = self._record(shuffle, snapshot, plans, run, keys)
+        record = self._record(shuffle, log.snapshot, log.plans, run)
         with self._lock:
             self._not_before[run] = math.inf
         answered = False
         try:
             shuffle.runs.begin_log(record)
-            for key, plan in zip(keys[:-1], plans[:-1], strict=True):
-                self._store.put(key, plan.source, crc32c=plan.crc32c)
-            last: Source = plans[-1].source if plans else BufferSource(b"")
-            self._store.put(keys[-1], logs.joined(last, record))
+            last: Source = BufferSource(b"")
+            for info, plan in zip(record.segments, log.plans, strict=False):
+                if info.key.endswith(LOG_SUFFIX):
+                    last = plan.source
+                else:
+                    self._store.put(info.key, plan.source, crc32c=plan.crc32c)
+            self._store.put(record.segments[-1].key, logs.joined(last, record))
             answered = True
         finally:
             with self._lock:
@@ -112,30 +142,38 @@ class LogWriter:
                 self._not_before[run] = time.monotonic() + settled
 
     def _record(
-        self,
-        shuffle: ShuffleLog,
-        snapshot: Snapshot,
-        plans: list[SegmentPlan],
-        run: str,
-        keys: list[str],
+        self, shuffle: ShuffleLog, snapshot: Snapshot, plans: list[SegmentPlan], run: str
     ) -> Record:
+        """Return the record of a log object, whose last segment is itself.
+
+        If that with the record would be too long, it has the record alone, and its segment is
+        empty.
+        """
+        layout = ShuffleLayout.of(self._cluster, shuffle.key)
         for number, plan in enumerate(plans):
             plan.batches["segment"] = number
-        return Record(
+        # Without ETags: they are not known yet, and no key is ever written twice.
+        segments = [
+            SegmentInfo(layout.segment(run, i), plan.source.nbytes, "", plan.crc32c)
+            for i, plan in enumerate(plans)
+        ]
+        alone = Record(
             run,
             self._worker,
             shuffle.key,
             shuffle.partitions,
-            # Without ETags: they are not known yet, and no key is ever written twice.
-            [
-                SegmentInfo(key, plan.source.nbytes, "", plan.crc32c)
-                for key, plan in zip(keys, plans, strict=False)
-            ],
+            [*segments, SegmentInfo(layout.log(run), 0, "", 0)],
             frames_of(snapshot.rows),
             np.concatenate([np.empty(0, BATCH), *(plan.batches for plan in plans)]),
-            np.array([plan.members for plan in plans], bool).reshape(-1, len(snapshot.rows)),
+            np.array([*(plan.members for plan in plans), np.zeros(len(snapshot.rows), bool)], bool),
             selection.statistics(snapshot, shuffle.partitions),
         )
+        if not plans:
+            return alone
+        last = replace(segments[-1], key=layout.log(run))
+        joined = replace(alone, segments=[*segments[:-1], last], members=alone.members[:-1])
+        fits = last.nbytes + logs.end_bytes(joined) <= self._segment_bytes
+        return joined if fits else alone
 
     def delete_covered(self, shuffle: ShuffleLog) -> None:
         """Delete the log objects whose frames are in the store otherwise, or aborted.

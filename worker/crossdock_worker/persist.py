@@ -37,13 +37,15 @@ _RUNS_AT_ONCE: Final = 2
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Progress:
     """How far a run is."""
 
     total_bytes: int
     trigger: Trigger = Trigger.ASKED
     persisted_bytes: int = 0
+    begun: bool = False
+    """Whether it has a thread: few runs go on at once, and the others wait in order."""
     future: "Future[Record]" = field(default_factory=Future)
 
     def sent(self, nbytes: int) -> None:
@@ -158,6 +160,12 @@ class Persister:
             progress = self._under_way.get(key)
         return None if progress is None or progress.future.done() else progress
 
+    def queued(self, progress: Progress) -> int:
+        """Return the place of a run among those that wait, from 1 on; 0 once it has begun."""
+        with self._lock:
+            waiting = [p for p in self._under_way.values() if not p.begun]
+        return waiting.index(progress) + 1 if progress in waiting else 0
+
     def _run(
         self,
         shuffle: ShuffleLog,
@@ -165,6 +173,7 @@ class Persister:
         progress: Progress,
         done: Callable[[BaseException | None], None] | None,
     ) -> None:
+        progress.begun = True
         problem: BaseException | None = None
         record: Record | None = None
         try:

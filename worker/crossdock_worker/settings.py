@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from crossdock.errors import ConfigError, ProtocolError
+from crossdock.store.accounting import prices_of
 from crossdock.store.api import StoreOptions
 from crossdock.store.layout import DEFAULT_CLUSTER
 from crossdock_worker.patience import Patience
@@ -145,6 +146,9 @@ class Settings:
     store: str = ""
     """URL of the object store; "": frames stay on this disk."""
     store_options: StoreOptions = field(default_factory=StoreOptions)
+    store_prices: str = ""
+    """Dollars for 1,000 requests: WRITE,READ,DELETE; "": nothing for `file://` and `hdfs://`, else
+    those of S3 Standard."""
     store_compression: str = NONE
     """What is done with segments of clients that did not compress: none, zstd."""
     store_settle_seconds: float = 30.0
@@ -173,6 +177,7 @@ class Settings:
                 "a worker needs either --key-file FILE or --insecure-no-auth",
                 hint="make a key with: crossdock key > shuffle.key && chmod 600 shuffle.key",
             )
+        prices_of(self.store, self.store_prices)
         if self.store_compression not in {NONE, ZSTD}:
             raise ConfigError(
                 f"--store-compression {self.store_compression!r} is neither {NONE} nor {ZSTD}"

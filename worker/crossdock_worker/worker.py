@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 
 import structlog
@@ -15,7 +16,8 @@ import structlog
 import crossdock
 from crossdock.errors import ConfigError, CrossdockError
 from crossdock.records import DRAINED, WorkerInfo
-from crossdock.store.accounting import Requests, writes
+from crossdock.store.accounting import Requests, prices_of, writes
+from crossdock.store.api import Store
 from crossdock.store.opening import open_store
 from crossdock.store.records import Record
 from crossdock_worker.acklog import AckLog
@@ -28,6 +30,7 @@ from crossdock_worker.jobs import Jobs
 from crossdock_worker.keeper import Keeper
 from crossdock_worker.membership import Membership
 from crossdock_worker.metrics import Gauge, Gauges, Metrics, StoreRequests
+from crossdock_worker.noted import NotedStore, note_stored
 from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
 from crossdock_worker.policy import Trigger
@@ -62,7 +65,7 @@ class Worker:
         self.pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="bytes")
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
         self.store_pool = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="store")
-        self.store_requests = Requests()
+        self.store_requests = Requests(prices_of(settings.store, settings.store_prices))
         self.persister = self._open_store()
         self._left_runs = [
             (s, run) for job in self.jobs for s in job.logs() for run in s.runs.unfinished
@@ -101,8 +104,9 @@ class Worker:
         settings = self.settings
         if not settings.store:
             return None
+        store = open_store(settings.store, settings.store_options, meter=self.store_requests)
         return Persister(
-            open_store(settings.store, settings.store_options, meter=self.store_requests),
+            NotedStore(store, lambda uid: note_stored(self.jobs.get(uid))),
             cluster=settings.cluster,
             worker=self.identity.id,
             segment_bytes=settings.limits.segment_bytes,
@@ -214,7 +218,18 @@ class Worker:
             tasks.create_task(self.membership.run(self.identity.id))
             tasks.create_task(self.keeper.run())
             if self.persister is not None:
+                tasks.create_task(self._show_store(self.persister.store))
                 tasks.create_task(self._recover(self.persister))
+
+    async def _show_store(self, store: Store) -> None:
+        """Say what the store can do; it is found out now, before anything rests on it."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(self.store_pool, lambda: store.capabilities)
+        except CrossdockError as error:
+            log.warning("store does not answer yet", store=store.url, problem=str(error))
+        else:
+            log.info("store is there", store=store.url, **asdict(found))
 
     async def _recover(self, persister: Persister) -> None:
         """Adopt the persist runs that an earlier process has ended; the others are undone later."""

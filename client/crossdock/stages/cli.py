@@ -60,6 +60,9 @@ def run(  # noqa: PLR0917 -- typer calls it
             help="Imported once, for all tasks that are `python script.py`; '' for none. Linux.",
         ),
     ] = DEFAULT_MODULES,
+    store_settle_seconds: Annotated[
+        float, typer.Option(min=0, help="A request to the store takes effect within it, or never.")
+    ] = 30.0,
     keep_logs: Annotated[
         Path | None, typer.Option(help="Copy the logs of tasks and worker here.")
     ] = None,
@@ -82,6 +85,7 @@ def run(  # noqa: PLR0917 -- typer calls it
         store=store,
         store_options=tuple(store_option or ()),
         preload=tuple(name for name in preload.split(",") if name),
+        store_settle_seconds=store_settle_seconds,
     )
     try:
         result = run_job(job_file, options, display)

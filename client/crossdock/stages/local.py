@@ -18,7 +18,7 @@ from crossdock.stagefile import ENV_ATTEMPT, ENV_INDEX, ENV_JOB_INDEX, ENV_STAGE
 from crossdock.stages.backend import TaskProcess
 from crossdock.stages.events import TaskId
 from crossdock.stages.processes import Processes, tail
-from crossdock.stages.rundir import RunDirectory, RunRecord
+from crossdock.stages.rundir import RunDirectory, RunRecord, worker_data
 from crossdock.wire import tokens
 
 _PYTHONS: Final = {"python", "python3"}
@@ -90,7 +90,7 @@ class LocalWorker:
             name,
             [
                 *(sys.executable, "-m", "crossdock", "worker", "--listen", f"fd://{fd}"),
-                *("--data-dir", str(self._run.path / "worker"), "--key-file", str(self._key)),
+                *("--data-dir", str(worker_data(self._run.path)), "--key-file", str(self._key)),
                 *self._store_arguments(),
             ],
             env=dict(os.environ),
@@ -106,7 +106,8 @@ class LocalWorker:
             return []
         options = [part for text in record.store_options for part in ("--store-option", text)]
         # Nobody needs at its end what is here: it has nothing to hand over.
-        return ["--store", record.store, *options, "--drain-grace-seconds", "0"]
+        settle = ["--store-settle-seconds", str(record.store_settle_seconds)]
+        return ["--store", record.store, *options, *settle, "--drain-grace-seconds", "0"]
 
     @property
     def store_environment(self) -> dict[str, str]:

@@ -6,7 +6,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,13 +23,13 @@ from crossdock.stages.actions import Actions, find_inputs, output_of
 from crossdock.stages.display import Display
 from crossdock.stages.events import TaskId
 from crossdock.stages.interrupts import Interrupts
+from crossdock.stages.leaving import DeadRuns, clear_store
 from crossdock.stages.local import LocalLauncher, LocalWorker
 from crossdock.stages.outputs import local_path, missing_parents
 from crossdock.stages.processes import ProcessBackend, Processes
 from crossdock.stages.progress import JobProgress
-from crossdock.stages.rundir import RunDirectory, RunRecord, clear_dead_runs
+from crossdock.stages.rundir import RunDirectory, RunRecord, dead_runs
 from crossdock.stages.runner import StageRunner
-from crossdock.store.layout import DEFAULT_CLUSTER, job_prefix
 from crossdock.store.opening import open_store
 from crossdock.store.settings import store_options
 
@@ -54,6 +54,7 @@ class RunOptions:
     store: str = ""
     store_options: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
+    store_settle_seconds: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,16 +107,24 @@ def run_job(job_file: Path | None, options: RunOptions, display: Display) -> Run
 
 
 def _fresh(job_file: Path | None, surroundings: _Surroundings) -> RunResult:
-    options, display = surroundings.options, surroundings.display
-    cleared, problems = clear_dead_runs()
-    for directory in cleared:
-        display.note(f"cleared what a dead run left in {directory}")
+    display = surroundings.display
+    runs, problems = dead_runs()
     for problem in problems:
         display.note(problem)
+    dead = DeadRuns(runs, display.note)
+    try:
+        return _run_file(job_file, surroundings)
+    finally:
+        dead.finish(wait=surroundings.interrupts.name is None)
+
+
+def _run_file(job_file: Path | None, surroundings: _Surroundings) -> RunResult:
+    options, display = surroundings.options, surroundings.display
     if job_file is None:
         raise ConfigError("no job file was named", hint="crossdock run JOB.yaml")
     job = load(job_file)
-    run = RunDirectory.fresh(None if options.directory is None else options.directory.resolve())
+    directory = None if options.directory is None else options.directory.resolve()
+    run = RunDirectory.fresh(directory, clear=clear_store)
     try:
         record = _new_record(job, job_file.resolve(), options, made=run.made)
         run.write_record(record)
@@ -142,20 +151,13 @@ def _resume(path: Path, surroundings: _Surroundings) -> RunResult:
 
 def _clear_store(run: RunDirectory, display: Display) -> None:
     """Delete what a run's worker has put into its store; it has ended."""
-    try:
-        record = run.record()
-    except FileNotFoundError:  # nothing ran
+    record = run.known_record()
+    if record is None:  # nothing ran
         return
-    if not record.store:
-        return
-    prefix = job_prefix(DEFAULT_CLUSTER, record.job)
     try:
-        with closing(open_store(record.store, store_options(record.store_options))) as store:
-            for upload in store.uploads(prefix):
-                store.abort(upload)
-            store.delete(info.key for info in store.list(prefix))
+        clear_store(run.path, record)
     except CrossdockError as error:
-        display.note(f"what lies below {record.store}/{prefix} was not deleted: {error}")
+        display.note(str(error))
 
 
 def _new_record(
@@ -183,6 +185,7 @@ def _new_record(
         overwrite=options.overwrite,
         store=options.store,
         store_options=options.store_options,
+        store_settle_seconds=options.store_settle_seconds,
     )
 
 

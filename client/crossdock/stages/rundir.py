@@ -19,7 +19,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,6 +52,8 @@ class RunRecord:
     """URL of the worker's store; "": none."""
     store_options: tuple[str, ...] = ()
     """NAME=VALUE, of the store."""
+    store_settle_seconds: float = 30.0
+    """A request to the store takes effect within this time, or never."""
     made: tuple[str, ...] = ()
     """Directories that were not there before: the run's, and those above it and the outputs."""
     version: int = _VERSION
@@ -113,24 +115,36 @@ class RunDirectory:
         pairs = (file.name.split("-") for file in sorted(directory.iterdir()))
         return {int(index): int(attempt) for index, attempt in pairs if int(attempt) >= since}
 
+    def known_record(self) -> RunRecord | None:
+        """Return what a run was; None if it had not come so far, or is of another release."""
+        return _record_in(self.path)
+
     def remove(self) -> None:
         """Delete everything of the run, and the directories that were made for it."""
-        _clear(self.path)
-        _remove_empty(self.made)
-        if self.path.parent == _temporary_base():
-            _remove_base()
+        try:
+            _clear(self.path)
+            _remove_empty(self.made)
+            if self.path.parent == _temporary_base():
+                _remove_base()
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """Unlock it as it is: who comes later goes on with it, or clears it."""
         os.close(self._runner)
         os.close(self.lock)
 
     @classmethod
-    def fresh(cls, path: Path | None) -> Self:
+    def fresh(cls, path: Path | None, *, clear: Callable[[Path, RunRecord], None]) -> Self:
         """Make the directory of a new run.
 
         Args:
             path: where; None: below the user's directory for temporary runs.
+            clear: deletes what a dead run there has elsewhere than in files.
 
         Raises:
             ConfigError: the place is taken, by a run that goes on or by other files.
+            CrossdockError: of `clear`.
         """
         if path is None:
             with _base_locked() as base:
@@ -144,8 +158,14 @@ class RunDirectory:
                 f"{path} has files that are of no run", hint="choose a new or empty directory"
             )
         lock = _locked(path)
-        if dead:
-            made = _made_by(path)
+        record = _record_in(path) if dead else None
+        if record is not None:
+            try:
+                clear(path, record)
+            except BaseException:
+                os.close(lock)
+                raise
+            made = [Path(each) for each in record.made]
         _clear(path, keep_lock=True)
         return cls(path, lock, made=made)
 
@@ -164,25 +184,24 @@ class RunDirectory:
         return cls(path, _locked(path), made=_made_by(path))
 
 
-def clear_dead_runs() -> tuple[list[Path], list[str]]:
-    """Delete temporary runs whose runners died; return their directories, and what went wrong."""
-    cleared, problems = [], []
+def dead_runs() -> tuple[list[RunDirectory], list[str]]:
+    """Return temporary runs whose runners died, locked, and what is wrong with others."""
+    found, problems = [], []
     with _base_locked() as base:
         for directory in sorted(base.glob("run-*")):
             try:
-                lock = _locked(directory)
+                found.append(RunDirectory(directory, _locked(directory), made=[directory]))
             except ConfigError:
                 continue
-            try:
-                _clear(directory)
-                directory.rmdir()
-                cleared.append(directory)
             except OSError as error:  # not what this run is about
                 problems.append(f"cannot clear what a dead run left in {directory}: {error}")
-            finally:
-                os.close(lock)
     _remove_base()
-    return cleared, problems
+    return found, problems
+
+
+def worker_data(path: Path) -> Path:
+    """Return the data directory of the worker of the run in `path`."""
+    return path / "worker"
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -1,5 +1,6 @@
 """Every request counted by verb, outcome and job, and what they cost, estimated."""
 
+import math
 import threading
 import time
 from collections import defaultdict
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from errno import errorcode
 from typing import Final
 
-from crossdock.errors import CrossdockError, ProtocolError
+from crossdock.errors import ConfigError, CrossdockError, ProtocolError
 from crossdock.store.api import Meter, Verb
 from crossdock.store.layout import job_of
 
@@ -41,6 +42,34 @@ class Prices:
 
 FREE: Final = Prices(0.0, 0.0, 0.0)
 """Of stores that bill no requests: directories, HDFS."""
+_FREE_SCHEMES: Final = {"file", "hdfs"}
+
+
+def prices_of(url: str, text: str = "") -> Prices:
+    """Return what a store bills.
+
+    Args:
+        url: of the store.
+        text: "WRITE,READ,DELETE", dollars for a thousand requests; "": nothing for directories and
+            HDFS, else S3 Standard's.
+
+    Raises:
+        ConfigError: the text is not three numbers from 0 up.
+    """
+    if not text:
+        return FREE if url.partition(":")[0] in _FREE_SCHEMES else Prices()
+    try:
+        write, read, delete = (float(part) for part in text.split(","))
+        sound = all(0 <= price < math.inf for price in (write, read, delete))
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ConfigError(
+            f"store prices {text!r} are not WRITE,READ,DELETE",
+            hint="dollars for 1,000 requests, such as 0.005,0.0004,0",
+        )
+    return Prices(write, read, delete)
+
 
 _READS: Final = frozenset({Verb.GET, Verb.HEAD})
 _DELETES: Final = frozenset({Verb.DELETE, Verb.ABORT_UPLOAD})
@@ -83,7 +112,7 @@ class Requests:
         """Begin at nothing.
 
         Args:
-            prices: None: those of S3 Standard.
+            prices: None: those of S3 Standard; `prices_of` knows those of a store.
             max_jobs: what others do is counted as of no job.
             max_outcomes: error codes come from servers, so their number is bounded too.
         """

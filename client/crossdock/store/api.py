@@ -54,6 +54,8 @@ class Capabilities:
     conditional_put: bool
     """Put-if-absent is decided by the store. Without it, the object is looked for, put, and read
     again, which two writers at one moment can both believe to have won."""
+    conditional_replace: bool
+    """Whether an object is still what it was is decided by the store, too. Without it, as above."""
     lists_uploads: bool
     """A listing of unfinished uploads under a prefix shows them all."""
     has_uploads: bool
@@ -207,6 +209,7 @@ class Store(ReadableStore, Protocol):
         *,
         crc32c: int | None = None,
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object: by one request, or by parts in parallel where it is too long for one.
 
@@ -217,10 +220,14 @@ class Store(ReadableStore, Protocol):
             body: its bytes. A `Source` is read in pieces, so that memory stays bounded.
             crc32c: of all the bytes, for the store to check; None: the store's client makes one.
             if_absent: refuse to replace an object.
+            if_match: ETag of the object that is to be replaced, and of no other; not together with
+                `if_absent`.
 
         Raises:
-            ObjectExists: `if_absent`, and there is one. Also where a first try of ours that got
-                no answer had been successful: read the object to know.
+            ObjectExists: `if_absent`, and there is one; or `if_match`, and there is another one.
+                Also where a first try of ours that got no answer had been successful: read the
+                object to know.
+            ObjectMissing: `if_match`, and there is none.
             StoreUnsure: no answer came.
             ObjectDamaged: the store received other bytes than the checksum says, again and again.
         """

@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _CAPABILITIES: Final = Capabilities(
-    conditional_put=False, lists_uploads=True, has_uploads=True, checks_checksums=False
+    conditional_put=False,
+    conditional_replace=False,
+    lists_uploads=True,
+    has_uploads=True,
+    checks_checksums=False,
 )
 
 
@@ -96,6 +100,7 @@ class ArrowStore:
         *,
         crc32c: int | None = None,
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object. Its checksum is compared with what was sent, not with what came."""
         source = bodies.as_source(body)
@@ -111,7 +116,7 @@ class ArrowStore:
                 found = found if crc32c is None else crc.extend(found, piece)
             if crc32c is not None and found != crc32c:
                 raise ObjectDamaged(f"{self.url}/{key}: its bytes are not those of its checksum")
-            return draft.publish(if_absent=if_absent)
+            return draft.publish(if_absent=if_absent, if_match=if_match)
 
     def upload(self, key: str) -> "ArrowUpload":
         """Begin an object whose length is not known."""
@@ -274,13 +279,15 @@ class ArrowUpload:
         with counted(self._meter, Verb.COMPLETE_UPLOAD, self._key):
             return self.publish(if_absent=if_absent)
 
-    def publish(self, *, if_absent: bool) -> ObjectInfo:
+    def publish(self, *, if_absent: bool, if_match: str | None = None) -> ObjectInfo:
         """Make the object of the draft, without a word to the meter."""
         with as_arrow_error(self._key, writing=True):
             self._stream.close()
             written = self._store.info(self._draft)
             if if_absent:
                 self._store.must_be_absent(self._key)
+            if if_match is not None and self._store.info(self._key).etag != if_match:
+                raise ObjectExists(f"{self._store.url}/{self._key}: there is another one")
             self._store.system.move(self._store.path(self._draft), self._store.path(self._key))
             self._open = False
             found = self._store.info(self._key)

@@ -77,7 +77,11 @@ class FileStore:
                 links = False
             target.unlink(missing_ok=True)
         return Capabilities(
-            conditional_put=links, lists_uploads=True, has_uploads=True, checks_checksums=True
+            conditional_put=links,
+            conditional_replace=False,
+            lists_uploads=True,
+            has_uploads=True,
+            checks_checksums=True,
         )
 
     def put(
@@ -87,6 +91,7 @@ class FileStore:
         *,
         crc32c: int | None = None,
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object."""
         source = bodies.as_source(body)
@@ -100,7 +105,7 @@ class FileStore:
                 found = found if crc32c is None else crc.extend(found, piece)
             if crc32c is not None and found != crc32c:
                 raise ObjectDamaged(f"{self.url}/{key}: its bytes are not those of its checksum")
-            return draft.publish(if_absent=if_absent)
+            return draft.publish(if_absent=if_absent, if_match=if_match)
 
     def upload(self, key: str) -> "FileUpload":
         """Begin an object whose length is not known."""
@@ -289,9 +294,11 @@ class FileUpload:
         with counted(self._meter, Verb.COMPLETE_UPLOAD, self._key):
             return self.publish(if_absent=if_absent)
 
-    def publish(self, *, if_absent: bool) -> ObjectInfo:
+    def publish(self, *, if_absent: bool, if_match: str | None = None) -> ObjectInfo:
         """Make the object of the draft, without a word to the meter."""
         with as_store_error(self._key, writing=True):
+            if if_match is not None and self._etag() != if_match:
+                raise ObjectExists(f"{self._store.url}/{self._key}: there is another one")
             if self._store.waits:
                 os.fsync(self._descriptor)
             status = os.fstat(self._descriptor)
@@ -302,6 +309,12 @@ class FileUpload:
             self._store.sync(self._target.parent)
         self._close()
         return info_of(self._key, status)
+
+    def _etag(self) -> str:
+        try:
+            return _object_info(self._key, self._target.lstat()).etag
+        except (FileNotFoundError, NotADirectoryError):
+            raise ObjectMissing(f"{self._store.url}/{self._key}: there is no such object") from None
 
     def _link(self, status: os.stat_result) -> None:
         problem = f"{self._store.url}/{self._key}: there is one"

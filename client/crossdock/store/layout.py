@@ -80,16 +80,21 @@ class ShuffleLayout:
 
     def segments(self, run: str) -> str:
         """Return the beginning of the keys of all segments of a run."""
-        return f"{self.prefix}segments/{run}/"
+        return f"{self.all_segments}{run}/"
+
+    @property
+    def all_segments(self) -> str:
+        """The beginning of the keys of all segments."""
+        return f"{self.prefix}segments/"
 
     def record(self, run: str) -> str:
         """Return the key of a run's record."""
-        return f"{self.records}{run}"
+        return self.prefix + record_within(run)
 
     @property
     def records(self) -> str:
         """The beginning of the keys of all records."""
-        return f"{self.prefix}records/"
+        return self.prefix + record_within("")
 
     def log(self, run: str) -> str:
         """Return the key of a log object; it has a record too, and is listed with the others."""
@@ -103,6 +108,11 @@ class ShuffleLayout:
     def manifest(self, view_id: str) -> str:
         """Return the key of a view's manifest."""
         return f"{self.prefix}views/{view_id}"
+
+
+def record_within(run: str) -> str:
+    """Return the key of a run's record behind the prefix of its shuffle."""
+    return f"records/{run}"
 
 
 def run_of(record_key: str) -> str:

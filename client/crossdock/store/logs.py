@@ -2,7 +2,8 @@
 
     segment (segment.py) | record (records.py) | record length u32 | "XDL1"
 
-Its key is the one segment of its record. It is short-lived: once longer runs have its frames it is
+Its key is the last segment of its record; that is empty where the two together would be longer than
+a segment may be. It is short-lived: once longer runs have its frames it is
 deleted.
 """
 
@@ -20,6 +21,11 @@ _END: Final = struct.Struct("<I4s")
 _MAGIC: Final = b"XDL1"
 _FIRST_READ_BYTES: Final = 64 * 1024
 """Most records are shorter, and then one request reads them."""
+
+
+def end_bytes(record: Record) -> int:
+    """Return the size of what comes behind the segment."""
+    return len(record.encode()) + _END.size
 
 
 def joined(segment: Source, record: Record) -> Source:

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass, field
+from typing import Final
 
 from crossdock.options import Options
 from crossdock.pool import Pool
@@ -18,6 +19,9 @@ from crossdock.store.records import Record
 from crossdock.store.through import Workers, WorkerStore
 from crossdock.views import STORE, ShuffleKey
 from crossdock.wire.tables import Table
+
+_LISTINGS: Final = 3
+"""How often records are listed at most, while some go between the listing and their reading."""
 
 
 @dataclass(slots=True)
@@ -73,17 +77,31 @@ class StoreTier:
         found = Holders()
         if not self._options.store and not self._workers(fresh=False):
             return found
+        for _ in range(_LISTINGS):
+            found = Holders()
+            if self._read_all(key, found):
+                break
+        return found
+
+    def _read_all(self, key: ShuffleKey, found: Holders) -> bool:
+        """Read the records that are listed; return whether all of them were still there.
+
+        One that went meanwhile was a log object, whose frames a longer run has, which the listing
+        may not have had yet; or the shuffle is being released.
+        """
         records = ShuffleLayout.of(self._options.store_cluster, key).records
+        whole = True
         for info in self._opened().store.list(records):
             try:
                 record = self._record(info)
-            except ObjectMissing:  # a longer run has its frames, or the shuffle is being released
+            except ObjectMissing:
+                whole = False
                 continue
             except ObjectDamaged as error:
                 found.notes.append(str(error))
                 continue
             found.frames[f"{STORE}{record.run}"] = record.frames
-        return found
+        return whole
 
     def share(self, key: ShuffleKey, holder: str, frames: Table) -> tuple[StoredFrames, Table]:
         """Return how frames of a holder are read, and their `tables.STATISTICS`[P]."""

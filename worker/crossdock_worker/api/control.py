@@ -103,7 +103,10 @@ async def delete_job(request: web.Request) -> web.Response:
     """Fence a job and remove its files here."""
     worker, uid = request.app[WORKER], job_uid(request)
     epoch = query_int(request, "epoch", U64_MAX)
+    known = worker.jobs.knows(uid)
     worker.jobs.fence(uid, epoch)
     worker.places.forget_job(uid)
+    stored = worker.jobs.stored(uid) if known else False
     freed = await in_pool(worker, partial(worker.jobs.delete, uid, epoch))
-    return web.json_response({"uid": uid, "freed_bytes": freed, "worker": worker.identity.id})
+    body = {"uid": uid, "freed_bytes": freed, "stored": stored, "worker": worker.identity.id}
+    return web.json_response(body)

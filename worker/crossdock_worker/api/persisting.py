@@ -42,16 +42,17 @@ async def persist(request: web.Request) -> web.Response:
     async with held_table(request, tables.FRAME_KEY) as keys:
         shuffle = job.shuffle(name, generation)
         outcome = await in_pool(worker, partial(persister.persist, shuffle, keys))
-    body = {"worker": worker.identity.id, **_outcome_json(outcome)}
+    body = {"worker": worker.identity.id, **_outcome_json(persister, outcome)}
     return web.json_response(body, status=200 if outcome.progress is None else 202)
 
 
-def _outcome_json(outcome: Outcome) -> dict[str, object]:
+def _outcome_json(persister: Persister, outcome: Outcome) -> dict[str, object]:
     if outcome.progress is None:
         return {"runs": [run.run for run in outcome.runs]}
     return {
         "persisted_bytes": outcome.progress.persisted_bytes,
         "total_bytes": outcome.progress.total_bytes,
+        "queued": persister.queued(outcome.progress),
     }
 
 

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from crossdock import views
 from crossdock.errors import AttemptsElsewhere, CrossdockError, ProtocolError
+from crossdock.store.layout import record_within
 from crossdock.wire import names, tables
 from crossdock.wire.blocks import Cursor
 from crossdock.wire.names import U32_MAX
@@ -125,11 +126,21 @@ def _collect(worker: Worker, shuffle: ShuffleLog, attempts: Table, *, partial: b
     count = len(resolution.missing) + len(absent[_MOST_NAMED:])
     if count and not partial:
         more = f"; {_MOST_NAMED} of them are named" if count > _MOST_NAMED else ""
+        named = tables.attempts((m.map_id, m.attempt) for m in resolution.missing)
+        records = _records_of(shuffle, np.concatenate((named, absent[_MOST_NAMED:])))
+        also = "; the records of this worker's runs say what of them the store has"
         raise AttemptsElsewhere(
             sorted(resolution.missing)[:_MOST_NAMED],
-            message=f"{count} attempts are not whole on this worker{more}",
+            message=f"{count} attempts are not whole on this worker{more}{also if records else ''}",
+            records=records,
         )
     return shuffle.snapshot(tables.frame_keys(resolution.frames))[0]
+
+
+def _records_of(shuffle: ShuffleLog, attempts: Table) -> list[str]:
+    """Return the keys, within the shuffle, of records that name frames of these attempts."""
+    runs = shuffle.runs.finished()
+    return [record_within(r.run) for r in runs if with_frames(attempts, r.frames).any()]
 
 
 async def _read(

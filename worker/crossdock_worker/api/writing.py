@@ -111,4 +111,5 @@ async def release_shuffle(request: web.Request) -> web.Response:
     forget()
     await in_pool(worker, partial(job.release, name, generation, epoch=epoch))
     forget()  # a reader may have registered some meanwhile
-    return web.json_response({"released": generation, "worker": worker.identity.id})
+    body = {"released": generation, "stored": job.stored, "worker": worker.identity.id}
+    return web.json_response(body)

@@ -209,7 +209,7 @@ def as_error(  # noqa: PLR0911 -- a table
         case Kind.UNMET if verb in {Verb.GET, Verb.HEAD}:
             return ObjectDamaged(f"{key}: its ETag is not what it should be")
         case Kind.UNMET:
-            return ObjectExists(f"{key}: there is one")
+            return ObjectExists(f"{key}: there is one, or another one")
         case Kind.BAD_BYTES:
             return ObjectDamaged(text)
         case Kind.NO_RANGE:

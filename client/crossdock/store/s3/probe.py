@@ -10,7 +10,7 @@ from typing import Final
 from crossdock.errors import ConfigError, CrossdockError
 from crossdock.store.api import Capabilities
 from crossdock.store.bodies import BufferSource
-from crossdock.store.errors import ObjectDamaged, ObjectExists
+from crossdock.store.errors import ObjectDamaged, ObjectExists, ObjectMissing
 from crossdock.store.s3.calls import Caller
 from crossdock.store.s3.delete import delete
 from crossdock.store.s3.errors import NotSupported
@@ -20,6 +20,7 @@ from crossdock.wire import crc
 
 _FOLDER: Final = ".crossdock-probe/"
 _BYTES: Final = b"crossdock"
+_NO_ETAG: Final = "0" * 32
 
 
 def probe(caller: Caller) -> Capabilities:
@@ -32,6 +33,7 @@ def probe(caller: Caller) -> Capabilities:
     try:
         return Capabilities(
             conditional_put=_conditional_put(caller, f"{folder}condition"),
+            conditional_replace=_conditional_replace(caller, f"{folder}condition"),
             lists_uploads=_lists_uploads(caller, folder),
             has_uploads=True,
             checks_checksums=_checks_checksums(caller, f"{folder}checksum"),
@@ -47,6 +49,17 @@ def _conditional_put(caller: Caller, key: str) -> bool:
         put_object(caller, key, source, None, if_absent=True)
         put_object(caller, key, source, None, if_absent=True)
     except ObjectExists:
+        return True
+    except NotSupported:
+        return False
+    return False
+
+
+def _conditional_replace(caller: Caller, key: str) -> bool:
+    """Of the object that the probe before this one has left, unless it was refused."""
+    try:
+        put_object(caller, key, BufferSource(_BYTES), None, if_absent=False, if_match=_NO_ETAG)
+    except (ObjectExists, ObjectMissing):
         return True
     except NotSupported:
         return False

@@ -28,6 +28,12 @@ class Write(Protocol):
     def __call__(self, *, if_absent: bool) -> ObjectInfo: ...
 
 
+class Replace(Protocol):
+    """Makes an object, if the one that is there has an ETag."""
+
+    def __call__(self, *, if_match: str | None) -> ObjectInfo: ...
+
+
 def new_mark() -> str:
     """Return a name for one write."""
     return secrets.token_hex(8)
@@ -57,7 +63,13 @@ def decorate(
 
 
 def put_object(
-    caller: Caller, key: str, source: Source, crc32c: int | None, *, if_absent: bool
+    caller: Caller,
+    key: str,
+    source: Source,
+    crc32c: int | None,
+    *,
+    if_absent: bool,
+    if_match: str | None = None,
 ) -> ObjectInfo:
     """Write an object by one request. See `crossdock.store.api.Store.put`."""
     mark = new_mark()
@@ -73,6 +85,8 @@ def put_object(
         decorate(arguments, caller, mark)
         if if_absent:
             arguments["IfNoneMatch"] = "*"
+        if if_match is not None:
+            arguments["IfMatch"] = f'"{if_match}"'
         answer = _sent(client, arguments, source)
         return ObjectInfo(key, source.nbytes, answer["ETag"].strip('"'))
 
@@ -101,6 +115,25 @@ def unless_there(
         caller.head(key)
         raise ObjectExists(f"{key}: there is one")
     written = write(if_absent=False)
+    found, _ = caller.head(key)
+    if found.etag != written.etag:
+        raise ObjectExists(f"{key}: somebody wrote another one")
+    return written
+
+
+def if_unchanged(
+    caller: Caller, key: str, etag: str, conditional: Callable[[], bool], write: Replace
+) -> ObjectInfo:
+    """Replace an object that is still what it was.
+
+    On a server that cannot decide it: look, write, and read again.
+    """
+    if conditional():
+        return write(if_match=etag)
+    found, _ = caller.head(key)
+    if found.etag != etag:
+        raise ObjectExists(f"{key}: there is another one")
+    written = write(if_match=None)
     found, _ = caller.head(key)
     if found.etag != written.etag:
         raise ObjectExists(f"{key}: somebody wrote another one")

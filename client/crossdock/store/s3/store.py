@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from crossdock.cancel import Cancel
+from crossdock.errors import ConfigError
 from crossdock.store import bodies
 from crossdock.store.api import (
     Capabilities,
@@ -27,7 +28,7 @@ from crossdock.store.s3.calls import Caller
 from crossdock.store.s3.delete import delete
 from crossdock.store.s3.multipart import abort, uploads
 from crossdock.store.s3.probe import probe
-from crossdock.store.s3.put import put_object, unless_there
+from crossdock.store.s3.put import if_unchanged, put_object, unless_there
 from crossdock.store.s3.reading import S3Reading, open_reading
 from crossdock.store.s3.upload import S3Upload, put_parts
 from crossdock.wire.crc import BytesLike
@@ -79,9 +80,12 @@ class S3Store:
         *,
         crc32c: int | None = None,
         if_absent: bool = False,
+        if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object, by one request if it is not too long for that."""
         source = bodies.as_source(body)
+        if if_match is not None:
+            return self._replace(check_key(key), source, crc32c, if_match)
         if source.nbytes <= MAX_PUT_BYTES:
             write = partial(put_object, self._caller, check_key(key), source, crc32c)
         else:
@@ -89,6 +93,14 @@ class S3Store:
                 put_parts, self._caller, self._threads(), check_key(key), source, crc32c
             )
         return unless_there(self._caller, key, write, self._is_conditional, if_absent)
+
+    def _replace(self, key: str, source: Source, crc32c: int | None, etag: str) -> ObjectInfo:
+        if source.nbytes > MAX_PUT_BYTES:
+            raise ConfigError(f"{key}: what has {source.nbytes} bytes replaces no object by parts")
+        write = partial(put_object, self._caller, key, source, crc32c, if_absent=False)
+        return if_unchanged(
+            self._caller, key, etag, lambda: self.capabilities.conditional_replace, write
+        )
 
     def upload(self, key: str) -> S3Upload:
         """Begin an object whose length is not known."""

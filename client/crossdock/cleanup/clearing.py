@@ -1,0 +1,174 @@
+"""One pass over what lies below a prefix: listed, and deleted while the next page comes."""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Final, Self
+
+from crossdock.cancel import Cancel
+from crossdock.lifecycle.runs import keys_of_run
+from crossdock.store.api import Store, UnfinishedUpload
+from crossdock.store.errors import ObjectMissing
+from crossdock.store.layout import ShuffleLayout, place_of
+from crossdock.store.objects import read_whole
+
+BATCH_KEYS: Final = 1000
+"""As many as one request of S3 deletes."""
+_AT_ONCE: Final = 4
+"""Requests that delete. More of them make S3 refuse: it serves 3,500 keys a second of a prefix."""
+_ORDINALS: Final = 64
+"""Segments that a run is taken to have begun at most, if its intent does not say how many."""
+_MOST_ORDINALS: Final = 10_000
+"""Each is a request; an intent that says more is damaged."""
+
+
+@dataclass(slots=True)
+class Cleared:
+    """What a pass has found and deleted."""
+
+    uploads: int = 0
+    objects: int = 0
+    """Without intents."""
+    intents: int = 0
+    """Of which those are only counted that were to stay."""
+    nbytes: int = 0
+    """Of the objects; intents count where they went."""
+
+    def __iadd__(self, other: "Cleared") -> Self:
+        self.uploads += other.uploads
+        self.objects += other.objects
+        self.intents += other.intents
+        self.nbytes += other.nbytes
+        return self
+
+
+class Deletes:
+    """Deletes of one store, a few requests at once. A context manager: its end waits for all."""
+
+    def __init__(self, store: Store, cancel: Cancel) -> None:
+        """Args: `cancel` ends it between two requests."""
+        self._store = store
+        self._cancel = cancel
+        self._keys: list[str] = []
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="crossdock-delete")
+        self._under_way: deque[Future[None]] = deque()
+
+    def delete(self, key: str) -> None:
+        """Delete an object, together with others."""
+        self._keys.append(key)
+        if len(self._keys) >= BATCH_KEYS:
+            self._flush()
+
+    def abort(self, upload: UnfinishedUpload) -> None:
+        """Abort an upload."""
+        self._begin(partial(self._store.abort, upload))
+
+    def _flush(self) -> None:
+        if self._keys:
+            keys, self._keys = self._keys, []
+            self._begin(partial(self._store.delete, keys))
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        self._cancel.check()
+        while len(self._under_way) > _AT_ONCE:
+            self._under_way.popleft().result()
+        self._under_way.append(self._pool.submit(work))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._flush()
+                while self._under_way:
+                    self._under_way.popleft().result()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def clear(store: Store, prefix: str, *, intents: bool, cancel: Cancel) -> Cleared:
+    """Abort the uploads and delete the objects below a prefix, once.
+
+    Where uploads cannot be listed by prefix they are looked for key by key, as intents say.
+
+    Args:
+        store: one bucket or directory.
+        prefix: of a job or a shuffle.
+        intents: whether intents go too.
+        cancel: ends it between two requests, with `Closed`.
+
+    Raises:
+        StoreUnavailable: the store does not answer until its deadline; a later pass goes on.
+        StoreDenied: the credentials do not list or delete.
+    """
+    found = Cleared()
+    kept: list[str] = []
+    with Deletes(store, cancel) as deletes:
+        for upload in store.uploads(prefix):
+            found.uploads += 1
+            deletes.abort(upload)
+        for info in store.list(prefix):
+            cancel.check()
+            if is_intent(info.key):
+                found.intents += 1
+                kept.append(info.key)
+                continue
+            found.objects += 1
+            found.nbytes += info.size
+            deletes.delete(info.key)
+        for upload in hidden_uploads(store, kept, cancel):
+            found.uploads += 1
+            deletes.abort(upload)
+        if intents:
+            for key in kept:
+                deletes.delete(key)
+    return found
+
+
+def is_intent(key: str) -> bool:
+    """Whether a key is of the intent of a persist run."""
+    place = place_of(key)
+    return place is not None and place.is_intent
+
+
+def hidden_uploads(
+    store: Store, intents: Iterable[str], cancel: Cancel
+) -> Iterator[UnfinishedUpload]:
+    """Yield the uploads of runs where a listing by prefix does not show them.
+
+    What the server can do is only asked for if there are intents: finding it out takes requests.
+    """
+    hidden: bool | None = None
+    for key in intents:
+        if hidden is None:
+            found = store.capabilities
+            hidden = found.has_uploads and not found.lists_uploads
+        if not hidden:
+            return
+        for each in _keys_of(store, key):
+            cancel.check()
+            yield from (u for u in store.uploads(each) if u.key == each)
+
+
+def _keys_of(store: Store, intent: str) -> Iterator[str]:
+    """Return the keys under which the run of an intent may have begun an upload."""
+    base, _, run = intent.rpartition("intents/")
+    try:
+        said = json.loads(bytes(read_whole(store, intent)))
+    except ObjectMissing:  # its run has ended meanwhile
+        return iter(())
+    except ValueError:
+        said = None
+    ordinals = said.get("ordinals") if isinstance(said, dict) else None
+    count = ordinals if isinstance(ordinals, int) else _ORDINALS
+    return keys_of_run(ShuffleLayout(base), run, min(count, _MOST_ORDINALS))

@@ -1,0 +1,324 @@
+"""Jobs deleted at real workers and on real servers, up to the proof; and what that costs."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from places import Tally
+from servers import S3Server, s3_options
+
+import crossdock
+from crossdock.cancel import Cancel
+from crossdock.cleanup.deleting import DeletionOptions, NoWorkers, delete_job
+from crossdock.errors import CleanupUnfinished, Closed, StaleEpoch
+from crossdock.lifecycle.stopping import Ender
+from crossdock.lifecycle.timing import Timing
+from crossdock.store.api import Store, StoreOptions, Verb
+from crossdock.store.layout import ShuffleLayout
+from crossdock.store.opening import open_store
+from crossdock.views import ShuffleKey
+from harness import QUICK, StartWorker, WorkerProcess, eventually, silent
+
+AT_ONCE = Timing(settle_seconds=0.0, relist_seconds=0.0)
+
+
+def write(job: crossdock.Job, name: str = "words", maps: int = 2) -> crossdock.View:
+    """Write a small shuffle."""
+    shuffle = job.shuffle(name, partitions=3, maps=maps)
+    for m in range(maps):
+        with shuffle.writer(map_id=m, attempt=0) as writer:
+            for p in range(3):
+                writer.write(p, f"{m} {p}".encode(), rows=1)
+    return shuffle.view()
+
+
+def files(directory: Path) -> list[Path]:
+    found = os.walk(directory)  # which takes it that folders go meanwhile
+    return [Path(folder, name) for folder, _, names in found for name in names]
+
+
+def worker_options(url: str, options: StoreOptions) -> dict[str, object]:
+    """Return the options of a worker's command line for a store."""
+    settings = [
+        f"endpoint_url={options.endpoint_url}", f"region={options.region}", "path_style=true",
+    ]  # fmt: skip
+    return {"store": url, "store_option": settings if options.endpoint_url else []}
+
+
+@contextmanager
+def client(
+    workers: list[WorkerProcess], url: str, options: StoreOptions | None = None, **more: object
+) -> Iterator[crossdock.Cluster]:
+    chosen = replace(QUICK, store=url, **{"store_settle_seconds": 0.3, **more})  # type: ignore[arg-type]
+    urls = [w.url for w in workers]
+    with crossdock.connect(urls, token="", options=chosen, store_options=options) as found:
+        yield found
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+# -- what a client's job costs, and leaves ---------------------------------------------------
+
+
+def test_a_job_that_nobody_persisted_costs_the_store_no_request(
+    start_worker: StartWorker, moto: S3Server, job_uid: str
+) -> None:
+    url, options = f"s3://{moto.bucket}/untouched", s3_options(moto)
+    worker = start_worker(**worker_options(url, options))
+    with client([worker], url, options) as cluster:
+        job = cluster.job(job_uid, owner="runner")
+        write(job)
+        worker.restart()  # it still knows
+        deleted = job.end()
+    assert (deleted.requests, deleted.in_store) == (0, False)
+    assert not files(worker.data_dir / "jobs")
+
+
+@pytest.mark.parametrize("kind", ["moto", "versitygw"])
+def test_a_job_of_one_segment_is_deleted_by_seven_requests(
+    request: pytest.FixtureRequest, start_worker: StartWorker, kind: str, job_uid: str
+) -> None:
+    server: S3Server = request.getfixturevalue(kind)
+    url, options = f"s3://{server.bucket}/{job_uid}", s3_options(server)
+    worker = start_worker(**worker_options(url, options))
+    with client([worker], url, options) as cluster:
+        job = cluster.job(job_uid, owner="runner")
+        write(job).persist()
+        deleted = job.end()
+    assert deleted.in_store
+    assert (deleted.objects, deleted.uploads) == (3, 0)  # segment, record, manifest
+    assert deleted.nbytes > 0
+    assert deleted.requests == 7
+    assert deleted.seconds > 0.3
+    assert not deleted.silent
+    assert not files(worker.data_dir / "jobs")
+    store = open_store(url, options)
+    assert not list(store.list(""))
+    store.close()
+
+
+def test_ending_again_is_fine_and_looks_into_the_store(
+    start_worker: StartWorker, directory: Path, job_uid: str
+) -> None:
+    worker = start_worker(store=directory.as_uri())
+    with client([worker], directory.as_uri()) as cluster:
+        job = cluster.job(job_uid, owner="runner")
+        write(job).persist()
+        assert job.end().objects == 3
+        again = job.end()
+    assert (again.in_store, again.objects) == (True, 0)
+
+
+def test_whoever_attaches_and_ends_a_job_looks_into_the_store(
+    start_worker: StartWorker, directory: Path, job_uid: str
+) -> None:
+    """It has not met all workers that there were."""
+    worker = start_worker(store=directory.as_uri())
+    with client([worker], directory.as_uri()) as cluster:
+        owner = cluster.job(job_uid, owner="runner")
+        write(owner)
+        owner.close()
+        deleted = cluster.job(job_uid).end()
+    assert deleted.in_store
+
+
+def test_a_worker_that_came_and_went_may_have_left_something(
+    start_worker: StartWorker, directory: Path, job_uid: str
+) -> None:
+    first = start_worker(store=directory.as_uri(), peers_interval_seconds=0.1)
+    second = start_worker(store=directory.as_uri(), peers=first.url, peers_interval_seconds=0.1)
+    with client([first, second], directory.as_uri()) as cluster:
+        job = cluster.job(job_uid, owner="runner", lease_seconds=1)
+        view = write(job)
+        view.persist()
+        second.kill9()
+        first.restart()  # forgets whom it met
+        deleted = job.end()
+    assert deleted.in_store
+    assert not files(directory)
+
+
+def test_without_a_way_to_the_store_the_files_go(
+    start_worker: StartWorker, directory: Path, job_uid: str
+) -> None:
+    worker = start_worker(store=directory.as_uri())
+    with worker.connect() as cluster:
+        job = cluster.job(job_uid, owner="runner")
+        write(job).persist()
+        deleted = job.end()
+    assert not deleted.in_store
+    assert not files(worker.data_dir / "jobs")
+
+
+def test_a_worker_that_does_not_answer_is_waited_for_a_lease(
+    start_worker: StartWorker, directory: Path, job_uid: str
+) -> None:
+    workers = [start_worker(store=directory.as_uri()) for _ in range(2)]
+    with client(workers, directory.as_uri(), stall_seconds=0.5) as cluster:
+        job = cluster.job(job_uid, owner="runner", lease_seconds=2)
+        write(job).persist()
+        with silent(workers[1]):
+            deleted = job.end()
+    assert len(deleted.silent) == 1
+    assert deleted.seconds > 2
+    assert not files(directory)
+
+
+def test_a_worker_that_does_not_answer_for_longer_is_named(
+    start_worker: StartWorker, directory: Path, job_uid: str
+) -> None:
+    workers = [start_worker(store=directory.as_uri()) for _ in range(2)]
+    away = workers[1].get_json("/v1/workers")["self"]["id"]
+    with client(workers, directory.as_uri(), stall_seconds=0.3, deadline_seconds=1) as cluster:
+        job = cluster.job(job_uid, owner="runner", lease_seconds=3600)
+        write(job).persist()
+        with silent(workers[1]), pytest.raises(CleanupUnfinished, match=away):
+            job.end()
+        assert job.end().objects == 0  # what could go had gone
+    assert not files(directory)
+
+
+def test_a_job_that_was_taken_over_is_not_deleted(
+    start_worker: StartWorker, directory: Path, job_uid: str
+) -> None:
+    worker = start_worker(store=directory.as_uri())
+    with client([worker], directory.as_uri()) as cluster:
+        job = cluster.job(job_uid, owner="runner")
+        write(job).persist()
+        job.close()
+        with cluster.job(job_uid, owner="runner", epoch=1) as successor:
+            with pytest.raises(StaleEpoch):
+                job.end()
+            assert files(directory)
+            assert successor.end().in_store
+    assert not files(directory)
+
+
+# -- shuffles --------------------------------------------------------------------------------
+
+
+def test_a_released_shuffle_leaves_the_store_while_the_job_lives(
+    start_worker: StartWorker, directory: Path, job_uid: str
+) -> None:
+    worker = start_worker(store=directory.as_uri())
+    with client([worker], directory.as_uri()) as cluster:
+        job = cluster.job(job_uid, owner="runner")
+        for name in ("first", "second"):
+            write(job, name).persist()
+        again = job.shuffle("first", partitions=3, maps=1, generation=1)
+        with again.writer(map_id=0, attempt=0) as writer:
+            writer.write(0, b"again", rows=1)
+        again.view().persist()
+        assert len(files(directory)) == 9
+        again.release()
+        eventually(lambda: len(files(directory)) == 3, what="generations 0 and 1 gone")
+        assert all("/second/0/" in str(f) for f in files(directory))
+        assert job.end().objects == 3
+
+
+def test_the_jobs_end_does_not_wait_for_released_shuffles(
+    start_worker: StartWorker, directory: Path, job_uid: str
+) -> None:
+    worker = start_worker(store=directory.as_uri())
+    with client([worker], directory.as_uri(), store_settle_seconds=3600) as cluster:
+        job = cluster.job(job_uid, owner="runner")
+        view = write(job)
+        view.persist()
+        view.shuffle.release()
+        eventually(lambda: not files(directory), what="the shuffle's objects gone")
+        job.close()
+
+
+def test_releasing_what_was_never_persisted_costs_the_store_no_request(
+    start_worker: StartWorker, job_uid: str
+) -> None:
+    """The server is not there: each request would fail, and be told of."""
+    options = StoreOptions(endpoint_url="http://127.0.0.1:9", region="x", path_style=True)
+    worker = start_worker(**worker_options("s3://bucket/p", options))
+    with client([worker], "s3://bucket/p", options) as cluster:
+        job = cluster.job(job_uid, owner="runner")
+        write(job).shuffle.release()
+        assert job.releases._threads is None
+        assert not job.end().in_store
+
+
+# -- the procedure by itself -----------------------------------------------------------------
+
+
+def put_run(store: Store, job: str, *, segments: int = 2, intent: bool = False) -> ShuffleLayout:
+    """Write what a persist run writes."""
+    layout = ShuffleLayout.of("c", ShuffleKey(job, "words", 0))
+    if intent:
+        store.put(layout.intent("run"), b'{"ordinals": 3}')
+    for ordinal in range(segments):
+        store.put(layout.segment("run", ordinal), b"x" * 10)
+    store.put(layout.record("run"), b"record")
+    return layout
+
+
+def deletion(store: Store, **more: object) -> DeletionOptions:
+    given: dict[str, object] = {
+        "cluster": "c", "store": lambda: store, "timing": AT_ONCE, "deadline_seconds": 10,
+    }  # fmt: skip
+    return DeletionOptions(**{**given, **more})  # type: ignore[arg-type]
+
+
+def delete(store: Store, job: str, **more: object) -> object:
+    options = deletion(store, **more)
+    return delete_job(job, NoWorkers(), options, ender=Ender.OWNER, lease_seconds=60)
+
+
+def test_intents_go_last(moto: S3Server, job_uid: str) -> None:
+    tally = Tally()
+    store = open_store(f"s3://{moto.bucket}/{job_uid}", s3_options(moto), meter=tally)
+    put_run(store, "j", intent=True)
+    assert store.capabilities.lists_uploads
+    tally.clear()
+    delete(store, "j")
+    deletes = [key for verb, _, key, _ in tally.seen if verb is Verb.DELETE]
+    assert "/intents/" in deletes[-1]
+    assert "/records/" in deletes[0]
+    last = len(tally.seen) - 1 - tally.verbs()[::-1].index(Verb.DELETE)
+    assert tally.verbs()[last + 1 :] == [Verb.LIST_UPLOADS, Verb.LIST] * 2
+    assert not list(store.list(""))
+    store.close()
+
+
+def test_another_job_and_another_cluster_lose_nothing(moto: S3Server, job_uid: str) -> None:
+    store = open_store(f"s3://{moto.bucket}/{job_uid}", s3_options(moto))
+    for other in ("c/jj/0000/words/0/segments/r/000000", "cc/j/0000/words/0/segments/r/000000"):
+        store.put(other, b"keep")
+    put_run(store, "j")
+    delete(store, "j")
+    assert [i.key for i in store.list("")] == [
+        "c/jj/0000/words/0/segments/r/000000", "cc/j/0000/words/0/segments/r/000000",
+    ]  # fmt: skip
+    store.close()
+
+
+def test_deleting_can_be_cancelled(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    put_run(store, "j")
+    cancel = Cancel("told to")
+    threading.Timer(0.3, cancel.set).start()
+    with pytest.raises(Closed, match="told to"):
+        delete(store, "j", cancel=cancel, timing=Timing(settle_seconds=60))
+    assert not files(tmp_path)
+
+
+def test_a_store_that_is_away_is_named_with_what_is_left(job_uid: str) -> None:
+    options = StoreOptions(
+        endpoint_url="http://127.0.0.1:9", region="us-east-1", path_style=True, deadline_seconds=0.2
+    )
+    store = open_store("s3://bucket/prefix", options)
+    with pytest.raises(CleanupUnfinished, match="s3://bucket/prefix/c/j/") as caught:
+        delete(store, "j", deadline_seconds=0.5)
+    assert "audit" in caught.value.hint
+    store.close()
