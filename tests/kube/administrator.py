@@ -100,6 +100,11 @@ class Administrator:
         self.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         return name
 
+    def await_service_account(self, namespace: str) -> None:
+        """Wait for the account without which no pod is taken; the controllers make it."""
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
+        eventually(lambda: self.get(path), seconds=30, what="the default service account")
+
     def create(self, namespace: str, plural: str, body: Mapping[str, object]) -> Object:
         """Make one of our objects; unknown fields are errors, as with `kubectl apply`."""
         path = f"{OURS}/namespaces/{namespace}/{plural}?fieldValidation=Strict"

@@ -1,12 +1,13 @@
 """A control plane for the session, and an administrator of it."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from administrator import Administrator
 from control_plane import ControlPlane, control_plane, controllers
 
+from crossdock_operator.kube import Kube
 from harness import SHARED_PROCESSES
 
 CRDS = Path(__file__).parents[2] / "crds"
@@ -40,3 +41,10 @@ def admin(plane: ControlPlane) -> Administrator:
 def namespace(admin: Administrator) -> str:
     """A namespace of the test's own."""
     return admin.new_namespace()
+
+
+@pytest.fixture
+async def kube(plane: ControlPlane) -> AsyncIterator[Kube]:
+    """The operator's own way to call, with all rights."""
+    async with await Kube.connect(plane.kubeconfig) as found:
+        yield found

@@ -26,6 +26,8 @@ from certificates import Authority
 from harness import eventually
 
 ADMIN_TOKEN: Final = "the-tests-administer-this"
+OPERATOR_TOKEN: Final = "the-operator-of-the-tests"
+"""Of the user `operator`, who may do nothing unless a test gives it a role."""
 _START_SECONDS: Final = 60.0
 _KUBECONFIG: Final = """\
 apiVersion: v1
@@ -45,6 +47,7 @@ class ControlPlane:
     ca: Path
     kubeconfig: Path
     """Opens it as an administrator."""
+    etcd_url: str
     directory: Path
     pids: frozenset[int]
     """Of etcd and the API server."""
@@ -57,7 +60,7 @@ def control_plane(directory: Path) -> Iterator[ControlPlane]:
     url, etcd_url = f"https://127.0.0.1:{port}", f"http://127.0.0.1:{etcd_port}"
     authority = Authority.make(directory, "kube")
     tokens, kubeconfig = directory / "tokens.csv", directory / "kubeconfig"
-    tokens.write_text(f"{ADMIN_TOKEN},admin,1,system:masters\n")
+    tokens.write_text(f"{ADMIN_TOKEN},admin,1,system:masters\n{OPERATOR_TOKEN},operator,2\n")
     kubeconfig.write_text(_KUBECONFIG.format(url=url, ca=authority.ca, token=ADMIN_TOKEN))
     with ExitStack() as stack:
         etcd = stack.enter_context(
@@ -93,7 +96,7 @@ def control_plane(directory: Path) -> Iterator[ControlPlane]:
             )
         )
         plane = ControlPlane(
-            url, authority.ca, kubeconfig, directory, frozenset({etcd.pid, apiserver.pid})
+            url, authority.ca, kubeconfig, etcd_url, directory, frozenset({etcd.pid, apiserver.pid})
         )
         context = ssl.create_default_context(cafile=authority.ca)
         eventually(
