@@ -249,7 +249,7 @@ async def test_a_server_that_is_down(plane: ControlPlane, tmp_path: Path) -> Non
 def test_typed_models_are_not_loaded() -> None:
     """They would take 110 MB."""
     code = (
-        "import sys, crossdock_operator.kube\n"
+        "import sys, crossdock_operator.run\n"
         "print([m for m in sys.modules if m.startswith(('kubernetes.client.models.', "
         "'kubernetes.aio.client.models.', 'kubernetes.aio.client.api.'))])"
     )
