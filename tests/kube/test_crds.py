@@ -82,6 +82,11 @@ INVALID_CLUSTERS = [
     ({"persistence": {"policy": "Sometimes"}}, '"Never", "OnPressure", "Eager", "BeforeAck"'),
     ({"persistence": {"segmentSize": 1024}}, "and 2Mi or more"),
     ({"limits": {"maxFrame": -5}}, "must be a size"),
+    (
+        {"limits": {"maxFrame": "512Mi"}, "persistence": {"segmentSize": "1Gi"}},
+        "must not be less than maxFrame",
+    ),
+    ({"persistence": {"segmentSize": "64Mi"}}, "must be at least 1Mi more than limits.maxFrame"),
     ({"security": {"tls": {"mode": "Secret"}}}, "mode Secret and secretRef go together"),
     (
         {"security": {"tls": {"secretRef": {"name": "tls"}}}},
@@ -308,6 +313,8 @@ def test_what_the_server_fills_in_is_what_the_types_say(
 
 
 def test_defaults_are_those_of_the_worker(admin: Administrator, namespace: str) -> None:
+    sizes = {"limits": {"maxFrame": 2**20, "maxInflight": "2e6"}}
+    admin.create(namespace, "shuffleclusters", cluster("sizes", **sizes))
     spec = admin.create(namespace, "shuffleclusters", cluster())["spec"]
     limits, settings = Limits(), Settings.__dataclass_fields__
     mib = 2**20

@@ -273,10 +273,28 @@ class AllowedNamespaces:
     ] = None
 
 
+def _bytes(field: str) -> str:
+    """Return CEL for a size, which may be written as a number."""
+    return f"quantity(string(self.{field}))"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShuffleClusterSpec:
     """Workers, and the store that they persist to."""
 
+    RULES: ClassVar = (
+        Rule(
+            f"{_bytes('limits.maxInflight')}.compareTo({_bytes('limits.maxFrame')}) >= 0",
+            "must not be less than maxFrame: no such frame could ever be taken",
+            ".limits.maxInflight",
+        ),
+        Rule(
+            f"{_bytes('persistence.segmentSize')}.compareTo("
+            f"{_bytes('limits.maxFrame')}.add(quantity('1Mi'))) >= 0",
+            "must be at least 1Mi more than limits.maxFrame: no segment could hold its pieces",
+            ".persistence.segmentSize",
+        ),
+    )
     workers: Annotated[Workers, "The worker pods."] = field(default_factory=Workers)
     store: Annotated[Store, "The object store that frames are persisted to."]
     persistence: Annotated[Persisting, "When and how workers persist."] = field(
