@@ -22,6 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support import cutting, load, processes, s3
+from support.counting import CountingProxy
 from support.load import PrebuiltFrame
 from support.measure import MIB, Figure, alternate
 from support.processes import WorkerProcess
@@ -48,9 +49,12 @@ class Bench:
         self.total = int(gib * GIB)
 
     @contextmanager
-    def workers(self, number: int = 1) -> Iterator[tuple[list[WorkerProcess], crossdock.Job]]:
+    def workers(
+        self, number: int = 1, *, bucket: s3.Bucket | None = None
+    ) -> Iterator[tuple[list[WorkerProcess], crossdock.Job]]:
         """Run workers with the bucket as their store, and a job; empty the bucket afterwards."""
-        options = (*self.bucket.worker_options, "--store-uploads", str(UPLOADS))
+        found = bucket or self.bucket
+        options = (*found.worker_options, "--store-uploads", str(UPLOADS))
         with ExitStack() as stack:
             workers = []
             for _ in range(number):
@@ -64,6 +68,16 @@ class Bench:
             finally:
                 job.end()
                 self.bucket.empty()
+
+    @contextmanager
+    def counted(self) -> Iterator[tuple[CountingProxy, WorkerProcess, crossdock.Job]]:
+        """Run a worker whose store is behind a proxy that counts, from now on."""
+        server = self.bucket.server
+        with CountingProxy(server.endpoint) as proxy:
+            behind = s3.Bucket(replace(server, endpoint=proxy.endpoint))
+            with self.workers(bucket=behind) as ((worker,), job):
+                proxy.begin()
+                yield proxy, worker, job
 
     def opened(self, published: Published) -> StoreView:
         return crossdock.open_view(
@@ -90,24 +104,12 @@ def pushed(
     return job.shuffle(name, partitions=partitions, maps=maps).view()
 
 
-def writes_of(cluster_workers: list[WorkerProcess]) -> int:
-    """Requests of the dear class that the workers made for the job."""
-    total = 0
-    for worker in cluster_workers:
-        with crossdock.connect([worker.url], token=worker.token) as cluster:
-            with cluster.pool.call("GET", worker.url, "/v1/jobs/bench") as response:
-                answer = response.read_json()
-            assert isinstance(answer, dict)
-            total += int(answer["store"]["writes"])
-    return total
-
-
 def writes_per_gib(bench: Bench) -> tuple[float, str]:
     """Write requests for each GiB, M = P = 2,000."""
-    with bench.workers() as (workers, job):
-        view = pushed(workers[0], job, maps=2000, partitions=2000, total=bench.total)
+    with bench.counted() as (proxy, worker, job):
+        view = pushed(worker, job, maps=2000, partitions=2000, total=bench.total)
         view.persist()
-        made, nbytes = writes_of(workers), int(view.bytes.sum())
+        made, nbytes = proxy.writes, int(view.bytes.sum())
     return made / (nbytes / GIB), f"{made} writes for {nbytes / GIB:.2f} GiB"
 
 
@@ -115,9 +117,9 @@ def write_flatness(bench: Bench) -> tuple[float, str]:
     """Writes with P = 20,000 ÷ writes with P = 100."""
     made = {}
     for partitions in (20_000, 100):
-        with bench.workers() as (workers, job):
-            pushed(workers[0], job, maps=200, partitions=partitions, total=bench.total).persist()
-            made[partitions] = writes_of(workers)
+        with bench.counted() as (proxy, worker, job):
+            pushed(worker, job, maps=200, partitions=partitions, total=bench.total).persist()
+            made[partitions] = proxy.writes
     return made[20_000] / made[100], f"{made[20_000]} and {made[100]} writes"
 
 
@@ -192,12 +194,13 @@ def cold_read(bench: Bench) -> Figure:
 
 
 def small_job(bench: Bench) -> tuple[float, str]:
-    """Requests of a job of 100 MiB that nobody persists."""
-    with bench.workers() as (workers, job):
-        view = pushed(workers[0], job, maps=100, partitions=16, total=100 * MIB)
+    """Requests, of any kind, of a job of 100 MiB that nobody persists."""
+    with bench.counted() as (proxy, worker, job):
+        view = pushed(worker, job, maps=100, partitions=16, total=100 * MIB)
         got = sum(batch.nbytes for batch in view.read_batches())
-        made = writes_of(workers)
-    return made, f"{got / MIB:.0f} MiB written and read"
+        counts = proxy.counts
+    what = ", ".join(f"{number} {verb}" for verb, number in counts.items())
+    return counts.total(), f"{got / MIB:.0f} MiB written and read; {what or 'nothing asked'}"
 
 
 def worker_memory(bench: Bench) -> tuple[float, str]:

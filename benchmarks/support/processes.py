@@ -42,12 +42,17 @@ def worker(directory: Path, *options: str) -> Iterator[WorkerProcess]:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
+        events = {"worker is ready"} | ({"store is there"} if "--store" in options else set())
+        seen: dict[str, dict[str, str]] = {}
         for line in process.stderr:
-            if line.startswith("{") and json.loads(line)["event"] == "worker is ready":
-                url = json.loads(line)["url"]
-                break
+            if line.startswith("{"):
+                event = json.loads(line)
+                seen[event["event"]] = event
+                if events <= seen.keys():
+                    break
         else:
             raise RuntimeError("the worker did not start")
+        url = seen["worker is ready"]["url"]
         key = tokens.parse_keys(key_file.read_text())[0]
         token = tokens.mint(key, job="bench")
         yield WorkerProcess(url, process.pid, token)

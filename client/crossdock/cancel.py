@@ -3,8 +3,29 @@
 import threading
 import weakref
 from collections.abc import Callable, Hashable
+from typing import Protocol
 
 from crossdock.errors import Closed
+
+
+class Stop(Protocol):
+    """What ends waits, and says why: a `Cancel`, for one."""
+
+    event: threading.Event
+    """Set when waits are to end."""
+
+    def check(self) -> None:
+        """Raise why nothing goes on, if so."""
+
+
+class Unstopped:
+    """Never ends anything."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+
+    def check(self) -> None:
+        """Return."""
 
 
 class Cancel:

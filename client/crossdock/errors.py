@@ -32,6 +32,7 @@
     │   └── CorruptBlock        a piece came damaged; another copy may be sound
     └── Unavailable             not now; nothing is lost
         ├── Overloaded          a worker pushes back
+        ├── LeaseEnded          the job's owner was not heard for its lease; a word revives it
         ├── WorkersLost         no worker is left that answers, or that is waited for
         ├── CleanupUnfinished   what was to be deleted is not proved to be gone; begin again
         └── PeerGone            the other side closed the connection, or moved no byte for too long
@@ -373,6 +374,12 @@ class Overloaded(Unavailable):
         self.retry_after_seconds = retry_after_seconds
 
 
+class LeaseEnded(Unavailable):
+    """The job's owner was not heard for its lease; its next word revives the job."""
+
+    code = "lease_ended"
+
+
 class WorkersLost(Unavailable):
     """No worker answers, and all have been away for so long that what they held counts as lost.
 
@@ -381,10 +388,7 @@ class WorkersLost(Unavailable):
 
 
 class CleanupUnfinished(Unavailable):
-    """What was to be deleted is not proved to be gone within the deadline; the message says what.
-
-    Nothing has to be kept: deleting it again goes on with what is left.
-    """
+    """What was to be deleted is not proved to be gone in time. Delete it again: that goes on."""
 
     code = "cleanup_unfinished"
 

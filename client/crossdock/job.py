@@ -5,7 +5,7 @@ import logging
 import threading
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from crossdock.cancel import Cancel
 from crossdock.cleanup.deleting import Deleted
@@ -23,6 +23,7 @@ from crossdock.errors import (
 from crossdock.records import JobRecord
 from crossdock.retry import patiently
 from crossdock.shuffle import Shuffle
+from crossdock.speaking import Speaker, record_of
 from crossdock.survey import Members, Silences
 from crossdock.views import ShuffleKey
 from crossdock.wire import names
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from crossdock.cluster import Cluster
 
 log = logging.getLogger("crossdock")
+
+_WORDS_PER_LEASE: Final = 6
 
 
 class Job:
@@ -50,6 +53,9 @@ class Job:
         self._silences = Silences(cluster.options.loss_after_seconds)
         self.releases = Releases(self)
         self._renewer: threading.Thread | None = None
+        self._speaker = Speaker(cluster, self.path)
+        self.released: dict[str, int] = {}
+        """By shuffle, the first generation that this process has not released."""
         deadline = cluster.options.deadline_seconds
         if record is None:
             self.record = patiently(self._fetch, deadline_seconds=deadline)
@@ -178,7 +184,7 @@ class Job:
         def call(url: str) -> tuple[JobRecord, bool]:
             with self.cluster.pool.call("GET", url, self.path) as response:
                 described = response.read_json()
-            record = _record_of(described)
+            record = record_of(described)
             return record, isinstance(described, dict) and described.get("introduced") is True
 
         members = self.cluster.members(fresh=True)
@@ -190,29 +196,27 @@ class Job:
         """Register with every worker that answers. The homes are those of the first time."""
         members = self.cluster.members(fresh=True)
         self.met.update(members.reachable, members.lost_ids)
-        homes = next((r.homes for r in self._records() if r.homes), None)
-        self.met.update(homes or ())
-        record = replace(self.record, homes=homes or members.staying())
-        body = json.dumps(record.to_json()).encode()
-
-        def call(url: str) -> JobRecord:
-            with self.cluster.pool.call("PUT", url, self.path, body=body) as response:
-                return _record_of(response.read_json())
-
-        stored = list(self.cluster.ask_each(members, call).answers.values())
+        record = self.record
+        if not record.homes:
+            homes = next((r.homes for r in self._records() if r.homes), None)
+            record = replace(record, homes=homes or members.staying())
+        self.met.update(record.homes)
+        stored = self._speaker.speak(record, self.released, members)
         if not stored:
             raise Unavailable(f"no worker took the registration of job {self.uid}")
         return stored[0]
 
     def _renew(self) -> None:
-        interval = max(0.05, self.record.lease_seconds / 3)
+        # A right counts from the answer to the word before, and a record is only sent to the store
+        # while more of it than the settle time is left: a third of the lease would be too much.
+        interval = max(0.05, self.record.lease_seconds / _WORDS_PER_LEASE)
         while not self._closed.wait(interval):
             try:
                 self._register()
             except (Closed, JobFenced, StaleEpoch):
                 return  # closed; or ended, or taken over: the next call of the caller says so
             except CrossdockError as error:
-                # It may pass: the next round tries again, and the lease has room for two.
+                # It may pass: the next round tries again, and the lease has room for some.
                 log.warning("job %s: its lease was not renewed: %s", self.uid, error)
 
     def close(self) -> None:
@@ -235,10 +239,3 @@ class Job:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _record_of(described: object) -> JobRecord:
-    """Return the record in a worker's description of a job."""
-    if not isinstance(described, dict):
-        raise ProtocolError("a job's description is no JSON object")
-    return JobRecord.from_json(described.get("record"))

@@ -1,12 +1,12 @@
 """JSON objects that cross the wire: a job's record, a worker's description."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Final, Self
 
 from crossdock.errors import ProtocolError
-from crossdock.wire.names import U64_MAX
+from crossdock.wire.names import U32_MAX, U64_MAX, check_name
 
 
 class Owner(StrEnum):
@@ -58,6 +58,10 @@ class JobRecord:
     """Ids of the workers that hold the job's seals, fixed at its first registration."""
     quota_bytes: int = 0
     """Bytes on each worker's disk; 0: the worker's own quota."""
+    store_quota_bytes: int = 0
+    """Bytes of payload that each worker may bring into the store; 0: the worker's own quota."""
+    tenant: str = ""
+    """Whose job it is, where metrics are to be added up by that."""
     persistence: Persistence = Persistence.ON_PRESSURE
 
     def to_json(self) -> dict[str, object]:
@@ -88,8 +92,71 @@ class JobRecord:
             epoch=_whole(data, "epoch"),
             homes=tuple(homes),
             quota_bytes=_whole(data, "quota_bytes"),
+            store_quota_bytes=_whole(data, "store_quota_bytes"),
+            tenant=_tenant(data.get("tenant", "")),
             persistence=Persistence.parse(data.get("persistence", Persistence.ON_PRESSURE)),
         )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reading:
+    """A reading of a worker's clock. The owner keeps the newest of each, and brings it back."""
+
+    worker: str
+    incarnation: int
+    """Of the worker: readings of different ones are of different clocks."""
+    seconds: float
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Read the JSON object, or raise `ProtocolError` naming the field."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("worker"), str):
+            raise ProtocolError("a reading is a JSON object with its worker")
+        seconds = _number(data, "seconds", 0.0)
+        return cls(str(data["worker"]), _whole(data, "incarnation"), seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What an owner says to a worker: the record, and all that it knows and only grows."""
+
+    record: JobRecord
+    as_of: Reading | None = None
+    """The newest reading that this worker gave; None for none, and then no rights come of it."""
+    released: Mapping[str, int] = field(default_factory=dict)
+    """By shuffle, the first generation that is not released."""
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON object."""
+        as_of = None if self.as_of is None else self.as_of.to_json()
+        return {**self.record.to_json(), "as_of": as_of, "released": dict(self.released)}
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Read the JSON object, or raise `ProtocolError` naming the field."""
+        if not isinstance(data, Mapping):
+            raise ProtocolError("a job's record is a JSON object")
+        rest = dict(data)
+        as_of, released = rest.pop("as_of", None), rest.pop("released", None)
+        return cls(
+            JobRecord.from_json(rest),
+            None if as_of is None else Reading.from_json(as_of),
+            {} if released is None else released_from_json(released),
+        )
+
+
+def released_from_json(data: object) -> dict[str, int]:
+    """Read which generations of shuffles are released, or raise `ProtocolError`."""
+    if not isinstance(data, Mapping):
+        raise ProtocolError("released is no JSON object of shuffles and generations")
+    found = {check_name("shuffle", str(name)): _whole(data, name) for name in data}
+    if any(generation > U32_MAX + 1 for generation in found.values()):
+        raise ProtocolError("released has a generation that cannot be")
+    return found
 
 
 STAYING: Final = frozenset({"serving", "full"})
@@ -132,6 +199,12 @@ class WorkerInfo:
             disk_used=_number(data, "disk_used", 0.0),
             store=data.get("store") is True,
         )
+
+
+def _tenant(value: object) -> str:
+    if not isinstance(value, str):
+        raise ProtocolError(f"tenant {value!r} is no name")
+    return check_name("tenant", value) if value else ""
 
 
 def _number(data: Mapping[str, object], name: str, default: float) -> float:

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import tenacity
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop
 from crossdock.errors import CrossdockError, Unavailable
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class Patience:
             self._cancel.check()
 
 
-def patiently(work: Callable[[], T], *, deadline_seconds: float, cancel: Cancel | None = None) -> T:
+def patiently(work: Callable[[], T], *, deadline_seconds: float, cancel: Stop | None = None) -> T:
     """Return what `work` returns; repeat it while it raises `Unavailable`, until the deadline.
 
     Raises:

@@ -307,6 +307,8 @@ class Shuffle:
             Unavailable: some worker does not answer; call again.
         """
         cluster = self.job.cluster
+        known = self.job.released.get(self.key.name, 0)
+        self.job.released[self.key.name] = max(known, self.key.generation + 1)
         stored: list[object] = []
 
         def drop(url: str) -> None:

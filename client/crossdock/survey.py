@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from crossdock.errors import CrossdockError, Unavailable
-from crossdock.records import STAYING, WorkerInfo
+from crossdock.records import DRAINED, STAYING, WorkerInfo
 from crossdock.retry import LONGEST_WAIT_SECONDS
 
 Answer = tuple[WorkerInfo, list[WorkerInfo]]
 """What a worker says of itself, and whom it lists."""
 
+_THERE: Final = STAYING | {"draining", DRAINED}
+"""States in which a worker answered who lists it."""
 _AGAIN_SECONDS: Final = 60.0
 """How long a URL counts as shared after it was seen to be, and one that leads nowhere is spared."""
 
@@ -75,6 +77,11 @@ class Members:
     def with_store(self) -> list[str]:
         """URLs of reachable workers that read a store for us."""
         return [w.url for w in self.reachable.values() if w.store]
+
+    @property
+    def complete(self) -> bool:
+        """Whether everybody answered whose disk is not confirmed to be gone."""
+        return not self.unreachable and len(self.lost) == len(self.lost_ids)
 
     def staying(self) -> tuple[str, ...]:
         """Return the ids of reachable workers that are not about to go; all if none stays."""
@@ -169,13 +176,17 @@ class Survey:
             return
         self._seen[url], peers = answer
         for peer in peers:
-            self._listed.setdefault(peer.id, peer)
+            known = self._listed.setdefault(peer.id, peer)
+            if known.state == "gone" and peer.state in _THERE:
+                self._listed[peer.id] = peer
             if peer.state == "gone":
                 self._gone.add(peer.id)
 
     def next_urls(self) -> list[str]:
         """Return whom to ask now: workers at their own URLs, peers, and whoever was met before."""
-        ids = {own.id for own in self._seen.values()} | self._gone
+        # Who had drained is gone, and may be back: some have heard of it before others.
+        gone = {w for w in self._gone if self._listed[w].state not in _THERE}
+        ids = {own.id for own in self._seen.values()} | gone
         urls = [o.url for o in self._seen.values() if o.url and not self._met.is_spared(o)]
         urls += [p.url for p in self._listed.values() if p.id not in ids]
         urls += [url for worker, url in self._met.urls.items() if worker not in ids]
@@ -197,5 +208,6 @@ class Survey:
         settled = reachable.keys() | self._gone
         silent = self._silent - {url for worker, url in urls.items() if worker in settled}
         silent |= {url for worker, url in met.urls.items() if worker not in settled}
-        lost = met.replaced | {g: f"worker {g} was declared lost" for g in sorted(self._gone)}
+        gone = sorted(self._gone - reachable.keys())
+        lost = met.replaced | {g: f"worker {g} was declared lost" for g in gone}
         return Found(reachable, frozenset(silent), lost)

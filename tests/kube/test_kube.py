@@ -247,11 +247,12 @@ async def test_a_server_that_is_down(plane: ControlPlane, tmp_path: Path) -> Non
 
 
 def test_typed_models_are_not_loaded() -> None:
-    """They would take 110 MB."""
+    """They would take 110 MB. Three small ones of metadata are kopf's."""
     code = (
         "import sys, crossdock_operator.run\n"
-        "print([m for m in sys.modules if m.startswith(('kubernetes.client.models.', "
+        "print(*[m for m in sys.modules if m.startswith(('kubernetes.client.models.', "
         "'kubernetes.aio.client.models.', 'kubernetes.aio.client.api.'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    names = {name.rpartition(".")[2] for name in done.stdout.split()}
+    assert names <= {"v1_object_meta", "v1_owner_reference", "v1_managed_fields_entry"}

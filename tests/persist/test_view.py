@@ -196,6 +196,27 @@ def test_ten_thousand_small_partitions_share_a_segment(cluster: Cluster, job_uid
         ]
 
 
+def test_a_single_partition_is_persisted_and_read(cluster: Cluster, job_uid: str) -> None:
+    """Of several segments, from a batch for each map to one that has many."""
+    with cluster.job(job_uid) as job:
+        shuffle = job.shuffle("one", partitions=1, maps=12)
+        for m in range(12):
+            with shuffle.writer(map_id=m, attempt=0) as writer:
+                for _ in range(m % 4):
+                    writer.write(0, random.Random(m).randbytes(m * 60_000), rows=m)
+        view = shuffle.view()
+        expected = blocks_of(view)
+        assert [b[1] for b in expected] == [m for m in range(12) if m % 4]
+        published = view.persist()
+    assert len(cluster.objects("segments")) > 2
+    cluster.kill()
+    with opened(published) as stored:
+        assert blocks_of(stored) == expected
+        assert blocks_of(stored, maps=range(5, 8)) == [b for b in expected if 5 <= b[1] < 8]
+        assert stored.blocks.tolist() == [9]
+        assert int(stored.rows[0]) == sum(b[3] for b in expected)
+
+
 def published_alone(cluster: Cluster, job_uid: str) -> tuple[Published, Blocks]:
     with cluster.job(job_uid) as job:
         shuffle = job.shuffle("hurt", partitions=30, maps=8)

@@ -6,13 +6,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import Place, RandomSource, Tally, keys, read, whole
 
-from crossdock.errors import ConfigError, CrossdockError
+from crossdock.errors import Closed, ConfigError, CrossdockError
 from crossdock.store.api import ObjectInfo, Source, Store, Verb
 from crossdock.store.errors import ObjectDamaged, ObjectExists, ObjectMissing
 from crossdock.wire import crc
@@ -342,6 +343,19 @@ def test_a_listing_has_what_a_read_has(store: Store, folder: str) -> None:
     assert listed.modified is None or listed.modified.tzinfo is not None
 
 
+def test_the_stores_clock_is_that_of_its_objects(store: Store, folder: str) -> None:
+    before = store.now()
+    store.put(f"{folder}a", b"")
+    [listed] = store.list(folder)
+    after = store.now()
+    assert before is not None
+    assert after is not None
+    assert listed.modified is not None
+    second = timedelta(seconds=1)  # HTTP's dates are whole seconds
+    assert before - second <= listed.modified <= after + second
+    assert not [*store.uploads("")]
+
+
 def test_a_listing_begins_at_any_letter(store: Store, folder: str) -> None:
     store.put(f"{folder}segments/1", b"")
     store.put(f"{folder}segments-2", b"")
@@ -473,3 +487,42 @@ def test_closing_twice_is_fine(place: Place, folder: str) -> None:
     store.close()
     store.close()
     place.store().delete([f"{folder}a"])
+
+
+class Ended:
+    """A `crossdock.cancel.Stop` that ends a writer after some looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.event = threading.Event()
+        self.looks = looks
+
+    def check(self) -> None:
+        self.looks -= 1
+        if self.looks < 0:
+            raise Closed("ended")
+
+
+@pytest.mark.parametrize("looks", [0, 1, 2])
+def test_a_writer_that_is_ended_writes_nothing(store: Store, folder: str, looks: int) -> None:
+    source = RandomSource(4 * MIB)
+    stopped = store.stopped_by(Ended(looks))
+    with pytest.raises(Closed):
+        stopped.put(f"{folder}whole", source)
+    assert not keys(store, folder)
+    assert not list(store.uploads(folder))
+    store.put(f"{folder}other", b"data")
+    stopped.delete([f"{folder}other"])
+    assert not keys(stopped, folder), "it may delete and read"
+    assert stopped.capabilities == store.capabilities
+
+
+def test_a_writer_of_parts_that_is_ended_leaves_no_upload(store: Store, folder: str) -> None:
+    stop = Ended(10_000)
+    with store.stopped_by(stop).upload(f"{folder}parts") as upload:
+        for _ in range(7):
+            upload.write(bytes(5 * MIB))
+        stop.looks = 0
+        with pytest.raises(Closed):
+            upload.complete()
+    assert not keys(store, folder)
+    assert not list(store.uploads(folder))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from crossdock.persisting import Progress
 from crossdock.store.api import StoreOptions, Verb
 from crossdock.store.opening import open_store
 from crossdock.store.view import StoreView
-from harness import StartWorker, WorkerProcess, connect_all, eventually
+from harness import StartWorker, WorkerProcess, connect_all, eventually, mutual_workers
 
 Blocks = list[tuple[int, int, bytes, int]]
 SMALL = {"segment_bytes": 2 * 2**20, "max_frame_bytes": 2**20}
@@ -66,18 +67,23 @@ def bucket(versitygw: S3Server, job_uid: str) -> Bucket:
 
 @contextmanager
 def job_of(
-    workers: list[WorkerProcess], uid: str, options: crossdock.Options = CLIENT, **more: Any
+    workers: list[WorkerProcess],
+    uid: str,
+    options: crossdock.Options = CLIENT,
+    *,
+    persistence: str = "OnPressure",
+    **changes: Any,
 ) -> Iterator[crossdock.Job]:
     with (
-        connect_all(workers, options=options) as cluster,
-        cluster.job(uid, owner="runner", **more) as job,
+        connect_all(workers, options=replace(options, **changes)) as cluster,
+        cluster.job(uid, owner="runner", persistence=persistence) as job,
     ):
         yield job
 
 
-def write(shuffle: Shuffle, map_id: int, *, size: int = 40_000) -> None:
+def write(shuffle: Shuffle, map_id: int, *, attempt: int = 0, size: int = 40_000) -> None:
     rng = random.Random(map_id)
-    with shuffle.writer(map_id=map_id, attempt=0) as writer:
+    with shuffle.writer(map_id=map_id, attempt=attempt) as writer:
         for p in range(shuffle.partitions):
             writer.write(p, rng.randbytes(rng.randrange(size)), rows=rng.randrange(5))
 
@@ -247,3 +253,38 @@ def test_who_waits_for_other_runs_is_patient(
             go_on.set()
         assert last.result().view == views[2].id
         assert [f.result().view for f in first] == [view.id for view in views[:2]]
+
+
+def test_homes_that_drained_and_came_back_decide_where_the_store_cannot(
+    proxy: FaultyProxy, moto: S3Server, job_uid: str
+) -> None:
+    def unconditional(request: Request, forward: Forward) -> S3Answer:
+        names = {"if-none-match", "if-match"}
+        request.headers = {k: v for k, v in request.headers.items() if k.lower() not in names}
+        return forward(request)
+
+    proxy.fail(Verb.PUT, unconditional, times=10**6)
+    settings = behind(proxy, moto, job_uid).settings
+    with mutual_workers(2, peers_interval_seconds=0.2, **settings) as workers:
+        for worker in workers:
+            eventually(lambda w=worker: serving(w) == 2, what="the peers")
+        with job_of(workers, job_uid, loss_after_seconds=20) as job:
+            shuffle = job.shuffle("open", partitions=3, maps=2)
+            for m in range(2):
+                write(shuffle, m, attempt=9)
+            for worker in workers:
+                drained = partial(worker.request, "POST", "/v1/drain")
+                eventually(lambda d=drained: d().json()["drained"], what="the drain", seconds=20)
+                worker.restart()
+                eventually(lambda w=worker: serving(w) == 2, what="the peers")
+            first = shuffle.view()
+            for m in range(2):
+                write(shuffle, m, attempt=1)
+            with job_of(workers, job_uid) as other:
+                assert other.shuffle("open", partitions=3, maps=2).view().id == first.id
+            assert first.winners == {0: 9, 1: 9}
+
+
+def serving(worker: WorkerProcess) -> int:
+    """Return how many workers a worker knows to serve, itself included."""
+    return [w["state"] for w in worker.get_json("/v1/workers")["workers"]].count("serving")

@@ -37,6 +37,9 @@ class Late:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
+    def stopped_by(self, _: object) -> "Late":
+        return self
+
     def put(self, key: str, body: Any, **more: Any) -> Any:
         if self.away and "/segments/" in key:
             raise StoreUnavailable("away")
@@ -113,12 +116,26 @@ def test_a_record_that_lands_after_its_run_was_undone_counts_for_nothing(
 ) -> None:
     store.late = True
     assert isinstance(run(persister, log), StoreUnsure)
-    assert not objects(store, "/segments/")
+    (left,) = log.runs.unfinished
+    settled(persister, log)
+    assert not objects(store)
+    store.late = False
+    store.land()
+    assert persister.recovery.adopt(log, left) is None
+    assert not persisted(log)
+
+
+def test_a_run_is_not_undone_while_its_record_may_come(
+    store: Late, log: ShuffleLog, persister: Persister
+) -> None:
+    store.late = True
+    assert isinstance(run(persister, log), StoreUnsure)
+    assert objects(store, "/segments/")
     store.late = False
     store.land()
     settled(persister, log)
-    assert not persisted(log)
-    assert not objects(store)
+    assert persisted(log)
+    assert objects(store, "/segments/")
 
 
 def test_a_record_that_lands_after_a_restart_brings_its_run_back_whole(

@@ -48,6 +48,8 @@ class Admission:
         self.limits = limits
         self.inflight_bytes = 0
         self.draining = False
+        self.returning = False
+        """Whether peers may still believe that this worker, which had drained, is gone."""
         self.disk_full = False
         self.disk_used = 0.0
         self.relieved = False
@@ -71,6 +73,8 @@ class Admission:
             )
         if self.draining:
             raise Overloaded("this worker is draining", hint="push to another worker")
+        if self.returning:
+            raise Overloaded("this worker had drained, and its peers are yet to hear it is back")
         self.check_disk()
         if self.disk_full:
             raise Overloaded(

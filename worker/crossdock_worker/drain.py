@@ -2,6 +2,9 @@
 
 Rounds (handover.py) do what is left, again and again; whoever asks sees how far it is, and what
 stands in the way. It goes on afterwards, since jobs may still be registered here.
+
+A worker that had drained and is started again is listed as gone by peers that have not heard of it
+yet, and nobody looks there for frames. So it takes none before they have.
 """
 
 import asyncio
@@ -21,6 +24,11 @@ log = structlog.get_logger()
 
 _PAUSE_SECONDS: Final = 0.5
 _DRAINED_PAUSE_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 0.2
+_ROUNDS: Final = 3
+_AWAY: Final = {"unreachable", "gone"}
+_ASKING_SECONDS: Final = 5.0
+"""How long peers wait for an answer (membership.py)."""
 
 
 class Drain:
@@ -32,6 +40,9 @@ class Drain:
         self._report = Report()
         self._drained = asyncio.Event()
         self._stop = threading.Event()
+        self._mark = worker.settings.data_dir / "drained"
+        """There while peers may list this worker as gone."""
+        worker.admission.returning = self._mark.exists()
 
     @property
     def report(self) -> Report:
@@ -44,6 +55,24 @@ class Drain:
         if self._task is None:
             log.info("worker drains")
             self._task = asyncio.get_running_loop().create_task(self._run(), name="drain")
+
+    async def come_back(self) -> None:
+        """Take frames again once the peers have heard that this worker is there."""
+        if not self._worker.admission.returning:
+            return
+        settings = self._worker.settings
+        handover = Handover(self._worker, self._stop, self._tell)
+        loop = asyncio.get_running_loop()
+        # Who has not got through to it for so long does not reach those who look for frames either.
+        until = loop.time() + _ROUNDS * settings.peers_interval_seconds + _ASKING_SECONDS
+        known = not settings.peers
+        while not known and loop.time() < until:
+            await asyncio.sleep(min(_LOOK_SECONDS, settings.peers_interval_seconds))
+            met = any(peer.state not in _AWAY for peer in self._worker.membership)
+            known = met and await loop.run_in_executor(None, handover.is_known_back)
+        self._mark.unlink(missing_ok=True)
+        self._worker.admission.returning = False
+        log.info("worker is back after a drain")
 
     async def finished(self) -> None:
         """Wait until the worker can be deleted."""
@@ -78,6 +107,8 @@ class Drain:
 
     def _tell(self, report: Report) -> None:
         """Note how far it is; called from the thread too."""
+        if report.handed_over and not self._report.handed_over:
+            self._write_mark()  # before anybody can hear of it
         before, self._report = self._report, report
         if report.problems and report.problems != before.problems:
             log.warning("something stands in the way of the drain", problems=report.problems)
@@ -85,3 +116,9 @@ class Drain:
             if not self._drained.is_set():
                 log.info("worker is drained")
             self._drained.set()
+
+    def _write_mark(self) -> None:
+        try:
+            self._mark.touch()
+        except OSError as error:
+            log.warning("that this worker drained is not written down", problem=str(error))

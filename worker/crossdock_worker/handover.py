@@ -11,8 +11,9 @@ import numpy as np
 import structlog
 
 import crossdock
+from crossdock.cancel import Stop
 from crossdock.errors import CrossdockError, Gone, SealLost, Unavailable
-from crossdock.records import DRAINED, STAYING, Persistence
+from crossdock.records import DRAINED, STAYING, Persistence, WorkerInfo
 from crossdock.seals import Seals
 from crossdock.store.manifest import identities
 from crossdock.store.records import Record
@@ -78,7 +79,7 @@ class Handover:
         jobs = list(self._worker.jobs)
         remaining = seals_left = 0
         try:
-            token = self._worker.auth.own_token(Right.WRITE)
+            token = self._worker.auth.own_token(Right.ADMIN)  # it is for every job
             with self._worker.client(token, deadline_seconds=_DEADLINE_SECONDS) as cluster:
                 seals_left = sum(self._leave_seals(cluster, job) for job in jobs)
                 remaining = self._persist(cluster, jobs, seals_left)
@@ -92,13 +93,20 @@ class Handover:
 
         They say so afterwards, and then nobody waits for it.
         """
+        return self._peers_agree(lambda own: own.state == DRAINED)
+
+    def is_known_back(self) -> bool:
+        """Whether no peer that answers takes this worker for gone any more."""
+        return self._peers_agree(lambda own: own.state != "gone")
+
+    def _peers_agree(self, right: Callable[[WorkerInfo], bool]) -> bool:
         own = self._worker.identity.id
         urls = [peer.url for peer in self._worker.membership if peer.state in STAYING]
         token = self._worker.auth.own_token()
         with self._worker.client(token, deadline_seconds=_DEADLINE_SECONDS) as cluster:
             for url in urls:
                 with suppress(Unavailable):
-                    if any(w.id == own and w.state != DRAINED for w in cluster.listed_by(url)):
+                    if any(w.id == own and not right(w) for w in cluster.listed_by(url)):
                         return False
         return True
 
@@ -206,7 +214,9 @@ class Handover:
         left = 0
         with suppress(Gone):  # the job ended
             job.close_seals()
-            for key in job.sealed():
+            with self._worker.seal_lock:  # what came before this drain began is there by now
+                sealed = job.sealed()
+            for key in sealed:
                 if key not in self._left and job.record.homes:
                     left += not self._leave_seal(cluster, job, key)
             if not left:
@@ -215,13 +225,15 @@ class Handover:
 
     def _leave_seal(self, cluster: crossdock.Cluster, job: Job, key: ShuffleKey) -> bool:
         """Hand a seal to the homes that decide next, and to the store if there is one."""
-        stored = self._stored()
+        leave = job.leaves.of(key.name, key.generation)
+        stored = self._stored(leave.publishing(job.record.epoch))
         try:
             seal = job.read_seal(key.name, key.generation)
             if seal is None:
                 return True
             if stored is not None:
-                stored.leave(key, seal)
+                with leave.held():
+                    stored.leave(key, seal)
             with cluster.job(key.job) as attached:
                 shuffle = attached.shuffle(key.name, partitions=1, generation=key.generation)
                 try:
@@ -242,18 +254,20 @@ class Handover:
 
     def _mark(self, job: Job) -> None:
         """Tell the store that this home has left all its seals: once all have, it decides."""
-        stored = self._stored()
+        leave = job.leaves.of("", 0)  # of the whole job: no shuffle is called so
+        stored = self._stored(leave)
         if stored is None or job.uid in self._marked or not job.record.homes:
             return
         try:
-            stored.close_home(job.uid, self._worker.identity.id)
+            with leave.held():
+                stored.close_home(job.uid, self._worker.identity.id)
         except CrossdockError as error:
             self._note(f"job {job.uid}: {error}")
         else:
             self._marked.add(job.uid)
 
-    def _stored(self) -> StoredSeals | None:
+    def _stored(self, stop: Stop) -> StoredSeals | None:
         persister = self._worker.persister
         if persister is None:
             return None
-        return StoredSeals(persister.store, self._worker.settings.cluster)
+        return StoredSeals(persister.store.stopped_by(stop), self._worker.settings.cluster)

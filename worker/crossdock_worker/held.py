@@ -47,6 +47,8 @@ class HeldFrames:
         self._count = 0
         self._at: dict[FrameId, int] = {}
         self._persisted_bytes = 0
+        self.pieces = 0
+        """Of all rows."""
 
     def __len__(self) -> int:
         return self._count
@@ -84,6 +86,7 @@ class HeldFrames:
         self._known[self._count] = (time.monotonic(), False)
         self._at[frame_id(row)] = self._count
         self._count += 1
+        self.pieces += int(row["pieces"])
         self.attempts.remember_row(row)
 
     def mark_persisted(self, frames: Iterable[FrameId]) -> None:
@@ -105,6 +108,7 @@ class HeldFrames:
         """
         places = sorted({at for f in frames if (at := self._at.get(f)) is not None}, reverse=True)
         rows, known = self._rows[places], self._known[places]
+        self.pieces -= int(rows["pieces"].sum(dtype=np.int64))
         self._persisted_bytes -= disk_bytes_of(rows[known["persisted"]])
         for at in places:
             del self._at[frame_id(self._rows[at])]

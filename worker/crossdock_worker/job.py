@@ -10,9 +10,8 @@
 import json
 import shutil
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,21 +21,25 @@ import structlog
 
 from crossdock.errors import (
     CrossdockError,
-    DataCorrupt,
     JobFenced,
-    QuotaExceeded,
+    LeaseEnded,
     SealHomeClosed,
     ShuffleReleased,
     ShuffleUnknown,
     StaleEpoch,
 )
+from crossdock.lifecycle.facts import Facts, Stage, joined
+from crossdock.lifecycle.lease import Lease, Standing
 from crossdock.records import JobRecord
 from crossdock.store import seals
 from crossdock.store.marks import mark_in
 from crossdock.views import ShuffleKey
+from crossdock.wire.names import U64_MAX
 from crossdock.wire.tables import Table
 from crossdock_worker.attempts import GivenUp
 from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json, writing
+from crossdock_worker.leave import Leaves
+from crossdock_worker.life import Life
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.space import remove_log
 from crossdock_worker.trash import Trash
@@ -60,8 +63,7 @@ class Job:
     trash: Trash
     check_room: Callable[[], None]
     """Raises `Overloaded` when the worker takes no further shuffle."""
-    renewed: float = field(default_factory=time.monotonic)
-    """When its owner was last heard, on the monotonic clock."""
+    life: Life = field(default_factory=Life)
     released: dict[str, int] = field(default_factory=dict)
     shuffles: dict[tuple[str, int], ShuffleLog] = field(default_factory=dict)
     introduced: bool = False
@@ -74,8 +76,15 @@ class Job:
     writers: Counter[tuple[str, int]] = field(default_factory=Counter)
     """How many frames are being written to each shuffle."""
     given_up: GivenUp = field(default_factory=GivenUp)
+    changed: Callable[[], None] = lambda: None
+    """Called, from any thread, when something new is known of it that peers should be told."""
+    leaves: Leaves = field(init=False)
+    """To write to the store."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     files_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.leaves = Leaves(self.uid, lambda: self.standing, self.life.conditions)
 
     def save(self, record: JobRecord, *, introduced: bool) -> None:
         """Write down a record, on disk first, and let it hold."""
@@ -84,6 +93,23 @@ class Job:
         self.record, self.introduced = record, introduced
         for shuffle in self.shuffles.values():
             shuffle.advance(record.epoch)
+        self.changed()
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of it and only grows. A task's word is no knowledge."""
+        stage = Stage.FENCED if self.fenced else Stage.LIVE
+        return Facts(0 if self.introduced else self.record.epoch, stage, self.released)
+
+    @property
+    def standing(self) -> Standing:
+        """The job as decisions see it."""
+        return self.life.standing(self.record, self.facts)
+
+    def check_lease(self) -> None:
+        """Raise `LeaseEnded` while the owner is silent for longer than the lease."""
+        if self.life.lease(self.standing) is not Lease.LIVE:
+            raise LeaseEnded(f"the owner of job {self.uid} was not heard for its lease")
 
     def check_epoch(self, epoch: int) -> None:
         """Raise `StaleEpoch` for a lower epoch than the job's."""
@@ -196,6 +222,7 @@ class Job:
             self.fenced = True
             for shuffle in self.shuffles.values():
                 shuffle.close(JobFenced)
+        self.leaves.wake()
 
     def check_released(self, name: str, generation: int) -> None:
         """Raise `ShuffleReleased` if this generation of a shuffle was."""
@@ -217,35 +244,55 @@ class Job:
 
         In the name of an epoch, like a seal: another owner may come while the lock is awaited.
         """
+        self.learn_released({name: generation + 1}, epoch)
+
+    def learn_released(self, released: Mapping[str, int], epoch: int = U64_MAX) -> None:
+        """Drop what is released, by shuffle the generations below a number; knows more already."""
         with self.files_lock:
             self.check_live()
             self.check_epoch(epoch)
-            released = {**self.released, name: max(self.released.get(name, 0), generation + 1)}
+            known = joined(self.facts, Facts(released=released)).released
             # On disk first: a restart brings nothing back of which a reader heard that it is gone.
-            self.trash.write_down(self.directory / "released.json", released)
+            self.trash.write_down(self.directory / "released.json", known)
             with self.lock:
-                self.released = released
-                for key in [k for k in self.shuffles if k[0] == name and k[1] <= generation]:
+                self.released = dict(known)
+                for key in [k for k in self.shuffles if k[1] < known.get(k[0], 0)]:
                     self.shuffles.pop(key).close()
-            places = [
-                self.trash.take(directory)  # those that have but a seal too
-                for directory in subdirs(self.directory / "shuffles" / name)
-                if int(directory.name) <= generation
-            ]
-            with suppress(OSError):  # later generations may be there
-                (self.directory / "shuffles" / name).rmdir()
+            self.leaves.wake()
+            self.changed()
+            places = [place for name in released for place in self._take_released(name)]
         for place in places:
             self.trash.delete(place)
 
-    def seal(self, name: str, generation: int, winners: Table, *, epoch: int) -> tuple[Table, bool]:
-        """Store a seal unless there is one; return the one that holds, and whether it is new."""
+    def _take_released(self, name: str) -> list[Path]:
+        places = [
+            self.trash.take(directory)  # those that have but a seal too
+            for directory in subdirs(self.directory / "shuffles" / name)
+            if int(directory.name) < self.released.get(name, 0)
+        ]
+        with suppress(OSError):  # later generations may be there
+            (self.directory / "shuffles" / name).rmdir()
+        return places
+
+    def seal(
+        self, name: str, generation: int, winners: Table, *, epoch: int, closed: bool = False
+    ) -> tuple[Table, bool]:
+        """Store a seal unless there is one; return the one that holds, and whether it is new.
+
+        Args:
+            name: of the shuffle.
+            generation: of the shuffle.
+            winners: the seal.
+            epoch: of the caller.
+            closed: also where no seals are made any more: the caller knows that nobody else does.
+        """
         with self.files_lock:
             self.check_live()
             self.check_epoch(epoch)
             existing = self._read_seal(name, generation)
             if existing is not None:
                 return existing, False
-            if self.seals_closed:
+            if self.seals_closed and not closed:
                 raise SealHomeClosed(f"this worker makes no seals of job {self.uid} any more")
             path = self._seal_file(name, generation)
             make_directory(path.parent)
@@ -311,53 +358,6 @@ class Job:
         with self.lock:
             return [s for s in self.shuffles.values() if s.begun]
 
-    @property
-    def persisted_bytes(self) -> int:
-        """Bytes of payload that this worker has brought into the store."""
-        return sum(run.payload_bytes for log in self.logs() for run in log.runs.finished())
-
-    @property
-    def freed_bytes(self) -> int:
-        """Bytes on this disk that were given back since the store has them."""
-        return sum(log.freed_bytes for log in self.logs())
-
-    def check_quota(self, more: int, default_quota_bytes: int) -> None:
-        """Raise `QuotaExceeded` when `more` bytes would be over the job's quota or the worker's."""
-        quota = min((q for q in (self.record.quota_bytes, default_quota_bytes) if q), default=0)
-        if quota and self.disk_bytes + more > quota:
-            raise QuotaExceeded(
-                f"job {self.uid} has {self.disk_bytes} bytes here and its quota is {quota}"
-            )
-
-    def describe(self) -> dict[str, object]:
-        """Return what `GET /v1/jobs/{uid}` answers."""
-        with self.lock:
-            shuffles = []
-            for (name, generation), shuffle in sorted(self.shuffles.items()):
-                if not shuffle.begun:
-                    continue
-                frames, pieces = shuffle.counts
-                shuffles.append(
-                    {
-                        "name": name,
-                        "generation": generation,
-                        "partitions": shuffle.partitions,
-                        "frames": frames,
-                        "pieces": pieces,
-                        "disk_bytes": shuffle.disk_bytes,
-                        "freed_bytes": shuffle.freed_bytes,
-                    }
-                )
-            return {
-                "uid": self.uid,
-                "record": self.record.to_json(),
-                "introduced": self.introduced,
-                "silent_seconds": round(time.monotonic() - self.renewed, 3),
-                "disk_bytes": self.disk_bytes,
-                "released": self.released,
-                "shuffles": shuffles,
-            }
-
     def load(self) -> None:
         """Replay all shuffles of the job after a restart."""
         path = self.directory / "released.json"
@@ -377,18 +377,8 @@ class Job:
                 else:
                     shuffle.advance(self.record.epoch)
                     self.shuffles[name, generation] = shuffle
-                    self._report_damage(shuffle)
 
     def close(self) -> None:
         """Close all files."""
         for shuffle in self.shuffles.values():
             shuffle.close()
-
-    def _report_damage(self, shuffle: ShuffleLog) -> None:
-        try:
-            shuffle.raise_damage()
-        except DataCorrupt as error:
-            log.error(  # noqa: TRY400 -- where it was found says nothing
-                "shuffle is damaged", job=self.uid, shuffle=shuffle.key.name,
-                generation=shuffle.key.generation, problem=str(error),
-            )  # fmt: skip

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from crossdock.errors import CrossdockError, Gone
+from crossdock.errors import CrossdockError, Gone, LeaseEnded
 from crossdock.views import ShuffleKey
 from crossdock.wire import tables
 from crossdock_worker import policy
@@ -144,8 +144,14 @@ class Keeper:
             last_write=shuffle.last_write,
             last_read=shuffle.last_read,
             busy=persister.under_way(shuffle.key) is not None,
-            not_before=failures.not_before if failures is not None else float("-inf"),
+            not_before=self._not_before(job, shuffle, failures),
         )
+
+    def _not_before(self, job: Job, shuffle: ShuffleLog, failures: _Failures | None) -> float:
+        """Return when a shuffle may be persisted: not while its job has no right to."""
+        if not job.leaves.of(shuffle.key.name, shuffle.key.generation).may_write():
+            return float("inf")
+        return failures.not_before if failures is not None else float("-inf")
 
     def _persist(
         self, persister: Persister, job: Job, shuffle: ShuffleLog, action: Persist
@@ -190,7 +196,7 @@ class Keeper:
 
     def _failed(self, shuffle: ShuffleLog, problem: BaseException) -> None:
         """Leave a shuffle alone for a while, longer each time; say so the first time only."""
-        if isinstance(problem, Gone):
+        if isinstance(problem, Gone | LeaseEnded):
             return
         with self._lock:
             count = self._failures[shuffle.key].count + 1 if shuffle.key in self._failures else 1

@@ -7,7 +7,7 @@ needs no intent in the store. The one on this disk says what may be there, for w
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -22,11 +22,16 @@ from crossdock.store.layout import LOG_SUFFIX, ShuffleLayout, new_run
 from crossdock.store.manifest import identities
 from crossdock.store.records import Record, SegmentInfo
 from crossdock.store.segment import BATCH
+from crossdock.views import ShuffleKey
 from crossdock.wire import tables
 from crossdock_worker import segments, selection
+from crossdock_worker.leave import Leave
 from crossdock_worker.rows import FrameId, Snapshot, frames_of
 from crossdock_worker.segments import SegmentPlan
 from crossdock_worker.shuffle_log import ShuffleLog
+
+CheckRoom = Callable[[ShuffleKey, int], None]
+"""Asked before bytes of payload of a shuffle are brought into the store; may raise."""
 
 _TRIES: Final = 3
 
@@ -50,8 +55,22 @@ class LogWriter:
         worker: str,
         segment_bytes: int,
         settle_seconds: float = 30.0,
+        leave: Callable[[ShuffleKey], Leave] = Leave.always,
+        check_room: CheckRoom = lambda *_: None,
     ) -> None:
-        """Args: within `settle_seconds` of being sent a request takes effect, or never."""
+        """Make one.
+
+        Args:
+            store: where to.
+            cluster: uid of the cluster.
+            worker: id of this worker.
+            segment_bytes: no segment is larger.
+            settle_seconds: within it of being sent a request takes effect, or never.
+            leave: returns what says whether a shuffle may be written for.
+            check_room: raises `QuotaExceeded` where so many bytes more are too many.
+        """
+        self._leave = leave
+        self._check_room = check_room
         self._store = store
         self._settle_seconds = settle_seconds
         self._lock = threading.Lock()
@@ -66,7 +85,14 @@ class LogWriter:
 
         Raises:
             Unavailable: a frame was aborted meanwhile; or the store does not answer.
+            LeaseEnded: nothing may be written for the job now.
+            QuotaExceeded: the job has too much in the store.
         """
+        leave = self._leave(shuffle.key)
+        with leave.held():
+            self._write(shuffle, frames, leave)
+
+    def _write(self, shuffle: ShuffleLog, frames: list[FrameId], leave: Leave) -> None:
         keys = np.unique(np.array(frames, tables.FRAME_KEY))
         try:
             snapshot, missing = shuffle.snapshot(keys)
@@ -74,13 +100,17 @@ class LogWriter:
             missing = keys
         if len(missing):
             raise Unavailable("a frame went away before it was in the store")
+        self._check_room(shuffle.key, int(snapshot.rows["payload_bytes"].sum(dtype=np.uint64)))
         for part in self._parts(shuffle, snapshot):
-            self._write(shuffle, part)
+            self._write_part(shuffle, part, leave)
 
-    def _write(self, shuffle: ShuffleLog, log: "_Log") -> None:
+    def _write_part(self, shuffle: ShuffleLog, log: "_Log", leave: Leave) -> None:
+        epoch = shuffle.epoch
+        store = self._store.stopped_by(leave.publishing(epoch))
         for tries_left in reversed(range(_TRIES)):
+            leave.wait_to_publish(epoch)
             try:
-                self._put(shuffle, log)
+                self._put(store, shuffle, log)
             except StoreUnsure:  # under other keys: the old request may still land
                 if not tries_left:
                     raise
@@ -120,7 +150,7 @@ class LogWriter:
                 return
             cursor = plan.cursor
 
-    def _put(self, shuffle: ShuffleLog, log: "_Log") -> None:
+    def _put(self, store: Store, shuffle: ShuffleLog, log: "_Log") -> None:
         run = new_run(self._worker)
         record = self._record(shuffle, log.snapshot, log.plans, run)
         with self._lock:
@@ -133,8 +163,8 @@ class LogWriter:
                 if info.key.endswith(LOG_SUFFIX):
                     last = plan.source
                 else:
-                    self._store.put(info.key, plan.source, crc32c=plan.crc32c)
-            self._store.put(record.segments[-1].key, logs.joined(last, record))
+                    store.put(info.key, plan.source, crc32c=plan.crc32c)
+            store.put(record.segments[-1].key, logs.joined(last, record))
             answered = True
         finally:
             with self._lock:

@@ -3,8 +3,9 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,10 +14,12 @@ import structlog
 
 from crossdock.errors import ConfigError, ProtocolError
 from crossdock.records import DRAINED, WorkerInfo
+from crossdock_worker.gossip import Gossip, Round
 
 log = structlog.get_logger()
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
+_MOST_MET = 1000
 _SCHEMES = {"http", "https", "dns+http", "dns+https"}
 _NO_ANSWER = (aiohttp.ClientError, TimeoutError, ProtocolError, ValueError, RecursionError)
 """What a peer that is away makes of a call, or one whose answer is not one: JSON may be deep."""
@@ -47,6 +50,7 @@ class Membership:
         token: Callable[[], str],
         tls: ssl.SSLContext | None,
         gone_file: Path,
+        gossip: Gossip | None = None,
     ) -> None:
         """Check the peers' URLs.
 
@@ -56,7 +60,13 @@ class Membership:
             token: makes the token to ask with.
             tls: how their certificates are checked.
             gone_file: keeps the ids that an admin declared gone.
+            gossip: what those that were found are asked next, in each round.
         """
+        self._gossip = gossip
+        self._met_at: set[str] = set()
+        """URLs at which somebody has answered."""
+        self._resolved: set[str] = set()
+        """Names in DNS that did resolve."""
         for peer in peers:
             check_peer(peer)
         self._peers = peers
@@ -68,6 +78,8 @@ class Membership:
         """By id, the URL that was asked when it answered last: it may name another one itself."""
         self._gone_file = gone_file
         self._gone: set[str] = set(gone_file.read_text().split()) if gone_file.exists() else set()
+        if gossip is not None:
+            gossip.gone.update(self._gone)
 
     def __iter__(self) -> Iterator[WorkerInfo]:
         """Iterate over peers, the unreachable and the gone ones included, not over this worker."""
@@ -77,9 +89,18 @@ class Membership:
             known[id_] = WorkerInfo(id=id_, incarnation=0, url=url, state="gone")
         return iter(known.values())
 
+    def meet(self, id_: str, url: str) -> None:
+        """Take note of a peer that has asked this worker: it is asked too from now on."""
+        if id_ not in self._known and id_ not in self._gone and len(self._known) < _MOST_MET:
+            self._known[id_] = WorkerInfo(id=id_, incarnation=0, url=url, state="unreachable")
+            self._asked_at[id_] = url.rstrip("/")
+            self._met_at.add(url.rstrip("/"))
+
     def declare_gone(self, id_: str) -> None:
         """Remember, over restarts, that a worker never comes back. Idempotent."""
         self._gone.add(id_)
+        if self._gossip is not None:
+            self._gossip.gone.add(id_)
         self._asked_at.pop(id_, None)
         temporary = self._gone_file.with_suffix(".new")
         temporary.write_text("\n".join(sorted(self._gone)))
@@ -87,8 +108,6 @@ class Membership:
 
     async def run(self, own_id: str) -> None:
         """Ask all peers again and again, until cancelled."""
-        if not self._peers:
-            return
         connector = aiohttp.TCPConnector(ssl=self._tls if self._tls is not None else True)
         async with aiohttp.ClientSession(timeout=_TIMEOUT, connector=connector) as session:
             while True:
@@ -108,6 +127,7 @@ class Membership:
         found = await asyncio.gather(*(self._ask(session, url) for url in urls))
         answered = {i.id: (url, i) for url, i in zip(urls, found, strict=True) if i and i.id}
         taken = {url for url, info in zip(urls, found, strict=True) if info}
+        self._met_at |= taken
         answered.pop(own_id, None)
         for id_, (url, info) in answered.items():
             self._known[id_], self._asked_at[id_] = info, url
@@ -118,17 +138,43 @@ class Membership:
             self._known[id_] = replace(known, state=state, inflight_bytes=0, disk_used=0.0)
             if self._asked_at.get(id_) in taken:  # another one lives there now
                 del self._asked_at[id_]
+        if self._gossip is not None:
+            silent = set(urls) - taken
+            await self._gossip.round(partial(self._get, session), self._round(answered, silent))
+            for id_ in self._gossip.gone - self._gone:
+                self.declare_gone(id_)
+
+    def _round(self, answered: Iterable[str], silent: set[str]) -> Round:
+        """Return who counts: neither those that are gone, nor those whose disk was replaced."""
+        peers = {
+            id_: self._asked_at[id_]
+            for id_, info in self._known.items()
+            if id_ in self._asked_at and id_ not in self._gone and info.state != "gone"
+        }
+        never_met = silent - self._met_at
+        unresolved = {p for p in self._peers if urlsplit(p).scheme.startswith("dns+")}
+        unmet = bool(never_met or unresolved - self._resolved)
+        return Round(peers, frozenset(answered) & peers.keys(), unmet)
 
     async def _ask(self, session: aiohttp.ClientSession, url: str) -> WorkerInfo | None:
         """Return a peer's description; None when it does not answer."""
+        data = await self._get(session, f"{url}/v1/workers")
+        try:
+            own = data.get("self") if isinstance(data, dict) else None
+            return None if data is None else WorkerInfo.from_json(own)
+        except _NO_ANSWER as error:
+            log.debug("peer does not answer", peer=url, problem=str(error))
+        return None
+
+    async def _get(self, session: aiohttp.ClientSession, url: str) -> object | None:
+        """Return the JSON of a peer's answer; None when there is none."""
         token = self._token()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            async with session.get(f"{url}/v1/workers", headers=headers) as response:
+            async with session.get(url, headers=headers) as response:
                 if response.status == 200:
-                    data = await response.json()
-                    own = data.get("self") if isinstance(data, dict) else None
-                    return WorkerInfo.from_json(own)
+                    data: object = await response.json()
+                    return data
                 log.warning("peer refuses", peer=url, status=response.status)
         except _NO_ANSWER as error:
             log.debug("peer does not answer", peer=url, problem=str(error))
@@ -148,6 +194,7 @@ class Membership:
             except OSError as error:
                 log.warning("peers' name does not resolve", name=parts.hostname, problem=str(error))
                 continue
+            self._resolved.add(peer)
             for *_, address in found:
                 host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
                 urls.append(f"{scheme}://{host}:{port}")

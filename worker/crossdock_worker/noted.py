@@ -5,8 +5,9 @@ end costs the store no request.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop
 from crossdock.store.api import (
     Capabilities,
     ObjectInfo,
@@ -16,6 +17,7 @@ from crossdock.store.api import (
     UnfinishedUpload,
     Upload,
 )
+from crossdock.store.buckets import each_bucket
 from crossdock.store.layout import job_of
 from crossdock.store.marks import mark_in
 from crossdock.wire.crc import BytesLike
@@ -60,6 +62,14 @@ class NotedStore:
     def capabilities(self) -> Capabilities:
         """What it can do."""
         return self._store.capabilities
+
+    def each(self) -> list[Store]:
+        """Return the buckets that it consists of, without notes: for deleting."""
+        return each_bucket(self._store)
+
+    def stopped_by(self, stop: Stop) -> "NotedStore":
+        """Return the same store for a writer that may be ended."""
+        return NotedStore(self._store.stopped_by(stop), self._note)
 
     def put(
         self,
@@ -106,6 +116,10 @@ class NotedStore:
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects."""
         self._store.delete(keys)
+
+    def now(self) -> datetime | None:
+        """Return the store's own time."""
+        return self._store.now()
 
     def close(self) -> None:
         """Close connections."""

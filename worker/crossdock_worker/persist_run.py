@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import structlog
 
-from crossdock.errors import CrossdockError, DataCorrupt
+from crossdock.errors import CrossdockError, DataCorrupt, Gone, LeaseEnded
+from crossdock.lifecycle.runs import Leftover, leftover, may_forget
 from crossdock.store.errors import ObjectDamaged, StoreUnsure
 from crossdock.store.layout import new_run
 from crossdock.store.records import Members, Record, SegmentInfo, shuffle_to_json
@@ -54,7 +55,10 @@ class PersistRun:
             on_sent: told the bytes of payload of each segment that was sent.
         """
         self._owner = owner
-        self._store = owner.store
+        self._leave = owner.leave(shuffle.key)
+        self._epoch = shuffle.epoch
+        self._store = owner.store.stopped_by(self._leave)
+        self._published = owner.store.stopped_by(self._leave.publishing(self._epoch))
         self._shuffle = shuffle
         self._on_sent = on_sent
         self._layout = owner.layout(shuffle.key)
@@ -63,32 +67,44 @@ class PersistRun:
         self._ordinal = 0
         self._lock = threading.Lock()
         self._unsure = False
+        self._record_sent = False
 
     def record(self) -> Record:
-        """Do it all; on failure nothing of it stays, unless the store does not let it go now."""
-        self._shuffle.runs.begin(self._run)
+        """Do it all; on failure nothing of it stays, unless the store does not let it go now.
+
+        Raises:
+            LeaseEnded: the job's owner was not heard for its lease, or not lately enough.
+        """
+        begun, record = False, None
         try:
-            self._write_intent()
-            sent, members = self._write_segments()
-            record = self._make_record(sent, members)
-            self._write_record(record)
+            with self._leave.held():
+                self._shuffle.runs.begin(self._run)
+                begun = True
+                record = self._written()
+                self._shuffle.runs.finish(record)
         except BaseException:
-            self._undo()
+            if record is not None:  # a full disk: it is adopted later
+                self._owner.recovery.add(self._shuffle, self._run)
+            elif begun:
+                self._conclude()
             raise
-        try:
-            self._shuffle.runs.finish(record)
-        except BaseException:  # a full disk: it is adopted later
-            self._owner.recovery.add(self._shuffle, self._run)
-            raise
-        if not self._unsure:
+        if may_forget(unsure=self._unsure, settled=False):
             self._drop_intent()
         else:
             self._owner.recovery.add(self._shuffle, self._run)
         log.info(
             "persisted", job=record.shuffle.job, shuffle=record.shuffle.name,
-            generation=record.shuffle.generation, run=self._run, segments=len(sent),
-            payload_bytes=record.payload_bytes,
+            generation=record.shuffle.generation, run=self._run,
+            segments=len(record.segments), payload_bytes=record.payload_bytes,
         )  # fmt: skip
+        return record
+
+    def _written(self) -> Record:
+        """Write everything but what this disk keeps of it."""
+        self._write_intent()
+        sent, members = self._write_segments()
+        record = self._make_record(sent, members)
+        self._write_record(record)
         return record
 
     def _drop_intent(self) -> None:
@@ -159,6 +175,9 @@ class PersistRun:
                     raise
             except ObjectDamaged as error:
                 self._raise_damage(error)
+            except (Gone, LeaseEnded):  # ended between two tries, or while it was sent
+                self._unsure = True
+                raise
             else:
                 with self._lock:
                     self._on_sent(plan.payload_bytes)
@@ -193,10 +212,12 @@ class PersistRun:
 
     def _write_record(self, record: Record) -> None:
         self._check()
+        self._leave.wait_to_publish(self._epoch)
         key, data = self._layout.record(self._run), record.encode()
         for tries_left in reversed(range(_TRIES)):
+            self._record_sent = True
             try:
-                self._store.put(key, data)
+                self._published.put(key, data)
             except StoreUnsure:
                 # The same key once more, for once: whichever lands, it says the same.
                 self._unsure = True
@@ -209,6 +230,14 @@ class PersistRun:
         """Raise when the shuffle was released, the job fenced, or the worker ends."""
         self._owner.check_open()
         self._shuffle.check_maps(self._snapshot)
+
+    def _conclude(self) -> None:
+        """Undo a run that failed, or leave it alone while its record may still come."""
+        todo = leftover(record_is_there=False, record_was_sent=self._record_sent, settled=False)
+        if todo is Leftover.UNDO:
+            self._undo()
+        else:
+            self._owner.recovery.add(self._shuffle, self._run)
 
     def _undo(self) -> None:
         """Delete what was written; what cannot be deleted now is looked after later."""

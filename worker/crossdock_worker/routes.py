@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from crossdock.wire.tokens import Right
-from crossdock_worker.api import control, objects, persisting, reading, seals, writing
+from crossdock_worker.api import control, facts, objects, persisting, reading, seals, writing
 from crossdock_worker.api.context import Handler
 
 
@@ -30,9 +30,11 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/readyz", control.readyz, None),
     Route("GET", "/metrics", control.metrics, Right.METRICS),
     Route("GET", "/v1/workers", control.list_workers, Right.READ),
+    Route("GET", "/v1/facts", facts.get_facts, Right.READ),
     Route("POST", "/v1/workers/{worker}/gone", control.declare_gone, Right.ADMIN),
     Route("POST", "/v1/drain", control.begin_drain, Right.ADMIN),
     Route("GET", "/v1/drain", control.get_drain, Right.ADMIN),
+    Route("GET", "/v1/jobs", control.list_jobs, Right.ADMIN),
     Route("PUT", "/v1/jobs/{job}", control.put_job, Right.WRITE),
     Route("GET", "/v1/jobs/{job}", control.get_job, Right.READ),
     Route("POST", "/v1/jobs/{job}/fence", control.fence_job, Right.OWN),

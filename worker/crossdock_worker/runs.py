@@ -20,7 +20,7 @@ from crossdock.store.manifest import identities
 from crossdock.store.records import Record
 from crossdock.wire import tables
 from crossdock.wire.tables import Table
-from crossdock_worker.files import make_directory, write_atomically, writing
+from crossdock_worker.files import write_atomically, writing
 
 _INTENT: Final = ".intent"
 _RECORD: Final = ".record"
@@ -51,6 +51,14 @@ class Runs:
         self._open = {p.name.removesuffix(_INTENT) for p in directory.glob(f"*{_INTENT}")}
         self._finished = {run.run: run for run in _read_all(directory, _RECORD)}
         self._logs = {run.run: run for run in _read_all(directory, _LOG)}
+        self.payload_bytes = sum(run.payload_bytes for run in self._finished.values())
+        """Of all finished runs."""
+        self._log_bytes = sum(run.payload_bytes for run in self._logs.values())
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of payload that finished runs and log objects have in the store."""
+        return self.payload_bytes + self._log_bytes
 
     @property
     def unfinished(self) -> list[str]:
@@ -102,8 +110,8 @@ class Runs:
         return frames[np.unique(tables.frame_keys(frames), return_index=True)[1]]
 
     def begin(self, run: str) -> None:
-        """Write down that a run begins."""
-        make_directory(self._directory)
+        """Write down that a run begins; raises where the shuffle's directory is gone."""
+        self._make()
         path = self._directory / f"{run}{_INTENT}"
         with writing(path):
             path.touch()
@@ -113,15 +121,24 @@ class Runs:
     def finish(self, record: Record) -> None:
         """Write down what a run has persisted; it is over once its intent in the store is gone."""
         write_atomically(self._directory / f"{record.run}{_RECORD}", record.encode())
+        run = Finished(record.run, record.frames)
         with self._lock:
-            self._finished[record.run] = Finished(record.run, record.frames)
+            known = self._finished.get(run.run)
+            self._finished[run.run] = run
+            self.payload_bytes += run.payload_bytes - (known.payload_bytes if known else 0)
 
     def begin_log(self, record: Record) -> None:
-        """Write down that a log object is about to be written."""
-        make_directory(self._directory)
+        """Write down that a log object is about to be written; raises as `begin`."""
+        self._make()
         write_atomically(self._directory / f"{record.run}{_LOG}", record.encode())
+        run = Finished(record.run, record.frames)
         with self._lock:
-            self._logs[record.run] = Finished(record.run, record.frames)
+            self._logs[run.run] = run
+            self._log_bytes += run.payload_bytes
+
+    def _make(self) -> None:
+        with writing(self._directory):  # not what is above it: that was deleted then
+            self._directory.mkdir(exist_ok=True)
 
     def logs(self) -> list[Finished]:
         """Return the log objects that may be in the store."""
@@ -137,7 +154,8 @@ class Runs:
         """Drop a log object: it is deleted."""
         (self._directory / f"{run}{_LOG}").unlink(missing_ok=True)
         with self._lock:
-            self._logs.pop(run, None)
+            log = self._logs.pop(run, None)
+            self._log_bytes -= log.payload_bytes if log is not None else 0
 
     def forget(self, run: str) -> None:
         """Drop the intent of a run: nothing is left in the store but what its record names."""

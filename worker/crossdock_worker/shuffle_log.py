@@ -66,7 +66,8 @@ class ShuffleLog:
         self._lock = threading.Lock()
         self._writers = 0
         self._closed: type[JobFenced | ShuffleReleased] | None = None
-        self._epoch = 0
+        self.epoch = 0
+        """Of the job, as far as the log was told."""
         self._held = HeldFrames(Attempts((key.name, key.generation), given_up or GivenUp()))
         self._era = 0
         self._damage: DataCorrupt | None = None
@@ -367,12 +368,12 @@ class ShuffleLog:
     def counts(self) -> tuple[int, int]:
         """Frames and pieces that are visible."""
         with self._lock:
-            return len(self._held), int(self._held.rows["pieces"].sum(dtype=np.int64))
+            return len(self._held), self._held.pieces
 
     def advance(self, epoch: int) -> None:
         """Let no frame of a lower epoch become visible any more."""
         with self._lock:
-            self._epoch = epoch
+            self.epoch = epoch
 
     def close(self, because: type[JobFenced | ShuffleReleased] = ShuffleReleased) -> None:
         """Take nothing more, and close the files when the last writer has left."""
@@ -387,9 +388,9 @@ class ShuffleLog:
             self._journal.close()
 
     def _check_epoch(self, epoch: int, what: str) -> None:
-        if epoch < self._epoch:
+        if epoch < self.epoch:
             raise StaleEpoch(
-                f"job {self.key.job} is at epoch {self._epoch}, the {what} is from {epoch}"
+                f"job {self.key.job} is at epoch {self.epoch}, the {what} is from {epoch}"
             )
 
     def _raise_closed(self) -> None:

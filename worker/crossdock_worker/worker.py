@@ -5,6 +5,8 @@ import fcntl
 import os
 import resource
 import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,25 +17,33 @@ import structlog
 
 import crossdock
 from crossdock.errors import ConfigError, CrossdockError
-from crossdock.records import DRAINED, WorkerInfo
+from crossdock.lifecycle.timing import Timing
+from crossdock.records import DRAINED, Reading, WorkerInfo
 from crossdock.store.accounting import Requests, prices_of, writes
 from crossdock.store.api import Store
 from crossdock.store.opening import open_store
 from crossdock.store.records import Record
+from crossdock.views import ShuffleKey
+from crossdock_worker import accounts
 from crossdock_worker.acklog import AckLog
 from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
+from crossdock_worker.deleting import Everywhere
 from crossdock_worker.drain import Drain
 from crossdock_worker.front import ConnectionCount
+from crossdock_worker.gossip import BEAT_SECONDS, Gossip
 from crossdock_worker.identity import Identity
 from crossdock_worker.jobs import Jobs
 from crossdock_worker.keeper import Keeper
+from crossdock_worker.leave import Leave
+from crossdock_worker.life import Conditions, clock
 from crossdock_worker.membership import Membership
-from crossdock_worker.metrics import Gauge, Gauges, Metrics, StoreRequests
+from crossdock_worker.metrics import Gauge, Gauges, JobBytes, Metrics, StoreRequests
 from crossdock_worker.noted import NotedStore, note_stored
 from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
 from crossdock_worker.policy import Trigger
+from crossdock_worker.reaper import Reaper
 from crossdock_worker.settings import LAST_SECONDS, ZSTD, Settings
 from crossdock_worker.through import ReadThrough
 
@@ -50,13 +60,19 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         """Claim the data directory and replay it; raises `ConfigError` when it is in use."""
         self.settings = settings
+        self._began = time.monotonic()
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self._lock_fd = self._claim_directory()
         self.identity = Identity.claim(settings.data_dir)
         self.auth = Authenticator(settings.key_file)
         limits = settings.limits
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.jobs = Jobs(settings.data_dir, max_shuffles=limits.shuffle_room(descriptors))
+        self.conditions = Conditions(Timing(settle_seconds=settings.store_settle_seconds))
+        self.jobs = Jobs(
+            settings.data_dir,
+            max_shuffles=limits.shuffle_room(descriptors),
+            conditions=self.conditions,
+        )
         self.admission = Admission(
             limits, settings.data_dir, own_bytes=lambda: self.jobs.disk_bytes
         )
@@ -65,6 +81,9 @@ class Worker:
         self.pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="bytes")
         self.view_pool = ThreadPoolExecutor(_VIEW_THREADS, thread_name_prefix="views")
         self.store_pool = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="store")
+        self._gossip_thread = ThreadPoolExecutor(1, thread_name_prefix="gossip")
+        self.seal_lock = threading.Lock()
+        """Held while a closed home takes a seal, and while a drain looks which there are."""
         self.store_requests = Requests(prices_of(settings.store, settings.store_prices))
         self.persister = self._open_store()
         self._left_runs = [
@@ -79,13 +98,27 @@ class Worker:
         self.metrics = Metrics()
         self.metrics.registry.register(Gauges(self._gauges))
         self.metrics.registry.register(StoreRequests(self.store_requests))
+        self.metrics.registry.register(
+            JobBytes(lambda: accounts.by_job_and_tenant(list(self.jobs)))
+        )
         self.url = settings.advertise
+        self.gossip = Gossip(
+            self.jobs,
+            self.identity,
+            settled_file=settings.data_dir / "settled",
+            has_peers=bool(settings.peers),
+            url=lambda: self.url,
+            in_thread=self._in_gossip_thread,
+            on_fence=self.places.forget_job,
+        )
+        self.reaper = Reaper(self.jobs, rank=lambda: self.gossip.rank, delete=Everywhere(self))
         self.membership = Membership(
             settings.peers,
             interval_seconds=settings.peers_interval_seconds,
             token=self.auth.own_token,
             tls=self._peer_tls(),
             gone_file=settings.data_dir / "gone",
+            gossip=self.gossip,
         )
 
     def _claim_directory(self) -> int:
@@ -112,9 +145,18 @@ class Worker:
             segment_bytes=settings.limits.segment_bytes,
             uploads=settings.limits.store_uploads,
             settle_seconds=settings.store_settle_seconds,
+            leave=self._leave,
+            check_room=self._check_store_room,
             compress_in=settings.data_dir if settings.store_compression == ZSTD else None,
             on_end=self._persisted,
         )
+
+    def _leave(self, key: ShuffleKey) -> Leave:
+        return self.jobs.get(key.job).leaves.of(key.name, key.generation)
+
+    def _check_store_room(self, key: ShuffleKey, more: int) -> None:
+        quota = self.settings.limits.job_store_quota_bytes
+        accounts.check_store_quota(self.jobs.get(key.job), more, quota)
 
     def _open_acks(self) -> AckLog | None:
         if self.persister is None:
@@ -181,6 +223,11 @@ class Worker:
         self.admission.check_disk()
         return "full" if self.admission.disk_full else "serving"
 
+    @property
+    def uptime_seconds(self) -> float:
+        """Since this process began."""
+        return time.monotonic() - self._began
+
     def store_use(self, job: str) -> dict[str, object]:
         """Return what a job has asked of the store since this process began."""
         counts = self.store_requests.of_job(job)
@@ -189,6 +236,17 @@ class Worker:
             "writes": writes(counts),
             "dollars": round(self.store_requests.dollars(counts), 6),
         }
+
+    def reading(self) -> Reading:
+        """Return a reading of this process's clock, for owners to bring back."""
+        return Reading(self.identity.id, self.identity.incarnation, clock())
+
+    def as_of(self, reading: Reading | None) -> float | None:
+        """Return what a reading that was brought back says here; None if it is of another clock."""
+        own = self.identity.id, self.identity.incarnation
+        if reading is None or (reading.worker, reading.incarnation) != own:
+            return None
+        return reading.seconds
 
     def info(self) -> WorkerInfo:
         """Describe this worker as `/v1/workers` does."""
@@ -217,9 +275,25 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.membership.run(self.identity.id))
             tasks.create_task(self.keeper.run())
+            tasks.create_task(self._beat())
+            tasks.create_task(self.reaper.run())
+            tasks.create_task(self.drain.come_back())
             if self.persister is not None:
                 tasks.create_task(self._show_store(self.persister.store))
                 tasks.create_task(self._recover(self.persister))
+
+    @property
+    def may_be_stored(self) -> bool:
+        """Whether a worker has a store, in which something may be."""
+        return self.persister is not None or any(peer.store for peer in self.membership)
+
+    async def _beat(self) -> None:
+        while True:
+            self.gossip.beat()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _in_gossip_thread(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._gossip_thread, work)
 
     async def _show_store(self, store: Store) -> None:
         """Say what the store can do; it is found out now, before anything rests on it."""
@@ -275,6 +349,8 @@ class Worker:
             await asyncio.wait(self._transfers, timeout=LAST_SECONDS)
         self.view_pool.shutdown(wait=False, cancel_futures=True)
         self.store_pool.shutdown(wait=False, cancel_futures=True)
+        await loop.run_in_executor(None, self._gossip_thread.shutdown)
+        await loop.run_in_executor(None, self.reaper.close)
         await loop.run_in_executor(None, self.keeper.close)
         if self.persister is not None:
             await loop.run_in_executor(None, self.persister.close)

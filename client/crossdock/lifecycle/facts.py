@@ -43,6 +43,11 @@ def joined(one: Facts, other: Facts) -> Facts:
     return Facts(max(one.epoch, other.epoch), max(one.stage, other.stage), released)
 
 
+def is_known(released: Mapping[str, int], more: Mapping[str, int]) -> bool:
+    """Whether all that `more` says was released is said by `released` too."""
+    return all(released.get(name, 0) >= generation for name, generation in more.items())
+
+
 def is_stale(facts: Facts, epoch: int) -> bool:
     """Whether a frame or command of this epoch comes from somebody whose job was taken over."""
     return epoch < facts.epoch

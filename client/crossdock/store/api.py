@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop
 from crossdock.wire.crc import BytesLike
 
 
@@ -30,6 +30,8 @@ class Verb(StrEnum):
     LIST_UPLOADS = "ListMultipartUploads"
     LIST_PARTS = "ListParts"
     DELETE = "DeleteObjects"
+    GET_LIFECYCLE = "GetBucketLifecycleConfiguration"
+    PUT_LIFECYCLE = "PutBucketLifecycleConfiguration"
 
 
 class Meter(Protocol):
@@ -202,6 +204,14 @@ class Store(ReadableStore, Protocol):
     def capabilities(self) -> Capabilities:
         """What it can do. Found out at the first use, by some requests where it is remote."""
 
+    def stopped_by(self, stop: Stop) -> "Store":
+        """Return this store for a writer that somebody may end.
+
+        `stop` is checked before each request that brings something into being: each try of it, and
+        most pieces of its body. What it raises ends the call. Deletes, aborts and reads go on. It
+        is closed with this one.
+        """
+
     def put(
         self,
         key: str,
@@ -243,6 +253,9 @@ class Store(ReadableStore, Protocol):
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, many in a request. A key without an object is fine."""
+
+    def now(self) -> datetime | None:
+        """Return the store's own time, which `modified` and `initiated` are by; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

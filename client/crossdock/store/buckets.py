@@ -3,10 +3,12 @@
 import heapq
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from functools import partial
 from operator import attrgetter
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop
 from crossdock.store.api import (
     Capabilities,
     ObjectInfo,
@@ -75,6 +77,14 @@ class Buckets:
             checks_checksums=all(c.checks_checksums for c in found),
         )
 
+    def stopped_by(self, stop: Stop) -> "Buckets":
+        """Return the same buckets for a writer that may be ended."""
+        openers = {url: partial(self._stopped, url, stop) for url in self._openers}
+        return Buckets(self.url, openers, self._choose)
+
+    def _stopped(self, url: str, stop: Stop) -> Store:
+        return self._bucket(url).stopped_by(stop)
+
     def put(
         self,
         key: str,
@@ -132,6 +142,10 @@ class Buckets:
         if mine:
             self._bucket(bucket).delete(mine)
 
+    def now(self) -> datetime | None:
+        """Return the time of the first of them."""
+        return self._bucket(min(self._openers)).now()
+
     def close(self) -> None:
         """Close connections. Idempotent."""
         with self._lock:
@@ -140,9 +154,17 @@ class Buckets:
             store.close()
 
 
+@runtime_checkable
+class HasBuckets(Protocol):
+    """A store that may consist of several."""
+
+    def each(self) -> list[Store]:
+        """Return all of them."""
+
+
 def each_bucket(store: Store) -> list[Store]:
     """Return the buckets that a store consists of.
 
     Whoever deletes looks into all: a job has things in two if the list was changed while it lived.
     """
-    return store.each() if isinstance(store, Buckets) else [store]
+    return store.each() if isinstance(store, HasBuckets) else [store]

@@ -9,13 +9,14 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from copy import copy
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop, Unstopped
 from crossdock.errors import ConfigError
 from crossdock.store import bodies
 from crossdock.store.accounting import counted
@@ -58,6 +59,8 @@ class FileStore:
         self._root = root
         self._fsync = fsync
         self._meter = meter
+        self.stop: Stop = Unstopped()
+        self._whole = self
 
     def __repr__(self) -> str:
         return f"<FileStore {self.url}>"
@@ -65,7 +68,7 @@ class FileStore:
     @cached_property
     def capabilities(self) -> Capabilities:
         """Found by trying: some file systems have no hard links."""
-        draft = FileUpload(self, _RANDOM_NAME)
+        draft = FileUpload(self._whole, _RANDOM_NAME)
         target = draft.path.with_name(f"{draft.path.name}-link")
         with draft, as_store_error(_RANDOM_NAME):
             try:
@@ -83,6 +86,12 @@ class FileStore:
             has_uploads=True,
             checks_checksums=True,
         )
+
+    def stopped_by(self, stop: Stop) -> "FileStore":
+        """Return the same directory for a writer that may be ended."""
+        found = copy(self)
+        found.stop = stop
+        return found
 
     def put(
         self,
@@ -159,6 +168,13 @@ class FileStore:
         for key in keys:
             with counted(self._meter, Verb.DELETE, key):
                 self._remove(check_key(key))
+
+    def now(self) -> datetime | None:
+        """Return the time that the file system gives to a file: another machine's, maybe."""
+        if not self._root.exists():
+            return datetime.now(UTC)
+        with FileUpload(self, _RANDOM_NAME) as draft, as_store_error(_RANDOM_NAME):
+            return _time(draft.path.stat().st_mtime_ns)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -263,6 +279,7 @@ class FileUpload:
         self._key = key
         self._meter = meter
         self._target = store.path(key)
+        store.stop.check()
         self.path = store.path(draft_key(key, new_draft()))
         """Of the draft."""
         self._descriptor = self._open()
@@ -285,6 +302,7 @@ class FileUpload:
     def append(self, data: BytesLike) -> None:
         """Append bytes, without a word to the meter."""
         left = memoryview(data).cast("B")
+        self._store.stop.check()
         with as_store_error(self._key, writing=True):
             while left:
                 left = left[os.write(self._descriptor, left) :]
@@ -296,6 +314,7 @@ class FileUpload:
 
     def publish(self, *, if_absent: bool, if_match: str | None = None) -> ObjectInfo:
         """Make the object of the draft, without a word to the meter."""
+        self._store.stop.check()
         with as_store_error(self._key, writing=True):
             if if_match is not None and self._etag() != if_match:
                 raise ObjectExists(f"{self._store.url}/{self._key}: there is another one")

@@ -9,8 +9,9 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
+from crossdock.cancel import Stop
 from crossdock.store.errors import StoreUnavailable
 
 DECREASE: Final = 0.5
@@ -25,15 +26,6 @@ _RISE: Final = 0.1  # of the rate that was refused, each second: back there in f
 _MIN_RISE: Final = 2.0  # requests a second, each second
 _WINDOW_SECONDS: Final = 1.0
 _LONGEST_STEP_SECONDS: Final = 1.0  # a pause is no proof that more would have been served
-
-
-class Stop(Protocol):
-    """What ends waits: `crossdock.cancel.Cancel`."""
-
-    event: threading.Event
-
-    def check(self) -> None:
-        """Raise `Closed` if it is set."""
 
 
 class Rate:

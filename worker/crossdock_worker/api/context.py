@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, TypeVar
@@ -33,6 +34,8 @@ MAX_WISH_BYTES: Final = 4 * 2**20
 """Of what a view shall have: JSON takes many times its size when it is parsed."""
 
 _SMALL_BYTES: Final = 64 * 1024
+_SILENCE_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 0.02
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -128,6 +131,24 @@ async def held_table(request: web.Request, dtype: np.dtype[np.void]) -> AsyncIte
     """Yield the table in a body, and hold room for it until the work with it is done."""
     async with held_body(request, most_bytes=MAX_BODY_BYTES) as body:
         yield tables.decode(dtype, body, what=request.path)
+
+
+def check_settled(worker: Worker) -> None:
+    """Raise unless this worker knows what others rely on it to know: only then it may agree."""
+    if not worker.conditions.around.settled:
+        raise Unavailable(
+            "this worker began on an empty disk, and no peer has told it yet what it should know",
+            hint="start its peers, or declare those gone that never come back",
+        )
+
+
+async def silence(is_writing: Callable[[], bool], what: str) -> None:
+    """Return once no request to the store can be sent any more; raises after a while."""
+    until = time.monotonic() + _SILENCE_SECONDS
+    while is_writing():
+        if time.monotonic() > until:
+            raise Unavailable(f"requests to the store {what} are still under way", hint="ask again")
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def in_store_pool(worker: Worker, work: Callable[[], T]) -> T:

@@ -6,10 +6,21 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from crossdock.errors import ProtocolError
-from crossdock.records import JobRecord, Persistence
+from crossdock.lifecycle.facts import Facts, Stage, is_known
+from crossdock.records import Persistence, Word
 from crossdock.wire.names import U64_MAX, check_name
 from crossdock.wire.tokens import Claims, Right
-from crossdock_worker.api.context import CLAIMS, WORKER, in_pool, job_uid, query_int, read_json
+from crossdock_worker import accounts
+from crossdock_worker.api.context import (
+    CLAIMS,
+    WORKER,
+    check_settled,
+    in_pool,
+    job_uid,
+    query_int,
+    read_json,
+    silence,
+)
 from crossdock_worker.job import Job
 from crossdock_worker.worker import Worker
 
@@ -66,13 +77,30 @@ async def get_drain(request: web.Request) -> web.Response:
 async def put_job(request: web.Request) -> web.Response:
     """Register, renew or take over a job; with only the right to write: introduce it here."""
     worker, uid = request.app[WORKER], job_uid(request)
-    record = JobRecord.from_json(await read_json(request))
-    if record.persistence is Persistence.BEFORE_ACK:
+    word = Word.from_json(await read_json(request))
+    if word.record.persistence is Persistence.BEFORE_ACK:
         _ = worker.acks  # raises now what every push would meet
     claims: Claims = request[CLAIMS]
-    put = worker.jobs.register if claims.may(Right.OWN) else worker.jobs.introduce
-    job, created = put(uid, record)
+    if not claims.may(Right.OWN):
+        job, created = worker.jobs.introduce(uid, word.record)
+        return _job_answer(worker, job, created=created)
+    job, created = worker.jobs.register(uid, word.record)
+    if not is_known(job.released, word.released):
+        await in_pool(worker, partial(job.learn_released, word.released, word.record.epoch))
+    job.life.hear_owner(worker.as_of(word.as_of))  # last: a right comes with all that is known
     return _job_answer(worker, job, created=created)
+
+
+async def list_jobs(request: web.Request) -> web.Response:
+    """List the jobs on this disk; for sweeps."""
+    worker = request.app[WORKER]
+    uptime = worker.uptime_seconds
+    body = {
+        "worker": worker.identity.id,
+        "uptime_seconds": round(uptime, 3),
+        "jobs": [accounts.overview(uid, job, uptime) for uid, job in worker.jobs.held()],
+    }
+    return web.json_response(body)
 
 
 async def get_job(request: web.Request) -> web.Response:
@@ -82,31 +110,45 @@ async def get_job(request: web.Request) -> web.Response:
 
 
 def _job_answer(worker: Worker, job: Job, *, created: bool) -> web.Response:
+    used = accounts.tiers(job)
     store = {
-        "persisted_bytes": job.persisted_bytes,
-        "freed_bytes": job.freed_bytes,
+        "persisted_bytes": accounts.persisted_bytes(job),
+        "stored_bytes": used.store,
+        "freed_bytes": used.freed,
         **worker.store_use(job.uid),
     }
-    body = {**job.describe(), "store": store, "worker": worker.identity.id}
+    body = {
+        **accounts.describe(job),
+        "store": store,
+        "worker": worker.identity.id,
+        "reading": worker.reading().to_json(),
+        "settled": worker.conditions.around.settled,
+    }
     return web.json_response(body, status=201 if created else 200)
 
 
 async def fence_job(request: web.Request) -> web.Response:
     """Take and serve nothing of a job any more."""
     worker, uid = request.app[WORKER], job_uid(request)
-    worker.jobs.fence(uid, query_int(request, "epoch", U64_MAX))
+    check_settled(worker)
+    writing = worker.jobs.fence(uid, query_int(request, "epoch", U64_MAX))
     worker.places.forget_job(uid)
+    await silence(writing, f"for job {uid}")
     return web.json_response({"uid": uid, "fenced": True, "worker": worker.identity.id})
 
 
 async def delete_job(request: web.Request) -> web.Response:
     """Fence a job and remove its files here."""
     worker, uid = request.app[WORKER], job_uid(request)
+    check_settled(worker)
     epoch = query_int(request, "epoch", U64_MAX)
-    known = worker.jobs.knows(uid)
-    worker.jobs.fence(uid, epoch)
+    writing = worker.jobs.fence(uid, epoch)
     worker.places.forget_job(uid)
-    stored = worker.jobs.stored(uid) if known else False
+    stored = worker.jobs.stored(uid)
     freed = await in_pool(worker, partial(worker.jobs.delete, uid, epoch))
+    await silence(writing, f"for job {uid}")
+    if request.query.get("proved") == "true":
+        clean = partial(worker.jobs.learn_ended, uid, Facts(0, Stage.CLEAN), None)
+        await in_pool(worker, clean)
     body = {"uid": uid, "freed_bytes": freed, "stored": stored, "worker": worker.identity.id}
     return web.json_response(body)

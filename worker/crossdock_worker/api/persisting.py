@@ -69,7 +69,8 @@ async def get_record(request: web.Request) -> web.StreamResponse:
 async def put_manifest(request: web.Request) -> web.Response:
     """Publish a view's manifest, unless somebody did: then theirs holds."""
     worker, persister = request.app[WORKER], persister_of(request)
-    job, name, generation, _ = commanded(request)
+    job, name, generation, epoch = commanded(request)
+    leave = job.leaves.of(name, generation)
     key = ShuffleKey(job.uid, name, generation)
     async with held_body(request, most_bytes=MAX_BODY_BYTES) as body:
 
@@ -77,7 +78,9 @@ async def put_manifest(request: web.Request) -> web.Response:
             manifest = Manifest.decode(body, where="the body")
             if (manifest.shuffle, manifest.view) != (key, request.match_info["view"]):
                 raise ProtocolError("the manifest is of another shuffle or view than the URL")
-            return publish(persister.store, persister.layout(key), manifest)
+            with leave.held():
+                store = persister.store.stopped_by(leave.publishing(epoch))
+                return publish(store, persister.layout(key), manifest)
 
         published = await in_store_pool(worker, work)
     answer = {"store": persister.store.url, "cluster": worker.settings.cluster, "new": published}

@@ -12,12 +12,15 @@ from crossdock.records import Persistence
 from crossdock.wire import names
 from crossdock.wire.frame import FrameHeader
 from crossdock.wire.names import U32_MAX
+from crossdock_worker import accounts
 from crossdock_worker.api.context import (
     WORKER,
+    check_settled,
     commanded,
     fill_error,
     in_pool,
     path_int,
+    silence,
     target,
 )
 from crossdock_worker.front import front_of
@@ -52,12 +55,15 @@ async def _take_frame(request: web.Request) -> web.Response:
         worker.settings.limits.check_partitions(header.partitions)
         worker.jobs.get(job.uid)  # it may have been fenced since the request began
         job.check_epoch(header.epoch)
+        job.check_lease()
         with job.writing(name, generation) as log:
             if not log.find(header):  # a frame whose ack was lost is in: its writer must learn so
-                job.check_quota(frame_bytes, worker.settings.limits.job_quota_bytes)
+                quota = worker.settings.limits.job_quota_bytes
+                accounts.check_disk_quota(job, frame_bytes, quota)
             yield log
 
     job.expect_frame(name, generation)
+    job.check_lease()
     with worker.admission.frame(frame_bytes), worker.transfer():
         sink = FrameSink(frame_bytes, place)
         receiver = FrameReceiver(sink, pool=worker.pool, patience=worker.settings.limits.patience())
@@ -102,6 +108,7 @@ async def release_shuffle(request: web.Request) -> web.Response:
     """Drop a shuffle up to and with a generation."""
     worker = request.app[WORKER]
     job, name, generation, epoch = commanded(request)
+    check_settled(worker)
     gone = [key for key in list(job.shuffles) if key[0] == name and key[1] <= generation]
 
     def forget() -> None:
@@ -111,5 +118,6 @@ async def release_shuffle(request: web.Request) -> web.Response:
     forget()
     await in_pool(worker, partial(job.release, name, generation, epoch=epoch))
     forget()  # a reader may have registered some meanwhile
+    await silence(partial(job.leaves.are_held, name), f"of shuffle {name!r}")
     body = {"released": generation, "stored": job.stored, "worker": worker.identity.id}
     return web.json_response(body)

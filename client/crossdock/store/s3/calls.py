@@ -5,17 +5,20 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop
 from crossdock.errors import CrossdockError
 from crossdock.retry import patiently
-from crossdock.store.api import Meter, ObjectInfo, StoreOptions, Verb
+from crossdock.store import bodies
+from crossdock.store.api import Meter, ObjectInfo, Source, StoreOptions, Verb
 from crossdock.store.errors import ObjectMissing, StoreDenied, StoreUnavailable, StoreUnsure
 from crossdock.store.s3.client import ClientBox
 from crossdock.store.s3.errors import REPORTED, Failure, Kind, as_error, classify
 from crossdock.store.throttle import Throttle
+from crossdock.wire.crc import BytesLike
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -57,6 +60,18 @@ class Caller:
         self.clients = ClientBox(options)
         self._slots = threading.Semaphore(options.connections)
         self.cancel = Cancel("the store was closed")
+        self.stop: Stop | None = None
+        """Ends what brings something into being."""
+
+    def stopped_by(self, stop: Stop) -> "Caller":
+        """Return the same caller for a writer that may be ended."""
+        found = copy(self)
+        found.stop = stop
+        return found
+
+    def body(self, source: Source) -> bodies.BodyFile:
+        """Return the body of a request that may be ended while it is sent."""
+        return bodies.BodyFile(source if self.stop is None else _StoppableSource(source, self.stop))
 
     def call(
         self,
@@ -87,8 +102,11 @@ class Caller:
         """
         seconds = self.options.deadline_seconds if deadline_seconds is None else deadline_seconds
         one = _Call(self, verb, key, request, nbytes, repeatable, recover, seconds)
+        waits: Stop = cancel or self.cancel
+        if one.stop is not None:
+            waits = _Woken(waits, one.stop.event)
         try:
-            answer = patiently(one, deadline_seconds=seconds, cancel=cancel or self.cancel)
+            answer = patiently(one, deadline_seconds=seconds, cancel=waits)
         except StoreUnavailable as problem:
             raise one.given_up(problem) from problem
         if isinstance(answer, CrossdockError):
@@ -166,6 +184,9 @@ class _Call(Generic[T]):
         left = max(0.0, self.seconds - (time.monotonic() - self.begun))
         try:
             with self.caller.turn(left) as sent:
+                stopped = self._stopped()
+                if stopped is not None:
+                    return stopped
                 answer = self._send(sent)
         except REPORTED as problem:
             self.last = classify(problem, self.verb)
@@ -173,11 +194,25 @@ class _Call(Generic[T]):
         self.caller.throttle.served()
         return answer
 
+    @property
+    def stop(self) -> Stop | None:
+        """What may end it, if it brings something into being."""
+        return self.caller.stop if self.verb in _WRITES else None
+
     def given_up(self, problem: StoreUnavailable) -> CrossdockError:
         """Return the error for a call whose deadline has passed."""
         if self.doubtful and self.verb in _MAKES_OBJECTS:
             return _unsure(problem)
         return as_error(self.last, self.verb, self.key) if self.last else problem
+
+    def _stopped(self) -> CrossdockError | None:
+        """Return why this must not be sent, if so."""
+        try:
+            if self.stop is not None:
+                self.stop.check()
+        except CrossdockError as error:
+            return error
+        return None
 
     def _send(self, sent: float) -> T:
         client = self.caller.clients.get()
@@ -227,8 +262,37 @@ class _Call(Generic[T]):
 
 _NO_NEWS: Final = {Kind.SLOW, Kind.UNSENT}
 """What says nothing of whether an earlier try had its effect."""
+_WRITES: Final = {Verb.PUT, Verb.CREATE_UPLOAD, Verb.UPLOAD_PART, Verb.COMPLETE_UPLOAD}
 _MAKES_OBJECTS: Final = {Verb.PUT, Verb.CREATE_UPLOAD, Verb.COMPLETE_UPLOAD}
 """What must be known. A part counts for nothing before the end names it; a delete may come late."""
+
+
+class _Woken:
+    """Waits that somebody else may end; who comes back from one looks by himself."""
+
+    def __init__(self, first: Stop, event: threading.Event) -> None:
+        self._first = first
+        self.event = event
+
+    def check(self) -> None:
+        """Raise what the first one does."""
+        self._first.check()
+
+
+class _StoppableSource:
+    """The bytes of a body, as long as its writer may go on."""
+
+    def __init__(self, source: Source, stop: Stop) -> None:
+        self._source = source
+        self._stop = stop
+
+    @property
+    def nbytes(self) -> int:
+        return self._source.nbytes
+
+    def read_at(self, offset: int, size: int) -> BytesLike:
+        self._stop.check()
+        return self._source.read_at(offset, size)
 
 
 def _unsure(problem: CrossdockError) -> StoreUnsure:

@@ -66,7 +66,7 @@ class Multipart:
         checksum = bodies.crc_of(source)
 
         def request(client: "S3Client") -> str:
-            body = bodies.BodyFile(source)
+            body = caller.body(source)
             try:
                 answer = client.upload_part(
                     Bucket=caller.bucket,

@@ -87,7 +87,7 @@ def put_object(
             arguments["IfNoneMatch"] = "*"
         if if_match is not None:
             arguments["IfMatch"] = f'"{if_match}"'
-        answer = _sent(client, arguments, source)
+        answer = _sent(client, arguments, caller.body(source))
         return ObjectInfo(key, source.nbytes, answer["ETag"].strip('"'))
 
     def recover() -> ObjectInfo | None:
@@ -141,9 +141,8 @@ def if_unchanged(
 
 
 def _sent(
-    client: "S3Client", arguments: "PutObjectRequestTypeDef", source: Source
+    client: "S3Client", arguments: "PutObjectRequestTypeDef", body: bodies.BodyFile
 ) -> "PutObjectOutputTypeDef":
-    body = bodies.BodyFile(source)
     arguments["Body"] = body.as_io()
     try:
         return client.put_object(**arguments)

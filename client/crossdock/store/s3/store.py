@@ -7,10 +7,13 @@ is sent again as long as that is harmless and may help.
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from crossdock.cancel import Cancel
+from crossdock.cancel import Cancel, Stop
 from crossdock.errors import ConfigError
 from crossdock.store import bodies
 from crossdock.store.api import (
@@ -24,8 +27,10 @@ from crossdock.store.api import (
 )
 from crossdock.store.errors import ObjectDamaged
 from crossdock.store.keys import check_key, check_prefix
+from crossdock.store.rules import Lifecycle
 from crossdock.store.s3.calls import Caller
 from crossdock.store.s3.delete import delete
+from crossdock.store.s3.lifecycle import read_lifecycle, write_lifecycle
 from crossdock.store.s3.multipart import abort, uploads
 from crossdock.store.s3.probe import probe
 from crossdock.store.s3.put import if_unchanged, put_object, unless_there
@@ -61,6 +66,14 @@ class S3Store:
         self._probe_lock = threading.Lock()
         self._capabilities: Capabilities | None = None
         self._pool: ThreadPoolExecutor | None = None
+        self._whole = self
+        """Has what all writers share: threads, and what was found out."""
+
+    def stopped_by(self, stop: Stop) -> "S3Store":
+        """Return the same bucket for a writer that may be ended."""
+        found = copy(self)
+        found._caller = self._caller.stopped_by(stop)  # noqa: SLF001 -- one class
+        return found
 
     def __repr__(self) -> str:
         return f"<S3Store {self.url}>"
@@ -68,6 +81,8 @@ class S3Store:
     @property
     def capabilities(self) -> Capabilities:
         """Found by trying, when it is first asked for."""
+        if self._whole is not self:
+            return self._whole.capabilities
         with self._probe_lock:
             if self._capabilities is None:
                 self._capabilities = probe(self._caller)
@@ -158,6 +173,36 @@ class S3Store:
         """Delete objects, a thousand in a request."""
         delete(self._caller, map(check_key, keys))
 
+    def read_lifecycle(self) -> Lifecycle | None:
+        """Return the bucket's lifecycle rules; see `lifecycle.py`."""
+        return read_lifecycle(self._caller)
+
+    def write_lifecycle(self, lifecycle: Lifecycle) -> None:
+        """Replace the bucket's lifecycle rules; see `lifecycle.py`."""
+        write_lifecycle(self._caller, lifecycle)
+
+    @property
+    def prefix(self) -> str:
+        """Before every key of the bucket that is of this store."""
+        return self._caller.prefix
+
+    def now(self) -> datetime | None:
+        """Return the Date of an answer: of a listing of at most one key."""
+        caller = self._caller
+        answer = caller.call(
+            Verb.LIST,
+            "",
+            lambda client: client.list_objects_v2(
+                Bucket=caller.bucket, Prefix=caller.prefix, MaxKeys=1
+            ),
+        )
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        try:
+            found = parsedate_to_datetime(date)
+        except ValueError:
+            return None
+        return found if found.tzinfo else found.replace(tzinfo=UTC)  # HTTP has no other
+
     def close(self) -> None:
         """End what is under way, and close connections."""
         self._caller.close()
@@ -170,6 +215,8 @@ class S3Store:
         return self.capabilities.conditional_put
 
     def _threads(self) -> ThreadPoolExecutor:
+        if self._whole is not self:
+            return self._whole._threads()  # noqa: SLF001 -- one class
         with self._lock:
             if self._pool is None:
                 threads = self._caller.options.connections

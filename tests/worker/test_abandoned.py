@@ -1,0 +1,236 @@
+"""Jobs whose owners are gone: deleted after lease and grace, by nobody's command."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from speaking import acquainted, known_for, say
+
+from harness import StartWorker, WorkerProcess, connect_all, eventually, silent
+from raw import Peer, Target
+
+QUICK = {"peers_interval_seconds": 0.05}
+OWNER = """
+import sys, time
+import crossdock
+uid, lease, grace, persistence, *urls = sys.argv[1:]
+cluster = crossdock.connect(urls)
+job = cluster.job(
+    uid, owner="driver", lease_seconds=float(lease), grace_seconds=float(grace),
+    persistence=persistence,
+)
+with job.shuffle("words", partitions=2).writer(map_id=0, attempt=0) as writer:
+    writer.write(0, b"abc")
+print("written", flush=True)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def owner(
+    uid: str,
+    workers: list[WorkerProcess],
+    *,
+    lease: float,
+    grace: float,
+    persistence: str = "OnPressure",
+) -> Iterator[int]:
+    """Run a job's owner as a process that has written a block; yield its id."""
+    said = [uid, str(lease), str(grace), persistence, *(w.url for w in workers)]
+    command = [sys.executable, "-c", OWNER, *said]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def code(worker: WorkerProcess, uid: str) -> str:
+    answer = worker.request("GET", f"/v1/jobs/{uid}")
+    return "" if answer.status == 200 else answer.code
+
+
+def stages(worker: WorkerProcess, uid: str) -> list[str]:
+    return [j["stage"] for j in worker.get_json("/v1/facts")["jobs"] if j["uid"] == uid]
+
+
+@pytest.fixture
+def uid() -> str:
+    return f"job-{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def pair(start_worker: StartWorker) -> list[WorkerProcess]:
+    first = start_worker(**QUICK)
+    second = start_worker(peers=first.url, **QUICK)
+    acquainted(first, second)
+    return [first, second]
+
+
+def test_a_job_whose_owner_was_killed_is_refused_and_then_deleted(
+    pair: list[WorkerProcess], uid: str
+) -> None:
+    with owner(uid, pair, lease=1.5, grace=1.5) as pid:
+        known_for(pair[0], uid, 2)  # longer than a lease: its words keep it
+        for worker in pair:
+            assert worker.get_json(f"/v1/jobs/{uid}")["lease"] == "live"
+        os.kill(pid, signal.SIGKILL)
+        killed = time.monotonic()
+        target = Target(Peer(pair[0].url, ""), uid, partitions=2)
+        eventually(lambda: target.push(target.frame(map_id=1)).status == 503)
+        assert time.monotonic() - killed > 1
+        assert target.push(target.frame(map_id=1)).code == "lease_ended"
+        assert all(not code(worker, uid) for worker in pair), "its data are kept for the grace"
+        for worker in pair:
+            eventually(lambda w=worker: code(w, uid) == "job_fenced", what=worker.log_text())
+            eventually(lambda w=worker: not (w.data_dir / "jobs" / uid).exists())
+        assert time.monotonic() - killed > 2.5
+        for worker in pair:  # there is no store, so nothing can be in one
+            eventually(lambda w=worker: stages(w, uid) == ["clean"])
+
+
+def test_a_word_in_the_grace_period_revives_it(pair: list[WorkerProcess], uid: str) -> None:
+    with owner(uid, pair, lease=1, grace=3) as pid:
+        os.kill(pid, signal.SIGSTOP)
+        for worker in pair:
+            eventually(lambda w=worker: w.get_json(f"/v1/jobs/{uid}")["lease"] == "ended")
+        os.kill(pid, signal.SIGCONT)
+        for worker in pair:
+            eventually(lambda w=worker: w.get_json(f"/v1/jobs/{uid}")["lease"] == "live")
+        known_for(pair[0], uid, 6)
+        for worker in pair:
+            assert worker.get_json(f"/v1/jobs/{uid}")["lease"] == "live"
+        target = Target(Peer(pair[0].url, ""), uid, partitions=2)
+        assert target.push(target.frame(map_id=1)).status == 200
+
+
+def test_nobody_takes_a_job_for_abandoned_while_a_peer_is_away(
+    pair: list[WorkerProcess], uid: str
+) -> None:
+    first, second = pair
+    for worker in pair:
+        say(worker, uid, lease_seconds=0.5, grace_seconds=0.5)
+    second.kill9()
+    eventually(lambda: first.get_json(f"/v1/jobs/{uid}")["lease"] == "ended")
+    known_for(first, uid, 4)
+    assert not code(first, uid), "the other one may hear the owner"
+    second.start()
+    for worker in pair:
+        eventually(lambda w=worker: code(w, uid) == "job_fenced", seconds=15)
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["in --peers", "met"])
+def test_a_peer_that_was_declared_gone_is_not_waited_for(
+    pair: list[WorkerProcess], uid: str, *, told: bool
+) -> None:
+    first, second = pair if told else pair[::-1]
+    for worker in pair:
+        say(worker, uid, lease_seconds=0.5, grace_seconds=0.5)
+    gone = second.get_json("/v1/workers")["self"]["id"]
+    second.kill9()
+    eventually(lambda: first.get_json(f"/v1/jobs/{uid}")["lease"] == "ended")
+    assert first.request("POST", f"/v1/workers/{gone}/gone").status == 200
+    eventually(lambda: code(first, uid) == "job_fenced", seconds=15)
+
+
+def test_a_paused_worker_does_not_take_jobs_for_abandoned(worker: WorkerProcess, uid: str) -> None:
+    """Words of their owners wait in its sockets."""
+    say(worker, uid, lease_seconds=1, grace_seconds=1)
+    until = time.monotonic() + 4
+    with silent(worker):
+        eventually(lambda: time.monotonic() > until)
+    answer: Any = worker.get_json(f"/v1/jobs/{uid}")
+    assert answer["lease"] == "live"
+    say(worker, uid, lease_seconds=60)
+
+
+def test_the_operators_job_is_never_abandoned(worker: WorkerProcess, uid: str) -> None:
+    say(worker, uid, owner="cluster", lease_seconds=0, grace_seconds=0)
+    say(worker, f"{uid}-2", lease_seconds=0, grace_seconds=0)
+    eventually(lambda: code(worker, f"{uid}-2") == "job_fenced")
+    assert not code(worker, uid)
+
+
+def test_who_ends_a_job_tells_that_it_is_clean(pair: list[WorkerProcess], uid: str) -> None:
+    first, second = pair
+    say(first, uid)
+    assert first.request("DELETE", f"/v1/jobs/{uid}").status == 200
+    eventually(lambda: stages(second, uid) == ["fenced"])
+    assert first.request("DELETE", f"/v1/jobs/{uid}?proved=true").status == 200
+    eventually(lambda: stages(second, uid) == ["clean"])
+    second.restart()
+    assert stages(second, uid) == ["clean"]
+
+
+STORED = {"store_settle_seconds": 0.2, "eager_quiet_seconds": 3600, **QUICK}
+
+
+def objects(store: Path) -> list[str]:
+    return sorted(str(p.relative_to(store)) for p in store.rglob("*") if p.is_file())
+
+
+@pytest.fixture
+def stored(start_worker: StartWorker, tmp_path: Path) -> list[WorkerProcess]:
+    """Two workers with one store, the one of smaller id first."""
+    store = (tmp_path / "store").as_uri()
+    first = start_worker(store=store, drain_grace_seconds=0, **STORED)
+    second = start_worker(store=store, drain_grace_seconds=0, peers=first.url, **STORED)
+    acquainted(first, second)
+    return sorted([first, second], key=lambda w: str(w.get_json("/v1/workers")["self"]["id"]))
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["all live", "whose turn it was dies"])
+def test_what_is_in_the_store_goes_too(
+    stored: list[WorkerProcess], tmp_path: Path, uid: str, *, dies: bool
+) -> None:
+    store = tmp_path / "store"
+    first, second = stored
+    with owner(uid, stored, lease=1.5, grace=1, persistence="BeforeAck") as pid:
+        eventually(lambda: objects(store))
+        other = f"{uid}-other"
+        say(second, other, owner="cluster", persistence="BeforeAck")
+        target = Target(Peer(second.url, ""), other)
+        assert target.push(target.frame()).status == 200
+        mine = [key for key in objects(store) if f"/{uid}/" in key]
+        others = [key for key in objects(store) if key not in mine]
+        assert mine
+        assert others
+        os.kill(pid, signal.SIGKILL)
+        left = stored
+        if dies:
+            gone = first.get_json("/v1/workers")["self"]["id"]
+            first.kill9()
+            assert second.request("POST", f"/v1/workers/{gone}/gone").status == 200
+            left = [second]
+        for worker in left:
+            eventually(
+                lambda w=worker: stages(w, uid) == ["clean"], seconds=20, what=worker.log_text()
+            )
+    assert objects(store) == others
+
+
+def test_a_job_that_was_ended_without_a_way_to_the_store_is_cleaned_up_by_workers(
+    stored: list[WorkerProcess], tmp_path: Path, uid: str
+) -> None:
+    store = tmp_path / "store"
+    with connect_all(stored) as cluster:
+        job = cluster.job(
+            uid, owner="runner", lease_seconds=1.5, grace_seconds=0, persistence="BeforeAck"
+        )
+        with job.shuffle("words", partitions=2).writer(map_id=0, attempt=0) as writer:
+            writer.write(0, b"abc")
+        assert objects(store)
+        job.end()
+    for worker in stored:
+        eventually(lambda w=worker: stages(w, uid) == ["clean"], seconds=20, what=worker.log_text())
+    assert not objects(store)

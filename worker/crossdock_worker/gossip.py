@@ -1,0 +1,215 @@
+"""What peers tell each other of jobs, and what follows for this worker.
+
+Each asks all others again and again, in the rounds of `Membership`. What a peer says of a fence, a
+release or an epoch holds as if it had been told here: it is written down before anything else
+follows from the same answer, so that no right to write comes ahead of what goes with it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode
+
+import structlog
+
+from crossdock.errors import CrossdockError, DataCorrupt, ProtocolError
+from crossdock.gossip import JobAges, Page, Told
+from crossdock.lifecycle import lease, words
+from crossdock.lifecycle.facts import Stage, is_known
+from crossdock.lifecycle.lease import Peer
+from crossdock.lifecycle.words import NEVER, Heard
+from crossdock_worker.identity import Identity
+from crossdock_worker.jobs import Jobs
+from crossdock_worker.life import clock
+
+log = structlog.get_logger()
+
+BEAT_SECONDS: Final = 0.25
+"""How often the process notes that it runs."""
+_PAUSE_SECONDS: Final = 1.0
+"""Between two beats more than this is a pause: words may be waiting, so nobody was silent in it."""
+
+Get = Callable[[str], Awaitable[object | None]]
+"""Asks a URL with this worker's token; returns the JSON of its answer, None for none."""
+InThread = Callable[[Callable[[], None]], Awaitable[None]]
+_NO_PEER: Final = Peer(NEVER, settled=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Whom `Membership` has found: what the life of jobs depends on."""
+
+    peers: Mapping[str, str]
+    """By id, where each is asked: all that are neither gone nor replaced."""
+    answered: frozenset[str]
+    """Ids of those that are there now."""
+    unmet: bool
+    """Whether somebody is named as a peer who has never answered."""
+
+
+class Gossip:
+    """One worker's part. Lives on the event loop."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        identity: Identity,
+        *,
+        settled_file: Path,
+        has_peers: bool,
+        url: Callable[[], str],
+        in_thread: InThread,
+        on_fence: Callable[[str], None],
+    ) -> None:
+        """Begin; with peers, nothing is known of them yet.
+
+        Args:
+            jobs: of the worker.
+            identity: of the worker.
+            settled_file: there once this disk knows what others rely on it to know.
+            has_peers: whether it was told of any.
+            url: of the worker, for peers that were not told of it.
+            in_thread: runs what writes to the disk.
+            on_fence: told of each job that a peer says was ended; from a thread.
+        """
+        self._jobs = jobs
+        self._identity = identity
+        self._settled_file = settled_file
+        self._url = url
+        self._in_thread = in_thread
+        self._on_fence = on_fence
+        self._remembers = self._beat = clock()
+        self._unmet = has_peers
+        self._peers: dict[str, Peer] = {}
+        self._seen: dict[str, tuple[int, int]] = {}
+        """By peer, its incarnation and the version up to which it was heard."""
+        self.gone: set[str] = set()
+        """Ids of workers that somebody declared gone."""
+        self._look_around()
+
+    @property
+    def rank(self) -> int:
+        """How many workers come first."""
+        return sum(1 for id_ in self._peers if id_ < self._identity.id)
+
+    @property
+    def counted(self) -> frozenset[str]:
+        """Ids of all workers that are neither gone nor replaced."""
+        return frozenset({self._identity.id, *self._peers})
+
+    def _look_around(self) -> None:
+        peers = [*self._peers.values(), *([_NO_PEER] if self._unmet else [])]
+        around = lease.surroundings(kept_disk=self._settled_file.exists(), peers=peers)
+        if around.settled and not self._settled_file.exists():
+            self._settled_file.touch()
+            log.info("worker is settled in", worker=self._identity.id)
+        self._jobs.conditions.around = around
+
+    def beat(self) -> None:
+        """Note that the process runs. The time in which it did not is nobody's silence."""
+        now = clock()
+        lost = now - self._beat - BEAT_SECONDS
+        self._beat = now
+        if lost > _PAUSE_SECONDS:
+            log.warning("the process was paused", seconds=round(lost, 1))
+            for job in self._jobs:
+                job.life.put_off(lost)
+
+    # -- what is told ------------------------------------------------------------------------
+
+    def page(self, *, incarnation: int, since: int) -> Page:
+        """Return what is new since a version that this worker has told, in which incarnation."""
+        self.beat()
+        same = incarnation == self._identity.incarnation
+        uids, version, more = self._jobs.changes.since(since if same else 0)
+        told = (self._jobs.told(uid) for uid in uids)
+        now = clock()
+        return Page(
+            worker=self._identity.id,
+            incarnation=self._identity.incarnation,
+            version=version,
+            more=more,
+            remembers_seconds=now - self._remembers,
+            settled=self._jobs.conditions.around.settled,
+            gone=sorted(self.gone),
+            jobs=[each for each in told if each is not None],
+            ages={} if more else {job.uid: job.life.told(now) for job in self._jobs},
+        )
+
+    # -- what is heard -----------------------------------------------------------------------
+
+    async def round(self, get: Get, found: Round) -> None:
+        """Ask those that are there, and judge what all have said."""
+        lost = self._peers.keys() - found.peers.keys()
+        if lost or (self._unmet and not found.unmet):
+            # Who is left out may have heard owners until now.
+            self._remembers = now = clock()
+            for job in self._jobs:
+                job.life.hear(Heard(NEVER, now))
+        self._unmet = found.unmet
+        self._peers = {id_: self._peers.get(id_, _NO_PEER) for id_ in found.peers}
+        asked = [self._ask(get, id_, found.peers[id_]) for id_ in sorted(found.answered)]
+        await asyncio.gather(*asked)
+        self._look_around()
+
+    async def _ask(self, get: Get, id_: str, url: str) -> None:
+        asked = clock()
+        incarnation, version = self._seen.get(id_, (0, 0))
+        while True:
+            query = urlencode(
+                {
+                    "incarnation": incarnation,
+                    "since": version,
+                    "worker": self._identity.id,
+                    "url": self._url(),
+                }
+            )
+            data = await get(f"{url}/v1/facts?{query}")
+            if data is None:
+                return
+            try:
+                page = Page.from_json(data)
+                if page.worker != id_:
+                    return
+                await self._in_thread(partial(self._learn, page))
+            except ProtocolError as error:
+                log.warning("peer tells no facts", peer=url, problem=str(error))
+                return
+            except CrossdockError as error:  # a full disk, say: the next round asks once more
+                log.warning("what a peer tells was not kept", peer=url, problem=str(error))
+                return
+            incarnation, version = page.incarnation, page.version
+            if not page.more:
+                break
+        self._seen[id_] = incarnation, version
+        self._hear(page.ages, asked, page.remembers_seconds)
+        self.gone.update(set(page.gone) - {self._identity.id})
+        self._peers[id_] = Peer(asked, page.settled)
+
+    def _hear(self, told: Mapping[str, JobAges], asked: float, remembers: float) -> None:
+        """Take how long ago owners spoke, as far as a peer knows."""
+        now = clock()
+        not_told = Heard(NEVER, now - remembers)
+        for job in self._jobs:
+            found = told.get(job.uid)
+            heard = not_told if found is None else words.relayed(found.ages, asked=asked, now=now)
+            job.life.hear(heard)
+
+    def _learn(self, page: Page) -> None:
+        for told in page.jobs:
+            try:
+                self._learn_job(told)
+            except DataCorrupt:  # its files here are damaged; nothing is done to them
+                continue
+
+    def _learn_job(self, told: Told) -> None:
+        if told.facts.stage is not Stage.LIVE:
+            if self._jobs.learn_ended(told.uid, told.facts, told.record):
+                self._on_fence(told.uid)
+            return
+        job = self._jobs.hear_of(told)
+        if job is not None and not is_known(job.released, told.facts.released):
+            job.learn_released(told.facts.released)
