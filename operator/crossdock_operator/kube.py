@@ -10,7 +10,7 @@ and not an object. Nothing else is tried again here: who called does it, after a
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -99,7 +99,7 @@ class Kube:
 
     async def every(
         self, kind: Kind, namespace: str = "", *, labels: str = "", page: int = PAGE
-    ) -> AsyncIterator[Object]:
+    ) -> AsyncGenerator[Object, None]:
         """Yield all objects of a kind, of one namespace or of all, page by page.
 
         Raises:

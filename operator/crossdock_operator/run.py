@@ -4,14 +4,16 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Coroutine
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from crossdock_operator.errors import KubeError, Stale
+from crossdock.errors import ConfigError
+from crossdock_operator.errors import KubeError, Stale, Vanished
+from crossdock_operator.kinds import SHUFFLE_CLUSTER
 from crossdock_operator.kube import Kube
 from crossdock_operator.leader import Leadership
 from crossdock_operator.plan.cluster import Given
@@ -48,11 +50,13 @@ async def run(settings: Settings) -> None:
 
     Raises:
         LeadershipLost: another operator leads; end at once.
+        ConfigError: the CRDs are not there.
     """
     store, queue = Store(), Queue[Key](asyncio.get_running_loop().time)
     identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     given = Given(worker_image=settings.worker_image, namespace=settings.namespace)
     async with await Kube.connect(settings.kubeconfig) as kube:
+        await _look_for_crds(kube, settings.namespaces)
         leadership = Leadership(
             kube, namespace=settings.namespace, name=LEASE_NAME, identity=identity
         )
@@ -65,6 +69,18 @@ async def run(settings: Settings) -> None:
         )
         if leads.is_set():
             await leadership.release()
+
+
+async def _look_for_crds(kube: Kube, namespaces: tuple[str, ...]) -> None:
+    """Fail if they are not there: kopf would watch nothing, and say nothing."""
+    for namespace in namespaces or ("",):
+        try:
+            async with aclosing(kube.every(SHUFFLE_CLUSTER, namespace, page=1)) as found:
+                await anext(found, None)
+        except Vanished as error:
+            raise ConfigError(
+                "the API server does not know ShuffleClusters", hint="kubectl apply -f crds/"
+            ) from error
 
 
 async def _lead(leadership: Leadership, leads: asyncio.Event) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from administrator import OURS, Administrator, Object
-from control_plane import ControlPlane
+from control_plane import ControlPlane, control_plane
 from operators import OperatorProcess, running_operator
 from roles import grant
 from specs import cluster
@@ -233,3 +233,14 @@ def test_an_operator_that_lost_its_lease_ends(scene: Scene) -> None:
     assert "another operator took the lease" in scene.operator.log()
     lease = scene.admin.ask("GET", path)
     assert lease["spec"]["holderIdentity"] == "another", "it does not touch what is not its own"
+
+
+def test_without_crds_it_says_so(tmp_path: Path) -> None:
+    with control_plane(tmp_path) as bare:
+        admin = Administrator(bare)
+        namespace = admin.new_namespace()
+        grant(admin, namespace)
+        with running_operator(bare, tmp_path, namespace) as operator:
+            eventually(lambda: operator.ended() is not None, seconds=SECONDS, what="its end")
+            assert operator.ended() == 2
+            assert "kubectl apply -f crds/" in operator.log()
