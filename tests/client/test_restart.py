@@ -371,7 +371,8 @@ def test_a_start_that_was_killed_at_once_can_be_repeated(start_worker: StartWork
     (worker.data_dir / "identity").rename(worker.data_dir / ".identity.new")
     for name in ("jobs", "tombstones", "trash"):
         (worker.data_dir / name).rmdir()
-    (worker.data_dir / "spare").unlink()
+    for name in ("spare", "settled"):
+        (worker.data_dir / name).unlink()
     worker.start()
     assert own_worker(worker)["incarnation"] == 1
 

@@ -125,10 +125,16 @@ class Leave:
         Raises what `check` does. Once a fence or release is known nobody enters, and nobody within
         sends anything more.
         """
+        with self.counted():
+            self.check()
+            yield
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Do what may write, within the block, if each request asks for leave by itself."""
         with self._lock:
             self._writers += 1
         try:
-            self.check()
             yield
         finally:
             with self._lock:

@@ -84,7 +84,7 @@ async def put_seal(request: web.Request) -> web.StreamResponse:
             key = _live(job, name, generation)
 
             def decide() -> tuple[Table, bool]:
-                with leave.held():
+                with leave.counted():  # it may find that nothing is to be written
                     return stored.decide(key, job.record.homes, winners)
 
             seal, new = await in_store_pool(request.app[WORKER], decide)
