@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test test-servers versitygw minio lint format lock soak bench clean
+.PHONY: setup run test test-servers versitygw minio kube-servers crds lint format lock soak bench clean
 
 setup: $(STAMP)
 
@@ -30,12 +30,21 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint versitygw
+test: lint versitygw kube-servers
 	$(BIN)/pytest -n 2 --dist worksteal -m "not soak and not servers"
 
 # The S3 servers of the tests are built once, and kept in the user's cache.
 versitygw minio: setup
-	$(BIN)/python tests/stores/build_servers.py $@
+	$(BIN)/python tests/build_servers.py $@
+
+# etcd and Kubernetes' API server and controllers: some ten minutes, once. Not built where
+# KUBEBUILDER_ASSETS says that they are there already.
+kube-servers: setup
+	test -n "$$KUBEBUILDER_ASSETS" || $(BIN)/python tests/build_servers.py kube
+
+# The CRDs, from the types of the operator.
+crds: setup
+	$(BIN)/python -m crossdock_operator.api.crds crds
 
 # Stores against MinIO, which takes some six minutes to build.
 test-servers: minio

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import crossdock
-from harness import KEY, StartWorker, WorkerProcess, connect_all, eventually, started_workers
+from harness import (
+    KEY,
+    SHARED_PROCESSES,
+    StartWorker,
+    WorkerProcess,
+    connect_all,
+    eventually,
+    started_workers,
+)
 from raw import Peer, Target
 
 settings.register_profile(
@@ -24,21 +32,18 @@ settings.register_profile(
 )
 settings.load_profile("tests")
 
-_shared: set[int] = set()
-"""Process ids of the workers that live for the session."""
-
 
 @pytest.fixture(scope="session")
 def _session_worker() -> Iterator[WorkerProcess]:
     with WorkerProcess() as process:
-        _shared.add(process.start().pid)
+        SHARED_PROCESSES.add(process.start().pid)
         yield process
 
 
 @pytest.fixture(scope="session")
 def _session_secure_worker() -> Iterator[WorkerProcess]:
     with WorkerProcess(key=KEY) as process:
-        _shared.add(process.start().pid)
+        SHARED_PROCESSES.add(process.start().pid)
         yield process
 
 
@@ -144,7 +149,7 @@ def target(peer: Peer) -> Iterator[Target]:
 
 @pytest.fixture(autouse=True, scope="module")
 def no_leaks() -> Iterator[None]:
-    """No process and no thread outlives a test module, but for the shared workers."""
+    """No process and no thread outlives a test module, but for the shared ones."""
     threads, children = set(threading.enumerate()), _children()
 
     def leaked() -> list[object]:
@@ -156,10 +161,10 @@ def no_leaks() -> Iterator[None]:
 
 
 def _children() -> set[psutil.Process]:
-    """Return the running children of this process, but for the shared workers."""
+    """Return the running children of this process, but for the shared ones."""
     found = set()
     for child in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):
-            if child.status() != psutil.STATUS_ZOMBIE and child.pid not in _shared:
+            if child.status() != psutil.STATUS_ZOMBIE and child.pid not in SHARED_PROCESSES:
                 found.add(child)
     return found

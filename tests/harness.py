@@ -30,6 +30,8 @@ QUICK: Final = crossdock.Options(
 )
 """Client options for tests: nothing waits for minutes."""
 
+SHARED_PROCESSES: Final[set[int]] = set()
+"""Process ids of the workers and servers that live for the session."""
 
 T = TypeVar("T")
 

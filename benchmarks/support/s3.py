@@ -14,9 +14,9 @@ from boto3.s3.transfer import TransferConfig
 
 sys.path[:0] = [str(Path(__file__).parents[2] / "tests" / part) for part in ("", "stores")]
 
-import build_servers
 from servers import ENVIRONMENT, S3Server, running
 
+import build_servers
 from crossdock.store.api import StoreOptions
 
 

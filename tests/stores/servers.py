@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 import boto3
-import build_servers
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+import build_servers
 from certificates import Authority
 from crossdock.store.api import StoreOptions
 from harness import eventually

@@ -1,0 +1,277 @@
+"""All calls to Kubernetes: some ten verbs on plain dicts.
+
+Built on the low-level half of `kubernetes.aio`; its typed models would take 110 MB. Nothing else in
+the operator imports that package, so that it can be replaced here.
+
+A busy server (429) holds back all calls for as long as it says, since it is the server that is busy
+and not an object. Nothing else is tried again here: who called does it, after a look at what is.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import aiohttp
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config import load_incluster_config, load_kube_config
+
+from crossdock_operator.errors import (
+    ApiUnavailable,
+    Expired,
+    KubeError,
+    NotAllowed,
+    Refused,
+    Stale,
+    Throttled,
+    Vanished,
+)
+from crossdock_operator.kinds import POD, Kind, Object
+
+CALL_SECONDS: Final = 30.0
+CONNECT_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 60.0
+"""For how long a call waits for a busy server."""
+CONNECTIONS: Final = 16
+PAGE: Final = 500
+"""Objects of one answer to a list."""
+_JSON: Final = "application/json"
+_APPLY: Final = "application/apply-patch+yaml"
+_JSON_PATCH: Final = "application/json-patch+json"
+_MERGE_PATCH: Final = "application/merge-patch+json"
+_ERRORS: Final[dict[int, type[KubeError]]] = {
+    400: Refused,
+    401: NotAllowed,
+    403: NotAllowed,
+    404: Vanished,
+    409: Stale,
+    410: Expired,
+    422: Refused,
+    429: Throttled,
+}
+
+
+class Kube:
+    """A connection to an API server. Close it, or use it as a context."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        """Connect later, at the first call, with these credentials."""
+        configuration.connection_pool_maxsize = CONNECTIONS
+        self._api = ApiClient(configuration)
+        self._api.user_agent = "crossdock-operator"
+        self._not_before = 0.0
+        self.calls = 0
+        """Requests sent so far."""
+
+    @classmethod
+    async def connect(cls, kubeconfig: Path | None = None, context: str | None = None) -> Self:
+        """Return a connection with the credentials of a file; default: those of the pod."""
+        configuration = Configuration()
+        if kubeconfig is None:
+            load_incluster_config(client_configuration=configuration)
+        else:
+            await load_kube_config(
+                config_file=str(kubeconfig), context=context, client_configuration=configuration
+            )
+        return cls(configuration)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._api.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # -- reading ---------------------------------------------------------------------------
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """Return an object, or None if it is not there."""
+        try:
+            return await self._call("GET", kind.path(namespace, name))
+        except Vanished:
+            return None
+
+    async def every(
+        self, kind: Kind, namespace: str = "", *, labels: str = "", page: int = PAGE
+    ) -> AsyncGenerator[Object, None]:
+        """Yield all objects of a kind, of one namespace or of all, page by page.
+
+        Raises:
+            Expired: this took too long, and the next page is gone: begin anew.
+        """
+        at = ""
+        while True:
+            query = {"limit": str(page), "labelSelector": labels, "continue": at}
+            answer = await self._call("GET", kind.path(namespace), query=query)
+            for item in answer["items"]:
+                yield item
+            at = answer["metadata"].get("continue", "")
+            if not at:
+                return
+
+    # -- writing ---------------------------------------------------------------------------
+
+    async def apply(
+        self, kind: Kind, body: Object, *, manager: str, force: bool = True, dry_run: bool = False
+    ) -> Object:
+        """Make an object be as `body` says in the fields that it has; return it as it is then.
+
+        Raises:
+            Stale: without `force`, a field of it is somebody else's.
+            Refused: it is not valid.
+        """
+        query = {"fieldManager": manager, "force": str(force).lower(), **_dry(dry_run)}
+        metadata = body["metadata"]
+        path = kind.path(metadata["namespace"], metadata["name"])
+        body = {"apiVersion": kind.api_version, "kind": kind.name, **body}
+        return await self._call("PATCH", path, body, query=query, content_type=_APPLY)
+
+    async def create(self, kind: Kind, body: Object) -> Object:
+        """Make an object, or raise `Stale` if it is there already."""
+        body = {"apiVersion": kind.api_version, "kind": kind.name, **body}
+        return await self._call("POST", kind.path(body["metadata"]["namespace"]), body)
+
+    async def replace(self, kind: Kind, body: Object) -> Object:
+        """Write a whole object, or raise `Stale` if its resourceVersion is not the newest."""
+        metadata = body["metadata"]
+        return await self._call("PUT", kind.path(metadata["namespace"], metadata["name"]), body)
+
+    async def patch(
+        self, kind: Kind, namespace: str, name: str, steps: Sequence[Object], *, sub: str = ""
+    ) -> Object:
+        """Carry out the steps of a JSON patch; one of them may test what is there.
+
+        Raises:
+            Refused: a test failed, or a step does not fit.
+        """
+        path = kind.path(namespace, name, sub)
+        return await self._call("PATCH", path, list(steps), content_type=_JSON_PATCH)
+
+    async def write_status(self, kind: Kind, namespace: str, name: str, status: Object) -> Object:
+        """Write the whole status of an object."""
+        step = {"op": "add", "path": "/status", "value": status}
+        return await self.patch(kind, namespace, name, [step], sub="status")
+
+    async def scale(self, kind: Kind, namespace: str, name: str, replicas: int) -> Object:
+        """Set how many replicas there shall be, by the scale subresource."""
+        path = kind.path(namespace, name, "scale")
+        body = {"spec": {"replicas": replicas}}
+        return await self._call("PATCH", path, body, content_type=_MERGE_PATCH)
+
+    async def delete(
+        self, kind: Kind, namespace: str, name: str, *, uid: str = "", version: str = ""
+    ) -> bool:
+        """Have an object deleted, and what it owns after it; return whether it was there.
+
+        Args:
+            kind: of the object.
+            namespace: of the object.
+            name: of the object.
+            uid: only the object with this uid, else `Stale`.
+            version: only while its resourceVersion is this, else `Stale`.
+        """
+        wanted = {"uid": uid, "resourceVersion": version}
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {name: value for name, value in wanted.items() if value},
+        }
+        try:
+            await self._call("DELETE", kind.path(namespace, name), body)
+        except Vanished:
+            return False
+        return True
+
+    async def evict(self, namespace: str, pod: str) -> bool:
+        """Have a pod deleted if its disruption budget allows it now; return whether it does."""
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod, "namespace": namespace},
+        }
+        try:
+            await self._send("POST", POD.path(namespace, pod, "eviction"), body, {}, _JSON)
+        except Throttled:  # the budget says so, not the server: other calls need not wait
+            return False
+        return True
+
+    # -- calls -----------------------------------------------------------------------------
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: Object | list[Object] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        content_type: str = _JSON,
+    ) -> Object:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            await asyncio.sleep(max(0.0, self._not_before - time.monotonic()))
+            try:
+                return await self._send(method, path, body, query or {}, content_type)
+            except Throttled as error:
+                self._not_before = time.monotonic() + max(error.retry_after_seconds, 1.0)
+                if self._not_before > deadline:
+                    raise
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Object | list[Object] | None,
+        query: Mapping[str, str],
+        content_type: str,
+    ) -> Object:
+        self.calls += 1
+        timeout = aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS)
+        method, url, headers, data, _ = await self._api.param_serialize(
+            method,
+            path,
+            query_params=[(name, value) for name, value in query.items() if value],
+            header_params={"Content-Type": content_type, "Accept": _JSON},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        try:
+            response = await self._api.rest_client.request(
+                method, url, headers=headers, body=data, _request_timeout=timeout
+            )
+            answer = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            what = f"{method} {path}: {type(error).__name__} {error}".rstrip()
+            raise ApiUnavailable(what, hint="is the API server up, and reachable?") from error
+        if response.status < 300:
+            found: Object = json.loads(answer)
+            return found
+        raise _error(f"{method} {path}", response.status, response.headers, answer)
+
+
+def _error(what: str, status: int, headers: Mapping[str, str], data: bytes) -> KubeError:
+    answer: Object = {}
+    if data.startswith(b"{"):
+        answer = json.loads(data)
+    message = answer.get("message") or data[:200].decode(errors="replace")
+    kind = _ERRORS.get(status, ApiUnavailable if status >= 500 else KubeError)
+    causes = answer.get("details", {}).get("causes") or ()
+    if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
+        kind = Vanished  # it is 403, and yet no right would help
+    if kind is Throttled:
+        seconds = headers.get("Retry-After", "1")
+        return Throttled(
+            f"{what}: {message}",
+            retry_after_seconds=float(seconds) if seconds.isdigit() else 1.0,
+        )
+    return kind(f"{what}: {status} {message}")
+
+
+def _dry(dry_run: bool) -> dict[str, Any]:  # noqa: FBT001 -- the name says it
+    return {"dryRun": "All"} if dry_run else {}

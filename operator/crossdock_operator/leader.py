@@ -1,0 +1,148 @@
+"""Leadership by a Lease: one operator acts, the others watch and wait.
+
+A lease is over when it has not changed for its duration by *our* clock: clocks of machines need not
+agree. Who cannot renew in time stops before that, by its own clock. The number of transitions
+only grows, and goes with commands to workers, which refuse lower ones.
+"""
+
+import asyncio
+import datetime as dt
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from crossdock.errors import CrossdockError
+from crossdock_operator.errors import ApiUnavailable, KubeError, Stale
+from crossdock_operator.kinds import LEASE, Object
+from crossdock_operator.kube import Kube
+
+LEASE_SECONDS: Final = 10
+RENEW_SECONDS: Final = 3.0
+GIVE_UP_SECONDS: Final = 8.0
+"""A leader that could not renew for so long ends, before another can take over."""
+
+log = structlog.get_logger()
+
+
+class LeadershipLost(CrossdockError):
+    """Another operator leads now, or may."""
+
+    code = "leadership_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A lease as it was seen, and when it was first seen so, on our monotonic clock."""
+
+    version: str
+    since: float
+
+
+def look(lease: Object | None, seen: Seen | None, now: float) -> Seen | None:
+    """Return since when the lease has been as it is."""
+    if lease is None:
+        return None
+    version = lease["metadata"]["resourceVersion"]
+    return seen if seen is not None and seen.version == version else Seen(version, now)
+
+
+def is_free(lease: Object | None, seen: Seen | None, identity: str, now: float) -> bool:
+    """Whether this operator may take the lease now."""
+    if lease is None or seen is None:
+        return True
+    spec = lease.get("spec") or {}
+    holder = spec.get("holderIdentity")
+    if holder in {None, "", identity}:
+        return True
+    return now - seen.since >= float(spec.get("leaseDurationSeconds", LEASE_SECONDS))
+
+
+def taken(lease: Object, identity: str, now: str) -> Object:
+    """Return the lease as it is to be written by who takes or renews it."""
+    spec = dict(lease.get("spec") or {})
+    if spec.get("holderIdentity") != identity:
+        spec["leaseTransitions"] = spec.get("leaseTransitions", 0) + 1
+        spec["acquireTime"] = now
+    spec |= {"holderIdentity": identity, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}
+    return {**lease, "spec": spec}
+
+
+class Leadership:
+    """One operator's part in it."""
+
+    def __init__(self, kube: Kube, *, namespace: str, name: str, identity: str) -> None:
+        """Take part later. `identity` is of this process alone."""
+        self._kube = kube
+        self._namespace = namespace
+        self._name = name
+        self._identity = identity
+        self._lease: Object = {"metadata": {"namespace": namespace, "name": name}}
+        self._renewed = 0.0
+
+    @property
+    def transitions(self) -> int:
+        """The number that fences commands; only of use while leading."""
+        return int(self._lease.get("spec", {}).get("leaseTransitions", 0))
+
+    async def acquire(self) -> None:
+        """Return when this operator leads."""
+        seen: Seen | None = None
+        while True:
+            try:
+                lease = await self._kube.get(LEASE, self._namespace, self._name)
+                seen = look(lease, seen, time.monotonic())
+                if is_free(lease, seen, self._identity, time.monotonic()):
+                    await self._write(lease)
+                    log.info("leads", identity=self._identity, transitions=self.transitions)
+                    return
+            except Stale:
+                continue
+            except ApiUnavailable as error:
+                log.warning("the API server does not answer", error=str(error))
+            await asyncio.sleep(1.0)
+
+    async def hold(self) -> None:
+        """Renew the lease for ever.
+
+        Raises:
+            LeadershipLost: it could not be renewed in time, or somebody took it. Stop at once.
+        """
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            left = self._renewed + GIVE_UP_SECONDS - time.monotonic()
+            try:
+                async with asyncio.timeout(max(left, 0)):
+                    await self._renew()
+            except (KubeError, TimeoutError) as error:
+                if time.monotonic() >= self._renewed + GIVE_UP_SECONDS:
+                    raise LeadershipLost("the lease was not renewed in time") from error
+                log.warning("the lease is not renewed", error=str(error))
+
+    async def _renew(self) -> None:
+        try:
+            await self._write(self._lease)
+        except Stale:  # an earlier try whose answer was lost, or somebody else
+            lease = await self._kube.get(LEASE, self._namespace, self._name)
+            if lease is None or lease["spec"].get("holderIdentity") != self._identity:
+                raise LeadershipLost("another operator took the lease") from None
+            await self._write(lease)
+
+    async def release(self) -> None:
+        """Give the lease up, so that the next one need not wait for its end."""
+        spec = {**self._lease.get("spec", {}), "holderIdentity": ""}
+        try:
+            await self._kube.replace(LEASE, {**self._lease, "spec": spec})
+        except KubeError as error:
+            log.warning("the lease is not released", error=str(error))
+
+    async def _write(self, lease: Object | None) -> None:
+        asked = time.monotonic()
+        now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        if lease is None:
+            fresh = {"metadata": {"namespace": self._namespace, "name": self._name}}
+            self._lease = await self._kube.create(LEASE, taken(fresh, self._identity, now))
+        else:
+            self._lease = await self._kube.replace(LEASE, taken(lease, self._identity, now))
+        self._renewed = asked

@@ -1,0 +1,199 @@
+"""What a ShuffleCluster needs: its objects, and which of them are to be applied now."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from crossdock_operator.api.cluster import AllowedNamespaces, NamespacesFrom
+from crossdock_operator.api.schema import quantity
+from crossdock_operator.kinds import (
+    NETWORK_POLICY,
+    POD_DISRUPTION_BUDGET,
+    SECRET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    STATEFUL_SET,
+    Kind,
+    Object,
+)
+from crossdock_operator.plan import names
+from crossdock_operator.plan.workers import pod_template
+from crossdock_operator.records import Child, ChildKey, Cluster, digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What the operator's own settings give to every cluster."""
+
+    worker_image: str
+    namespace: str
+    """Where the operator runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """An object as it was after we had applied it."""
+
+    digest: str
+    """Of what we wanted."""
+    mark: str
+    """Of what it was then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What is known of a cluster."""
+
+    cluster: Cluster
+    children: Mapping[ChildKey, Child] = field(default_factory=dict)
+    applied: Mapping[ChildKey, Applied] = field(default_factory=dict)
+    """Of this operator process; one that starts applies everything once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Make an object be as `body` says."""
+
+    kind: Kind
+    body: Object
+    digest: str
+
+    @property
+    def key(self) -> ChildKey:
+        return ChildKey(self.kind.name, self.body["metadata"]["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class MakeKey:
+    """Make the Secret with the first signing key, if there is none."""
+
+    name: str
+
+
+Action: TypeAlias = Apply | MakeKey
+
+
+def plan(observed: Observed, given: Given) -> list[Action]:
+    """Return what is to be done now. Where all is as it should be, nothing."""
+    cluster = observed.cluster
+    if cluster.deleting or cluster.spec.paused:
+        return []
+    actions: list[Action] = []
+    if ChildKey(SECRET.name, names.signing_key(cluster)) not in observed.children:
+        actions.append(MakeKey(names.signing_key(cluster)))
+    for kind, body in objects(cluster, given):
+        action = Apply(kind, body, digest(body))
+        child, applied = observed.children.get(action.key), observed.applied.get(action.key)
+        if child is None or applied != Applied(digest=action.digest, mark=child.mark):
+            actions.append(action)
+    return actions
+
+
+def objects(cluster: Cluster, given: Given) -> list[tuple[Kind, Object]]:
+    """Return all objects of a cluster but for its signing key, in the order to make them."""
+    name = names.workers(cluster)
+    found: list[tuple[Kind, Object]] = []
+    if cluster.spec.store.service_account_name is None:
+        account = {"metadata": names.metadata(cluster, name), "automountServiceAccountToken": False}
+        found.append((SERVICE_ACCOUNT, account))
+    return [
+        *found,
+        (NETWORK_POLICY, _network_policy(cluster, given)),
+        (SERVICE, _service(cluster, name, headless=True)),
+        (SERVICE, _service(cluster, cluster.key.name, headless=False)),
+        (POD_DISRUPTION_BUDGET, _budget(cluster)),
+        (STATEFUL_SET, _stateful_set(cluster, given)),
+    ]
+
+
+def replicas(cluster: Cluster) -> int:
+    """Return how many worker pods there shall be."""
+    workers = cluster.spec.workers
+    if workers.autoscaling is None:
+        return workers.replicas
+    least, most = workers.autoscaling.min_replicas, workers.autoscaling.max_replicas
+    return min(max(workers.replicas, least), most)
+
+
+def _stateful_set(cluster: Cluster, given: Given) -> Object:
+    spec: Object = {
+        "replicas": replicas(cluster),
+        "serviceName": names.workers(cluster),
+        "selector": {"matchLabels": names.pod_labels(cluster)},
+        "podManagementPolicy": "Parallel",
+        "updateStrategy": {"type": "RollingUpdate"},
+        "revisionHistoryLimit": 3,
+        "template": pod_template(cluster, given.worker_image),
+    }
+    claim = cluster.spec.workers.storage.volume_claim
+    if claim is not None:
+        storage_class = {"storageClassName": claim.storage_class_name}
+        spec["volumeClaimTemplates"] = [
+            {
+                "metadata": {"name": "data", "labels": names.pod_labels(cluster)},
+                "spec": {
+                    "accessModes": ["ReadWriteOnce"],
+                    "resources": {"requests": {"storage": quantity(claim.size)}},
+                    **(storage_class if claim.storage_class_name else {}),
+                },
+            }
+        ]
+        # A pod that could not drain before it was scaled away finds its data when it comes back.
+        spec["persistentVolumeClaimRetentionPolicy"] = {
+            "whenDeleted": "Delete",
+            "whenScaled": "Retain",
+        }
+    return {"metadata": names.metadata(cluster, names.workers(cluster)), "spec": spec}
+
+
+def _service(cluster: Cluster, name: str, *, headless: bool) -> Object:
+    ports = [
+        {
+            "name": f"worker-{n}" if n else "worker",
+            "port": names.PORT + n,
+            "targetPort": names.PORT + n,
+            "protocol": "TCP",
+        }
+        for n in range(cluster.spec.workers.processes if headless else 1)
+    ]
+    spec: Object = {"selector": names.pod_labels(cluster), "ports": ports, "type": "ClusterIP"}
+    if headless:
+        # A worker that takes no frames, since its disk is full, is still read from.
+        spec |= {"clusterIP": "None", "publishNotReadyAddresses": True}
+    return {"metadata": names.metadata(cluster, name), "spec": spec}
+
+
+def _budget(cluster: Cluster) -> Object:
+    spec = {
+        "maxUnavailable": 1,
+        "selector": {"matchLabels": names.pod_labels(cluster)},
+        # A pod that is not ready may still be the only one with some frames.
+        "unhealthyPodEvictionPolicy": "IfHealthyBudget",
+    }
+    return {"metadata": names.metadata(cluster, names.workers(cluster)), "spec": spec}
+
+
+def _network_policy(cluster: Cluster, given: Given) -> Object:
+    ports = [
+        {"port": names.PORT + n, "protocol": "TCP"} for n in range(cluster.spec.workers.processes)
+    ]
+    operator = {"matchLabels": {"kubernetes.io/metadata.name": given.namespace}}
+    peers = [
+        {"podSelector": {}},  # of the cluster's own namespace: its workers, and jobs there
+        {"namespaceSelector": operator},
+        *_namespaces(cluster.spec.allowed_namespaces),
+    ]
+    spec = {
+        "podSelector": {"matchLabels": names.pod_labels(cluster)},
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": peers, "ports": ports}],
+    }
+    return {"metadata": names.metadata(cluster, names.workers(cluster)), "spec": spec}
+
+
+def _namespaces(allowed: AllowedNamespaces) -> list[Object]:
+    if allowed.mode is NamespacesFrom.ALL:
+        return [{"namespaceSelector": {}}]
+    if allowed.mode is NamespacesFrom.SELECTOR:
+        return [{"namespaceSelector": {"matchLabels": dict(allowed.selector or {})}}]
+    return []

@@ -1,0 +1,90 @@
+"""The status of a ShuffleCluster, from what is observed."""
+
+from typing import Final
+
+from crossdock_operator.kinds import STATEFUL_SET, Object
+from crossdock_operator.plan import names
+from crossdock_operator.plan.cluster import Observed, replicas
+from crossdock_operator.plan.conditions import NO, UNKNOWN, YES, Answer, conditions
+from crossdock_operator.records import Child, ChildKey
+
+_MESSAGE_CHARACTERS: Final = 1024
+
+
+def cluster_status(observed: Observed, *, refused: str, now: str) -> Object:
+    """Return the whole status.
+
+    Args:
+        observed: what is known.
+        refused: what the API server said of an object that it did not take; else empty.
+        now: the time, as RFC 3339 has it.
+    """
+    cluster = observed.cluster
+    wanted = replicas(cluster)
+    workers = observed.children.get(
+        ChildKey(STATEFUL_SET.name, names.workers(cluster)), Child(mark="", settled=False)
+    )
+    rolled_out = workers.settled and workers.replicas == workers.updated == wanted
+    selector = ",".join(f"{k}={v}" for k, v in names.pod_labels(cluster).items())
+    answers = _answers(workers, wanted, rolled_out=rolled_out, refused=refused)
+    return {
+        "observedGeneration": cluster.generation,
+        "phase": _phase(observed, workers, wanted, rolled_out=rolled_out, refused=refused),
+        "workers": {
+            "replicas": workers.replicas,
+            "ready": workers.ready,
+            "updated": workers.updated,
+        },
+        "summary": f"{workers.ready}/{wanted}",
+        "selector": selector,
+        "endpoint": names.endpoint(cluster),
+        "conditions": conditions(
+            answers,
+            before=cluster.status.get("conditions", ()),
+            generation=cluster.generation,
+            now=now,
+        ),
+    }
+
+
+def _phase(
+    observed: Observed, workers: Child, wanted: int, *, rolled_out: bool, refused: str
+) -> str:
+    if observed.cluster.deleting:
+        return "Deleting"
+    if observed.cluster.spec.paused:
+        return "Paused"
+    if refused:
+        return "Degraded"
+    if not rolled_out:
+        return "Progressing"
+    return "Ready" if workers.ready == wanted else "Pending" if not workers.ready else "Degraded"
+
+
+def _answers(workers: Child, wanted: int, *, rolled_out: bool, refused: str) -> list[Answer]:
+    ready = f"{workers.ready} of {wanted} worker pods are ready"
+    if refused:
+        message = refused[:_MESSAGE_CHARACTERS]
+        progressing = Answer("Progressing", NO, "Refused", message)
+    elif rolled_out:
+        progressing = Answer("Progressing", NO, "RolledOut", "all pods are of the newest spec")
+    else:
+        message = f"{workers.updated} of {wanted} pods are of the newest spec"
+        progressing = Answer("Progressing", YES, "RollingOut", message)
+    available = Answer("Available", YES, "WorkersReady", ready)
+    if not workers.ready:
+        reason = "NoWorkersReady" if wanted else "ScaledToZero"
+        available = Answer("Available", NO, reason, ready)
+    degraded = Answer("Degraded", NO, "AsWanted")
+    if refused:
+        degraded = Answer("Degraded", YES, "Refused", "see the condition Progressing")
+    elif workers.ready < wanted:
+        degraded = Answer("Degraded", YES, "WorkersNotReady", ready)
+    unknown = "this operator does not look at it yet"
+    return [
+        available,
+        progressing,
+        degraded,
+        Answer("StoreReachable", UNKNOWN, "NotChecked", unknown),
+        Answer("StorageClean", UNKNOWN, "NotChecked", unknown),
+    ]

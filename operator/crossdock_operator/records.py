@@ -1,0 +1,88 @@
+"""What is kept of objects that were seen: as much as decisions need."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from crossdock_operator.api.cluster import ShuffleClusterSpec
+from crossdock_operator.api.reading import read
+from crossdock_operator.kinds import Object
+
+
+class Key(NamedTuple):
+    """One of our objects."""
+
+    namespace: str
+    name: str
+
+
+class ChildKey(NamedTuple):
+    """An object of a cluster, in its namespace."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A ShuffleCluster."""
+
+    key: Key
+    uid: str
+    generation: int
+    deleting: bool
+    spec: ShuffleClusterSpec
+    status: Object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """An object that we made for a cluster."""
+
+    mark: str
+    """Changes with whatever anybody changes of it, but for its status."""
+    replicas: int = 0
+    ready: int = 0
+    updated: int = 0
+    settled: bool = True
+    """Whether its status is about its newest spec."""
+
+
+def cluster_of(body: Object) -> Cluster:
+    """Return what counts of a ShuffleCluster."""
+    metadata = body["metadata"]
+    return Cluster(
+        key=Key(metadata["namespace"], metadata["name"]),
+        uid=metadata["uid"],
+        generation=metadata["generation"],
+        deleting="deletionTimestamp" in metadata,
+        spec=read(ShuffleClusterSpec, body["spec"]),
+        status=dict(body.get("status") or {}),
+    )
+
+
+def child_of(body: Object) -> Child:
+    """Return what counts of a child."""
+    status = body.get("status") or {}
+    return Child(
+        mark=mark_of(body),
+        replicas=status.get("replicas", 0),
+        ready=status.get("readyReplicas", 0),
+        updated=status.get("updatedReplicas", 0),
+        settled=status.get("observedGeneration", 0) >= body["metadata"].get("generation", 0),
+    )
+
+
+def mark_of(body: Object) -> str:
+    """Return a digest of an object as it is wanted, without what the server keeps of it."""
+    passing = {"managedFields", "resourceVersion"}
+    metadata = {k: v for k, v in body["metadata"].items() if k not in passing}
+    return digest({**{k: v for k, v in body.items() if k != "status"}, "metadata": metadata})
+
+
+def digest(value: Mapping[str, object]) -> str:
+    """Return a digest of a JSON value that does not depend on the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

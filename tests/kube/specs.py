@@ -1,0 +1,40 @@
+"""Specs for tests."""
+
+from typing import Any
+
+Spec = dict[str, Any]
+
+
+def cluster(name: str = "main", **spec: Any) -> Spec:
+    """Return a small ShuffleCluster with more of its spec."""
+    return {
+        "apiVersion": "crossdock.dev/v1alpha1",
+        "kind": "ShuffleCluster",
+        "metadata": {"name": name},
+        "spec": {"store": {"url": "s3://bucket/shuffles"}, **spec},
+    }
+
+
+def job(name: str = "wordcount", **spec: Any) -> Spec:
+    """Return a ShuffleJob of this spec."""
+    return {
+        "apiVersion": "crossdock.dev/v1alpha1",
+        "kind": "ShuffleJob",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+def stage(name: str = "words", **fields: Any) -> Spec:
+    """Return a stage with a shuffle, or what `fields` say."""
+    container = {"name": "task", "image": "example.com/task", "command": ["python", "task.py"]}
+    return {
+        "name": name,
+        "parallelism": 2,
+        "podTemplate": {"spec": {"containers": [container]}},
+        "output": {"shuffle": {"partitions": 4}},
+        **fields,
+    }
+
+
+TARGET = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "executors"}

@@ -1,0 +1,281 @@
+"""What a cluster needs is decided without I/O: it converges, repairs drift, and then is silent."""
+
+from typing import Any
+
+import pytest
+import typer.main
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crossdock_operator.api.cluster import (
+    AllowedNamespaces,
+    Autoscaling,
+    EmptyDir,
+    NamespacesFrom,
+    Security,
+    ShuffleClusterSpec,
+    Storage,
+    Store,
+    Tls,
+    TlsMode,
+    VolumeClaim,
+    Workers,
+)
+from crossdock_operator.api.common import SecretReference
+from crossdock_operator.kinds import SECRET, STATEFUL_SET, Object
+from crossdock_operator.plan import names
+from crossdock_operator.plan.cluster import (
+    Applied,
+    Apply,
+    Given,
+    Observed,
+    objects,
+    plan,
+    replicas,
+)
+from crossdock_operator.plan.conditions import NO, YES, Answer, conditions
+from crossdock_operator.plan.status import cluster_status
+from crossdock_operator.plan.workers import command, merge, pod_template
+from crossdock_operator.records import Child, ChildKey, Cluster, Key, mark_of
+from crossdock_worker import cli as worker_cli
+
+GIVEN = Given(worker_image="example.com/crossdock:1", namespace="crossdock-system")
+GIB = 2**30
+stores = st.builds(
+    Store,
+    url=st.just("s3://bucket/shuffles"),
+    endpoint=st.sampled_from(["", "http://minio:9000"]),
+    credentials_secret_ref=st.none() | st.just(SecretReference(name="s3")),
+    service_account_name=st.none() | st.just("store-access"),
+)
+storages = st.one_of(
+    st.just(Storage()),
+    st.just(Storage(empty_dir=EmptyDir(size_limit=3 * GIB))),
+    st.builds(lambda c: Storage(volume_claim=VolumeClaim(size=GIB, storage_class_name=c)),
+              st.none() | st.just("fast")),
+)  # fmt: skip
+workers = st.builds(
+    Workers,
+    replicas=st.integers(0, 50),
+    processes=st.integers(1, 4),
+    storage=storages,
+    autoscaling=st.none()
+    | st.builds(Autoscaling, min_replicas=st.integers(1, 5), max_replicas=st.integers(5, 9)),
+)
+specs = st.builds(
+    ShuffleClusterSpec,
+    store=stores,
+    workers=workers,
+    security=st.sampled_from(
+        [Security(), Security(tls=Tls(mode=TlsMode.SECRET, secret_ref=SecretReference(name="t")))]
+    ),
+    allowed_namespaces=st.sampled_from(
+        [
+            AllowedNamespaces(),
+            AllowedNamespaces(mode=NamespacesFrom.ALL),
+            AllowedNamespaces(mode=NamespacesFrom.SELECTOR, selector={"team": "a"}),
+        ]
+    ),
+)
+
+
+def cluster(spec: ShuffleClusterSpec, **more: Any) -> Cluster:
+    plain = {"uid": "u-1", "generation": 1, "deleting": False, "status": {}}
+    return Cluster(key=Key("data", "main"), spec=spec, **{**plain, **more})
+
+
+class World:
+    """Remembers what was applied, as an API server and an operator would."""
+
+    def __init__(self) -> None:
+        self.children: dict[ChildKey, Child] = {}
+        self.applied: dict[ChildKey, Applied] = {}
+
+    def round(self, cluster: Cluster) -> list[ChildKey]:
+        """Do what the planner says; return what was touched."""
+        touched = []
+        for action in plan(
+            Observed(cluster=cluster, children=self.children, applied=self.applied), GIVEN
+        ):
+            if isinstance(action, Apply):
+                key, mark = action.key, mark_of(action.body)
+                self.applied[key] = Applied(digest=action.digest, mark=mark)
+            else:
+                key, mark = ChildKey(SECRET.name, action.name), "key"
+            self.children[key] = Child(mark=mark)
+            touched.append(key)
+        return touched
+
+
+@given(spec=specs)
+def test_one_round_is_enough(spec: ShuffleClusterSpec) -> None:
+    world = World()
+    assert ChildKey("StatefulSet", "main-worker") in world.round(cluster(spec))
+    assert world.round(cluster(spec)) == []
+
+
+@given(spec=specs, data=st.data())
+def test_drift_is_repaired_and_nothing_else_touched(
+    spec: ShuffleClusterSpec, data: st.DataObject
+) -> None:
+    world = World()
+    world.round(cluster(spec))
+    key = data.draw(st.sampled_from(sorted(world.children)))
+    if data.draw(st.booleans()):
+        del world.children[key]
+    elif key.kind == SECRET.name:
+        return  # keys are the operator's only at first: they are rotated by hand or by us
+    else:
+        world.children[key] = Child(mark="somebody changed it")
+    assert world.round(cluster(spec)) == [key]
+    assert world.round(cluster(spec)) == []
+
+
+@given(before=specs, after=specs)
+def test_a_new_spec_touches_what_it_changes(
+    before: ShuffleClusterSpec, after: ShuffleClusterSpec
+) -> None:
+    world = World()
+    world.round(cluster(before))
+    old = {(k.name, b["metadata"]["name"]): b for k, b in objects(cluster(before), GIVEN)}
+    new = {(k.name, b["metadata"]["name"]): b for k, b in objects(cluster(after), GIVEN)}
+    assert set(world.round(cluster(after))) == {k for k in new if new[k] != old.get(k)}
+
+
+@given(spec=specs)
+def test_a_new_operator_applies_everything_once_but_the_key(spec: ShuffleClusterSpec) -> None:
+    world = World()
+    world.round(cluster(spec))
+    world.applied.clear()
+    touched = world.round(cluster(spec))
+    assert {k for k in world.children if k.kind != SECRET.name} == set(touched)
+
+
+@given(spec=specs)
+def test_all_belongs_to_the_cluster(spec: ShuffleClusterSpec) -> None:
+    for _, body in objects(cluster(spec), GIVEN):
+        metadata = body["metadata"]
+        assert metadata["namespace"] == "data"
+        assert metadata["labels"][names.CLUSTER_LABEL] == "main"
+        assert metadata["ownerReferences"][0]["uid"] == "u-1"
+
+
+@given(spec=specs)
+def test_the_number_of_workers_is_within_its_bounds(spec: ShuffleClusterSpec) -> None:
+    count, bounds = replicas(cluster(spec)), spec.workers.autoscaling
+    if bounds is None:
+        assert count == spec.workers.replicas
+    else:
+        assert bounds.min_replicas <= count <= bounds.max_replicas
+
+
+@pytest.mark.parametrize("more", [{"deleting": True}, {}])
+def test_nothing_is_done_for_what_goes_or_is_paused(more: dict[str, Any]) -> None:
+    spec = ShuffleClusterSpec(store=Store(url="s3://b/p"), paused=not more)
+    assert World().round(cluster(spec, **more)) == []
+
+
+@settings(max_examples=20)
+@given(spec=specs)
+def test_workers_take_their_command(spec: ShuffleClusterSpec) -> None:
+    app = typer.Typer(add_completion=False)
+    app.command()(worker_cli.worker)
+    name, sub, *options = command(cluster(spec))
+    assert (name, sub) == ("crossdock", "worker")
+    context = typer.main.get_command(app).make_context("worker", list(options))
+    assert context.params["cluster"] == "u-1"
+    assert str(context.params["key_file"]).endswith(f"/{names.KEY_FILE}")
+    assert context.params["processes"] == spec.workers.processes
+    assert context.params["advertise"].startswith(
+        "https" if spec.security.tls.secret_ref else "http:"
+    )
+
+
+def test_a_pod_template_is_merged_over_ours() -> None:
+    template = {
+        "metadata": {"labels": {"team": "a", "app.kubernetes.io/instance": "other"}},
+        "spec": {
+            "nodeSelector": {"disk": "ssd"},
+            "containers": [
+                {"name": "worker", "env": [{"name": "X", "value": "1"}]},
+                {"name": "side"},
+            ],
+        },
+    }
+    spec = ShuffleClusterSpec(store=Store(url="s3://b/p"), workers=Workers(pod_template=template))
+    found = pod_template(cluster(spec), "image")
+    worker, side = found["spec"]["containers"]
+    assert [e["name"] for e in worker["env"]] == ["POD_NAME", "X"]
+    assert worker["image"] == "image"
+    assert side == {"name": "side"}
+    assert found["spec"]["nodeSelector"] == {"disk": "ssd"}
+    assert found["metadata"]["labels"]["team"] == "a"
+    assert found["metadata"]["labels"]["app.kubernetes.io/instance"] == "main", "it is selected by"
+
+
+json_values = st.recursive(
+    st.integers() | st.text(max_size=3),
+    lambda below: (
+        st.lists(below, max_size=3)
+        | st.dictionaries(st.sampled_from(["name", "a", "b"]), below, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(ours=json_values, theirs=json_values)
+def test_merging_again_changes_nothing(ours: Any, theirs: Any) -> None:
+    try:
+        once = merge(ours, theirs)
+    except TypeError:  # names that are no texts
+        return
+    assert merge(ours, {}) == (ours if isinstance(ours, dict) else {})
+    assert merge(once, theirs) == once
+
+
+def status(workers: Child | None, *, refused: str = "", before: Object | None = None) -> Object:
+    spec = ShuffleClusterSpec(store=Store(url="s3://b/p"), workers=Workers(replicas=2))
+    children = {ChildKey(STATEFUL_SET.name, "main-worker"): workers} if workers else {}
+    observed = Observed(cluster=cluster(spec, status=before or {}), children=children)
+    return cluster_status(observed, refused=refused, now="2026-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("workers", "refused", "phase", "available", "degraded"),
+    [
+        (None, "", "Progressing", "False", "True"),
+        (Child(mark="", replicas=2, updated=1, ready=2), "", "Progressing", "True", "False"),
+        (Child(mark="", replicas=2, updated=2, ready=0), "", "Pending", "False", "True"),
+        (Child(mark="", replicas=2, updated=2, ready=1), "", "Degraded", "True", "True"),
+        (Child(mark="", replicas=2, updated=2, ready=2), "", "Ready", "True", "False"),
+        (Child(mark="", replicas=2, updated=2, ready=2, settled=False), "", "Progressing", "True",
+         "False"),
+        (Child(mark="", replicas=2, updated=2, ready=2), "no", "Degraded", "True", "True"),
+    ],
+)  # fmt: skip
+def test_status(
+    workers: Child | None, refused: str, phase: str, available: str, degraded: str
+) -> None:
+    found = status(workers, refused=refused)
+    answers = {c["type"]: c["status"] for c in found["conditions"]}
+    assert found["phase"] == phase
+    assert (answers["Available"], answers["Degraded"]) == (available, degraded)
+
+
+def test_a_status_that_stays_is_the_same() -> None:
+    ready = Child(mark="", replicas=2, updated=2, ready=2)
+    first = status(ready)
+    spec = ShuffleClusterSpec(store=Store(url="s3://b/p"), workers=Workers(replicas=2))
+    observed = Observed(
+        cluster=cluster(spec, status=first),
+        children={ChildKey(STATEFUL_SET.name, "main-worker"): ready},
+    )
+    assert cluster_status(observed, refused="", now="2027-01-01T00:00:00Z") == first
+
+
+def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
+    first = conditions([Answer("A", YES, "X")], before=[], generation=1, now="t1")
+    second = conditions([Answer("A", YES, "Y")], before=first, generation=2, now="t2")
+    assert (second[0]["lastTransitionTime"], second[0]["reason"]) == ("t1", "Y")
+    third = conditions([Answer("A", NO, "Y")], before=second, generation=2, now="t3")
+    assert third[0]["lastTransitionTime"] == "t3"

@@ -1,0 +1,55 @@
+"""Who may take the lease, by one's own clock only."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossdock_operator.leader import (
+    GIVE_UP_SECONDS,
+    LEASE_SECONDS,
+    RENEW_SECONDS,
+    Seen,
+    is_free,
+    look,
+    taken,
+)
+
+
+def lease(holder: str, version: str = "1", transitions: int = 4) -> dict[str, Any]:
+    spec = {
+        "holderIdentity": holder,
+        "leaseTransitions": transitions,
+        "leaseDurationSeconds": LEASE_SECONDS,
+        "renewTime": "1999-01-01T00:00:00.000000Z",  # clocks of others do not count
+    }
+    return {"metadata": {"resourceVersion": version}, "spec": spec}
+
+
+def test_free_are_no_lease_a_released_one_and_ones_own() -> None:
+    assert is_free(None, None, "me", 0.0)
+    assert is_free(lease(""), Seen("1", 0.0), "me", 0.0)
+    assert is_free(lease("me"), Seen("1", 0.0), "me", 0.0)
+    assert not is_free(lease("other"), Seen("1", 0.0), "me", 0.0)
+
+
+@given(waited=st.floats(0, 100))
+def test_a_foreign_one_is_free_when_it_stood_still_for_its_duration(waited: float) -> None:
+    assert is_free(lease("other"), Seen("1", 0.0), "me", waited) == (waited >= LEASE_SECONDS)
+
+
+def test_each_renewal_begins_the_wait_anew() -> None:
+    seen = look(lease("other", "1"), None, 0.0)
+    assert look(lease("other", "1"), seen, 9.0) == Seen("1", 0.0)
+    assert look(lease("other", "2"), seen, 9.0) == Seen("2", 9.0)
+
+
+def test_transitions_grow_with_each_new_holder() -> None:
+    renewed = taken(lease("me"), "me", "now")["spec"]
+    assert (renewed["leaseTransitions"], renewed["renewTime"]) == (4, "now")
+    assert taken(lease("other"), "me", "now")["spec"]["leaseTransitions"] == 5
+    assert taken({"metadata": {}}, "me", "now")["spec"]["leaseTransitions"] == 1
+
+
+def test_a_leader_ends_before_another_may_begin() -> None:
+    assert RENEW_SECONDS < GIVE_UP_SECONDS < LEASE_SECONDS
