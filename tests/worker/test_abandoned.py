@@ -8,21 +8,25 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from speaking import acquainted, known_for, say
 
-from harness import StartWorker, WorkerProcess, eventually, silent
+from harness import StartWorker, WorkerProcess, connect_all, eventually, silent
 from raw import Peer, Target
 
 QUICK = {"peers_interval_seconds": 0.05}
 OWNER = """
 import sys, time
 import crossdock
-uid, lease, grace, *urls = sys.argv[1:]
+uid, lease, grace, persistence, *urls = sys.argv[1:]
 cluster = crossdock.connect(urls)
-job = cluster.job(uid, owner="driver", lease_seconds=float(lease), grace_seconds=float(grace))
+job = cluster.job(
+    uid, owner="driver", lease_seconds=float(lease), grace_seconds=float(grace),
+    persistence=persistence,
+)
 with job.shuffle("words", partitions=2).writer(map_id=0, attempt=0) as writer:
     writer.write(0, b"abc")
 print("written", flush=True)
@@ -31,9 +35,17 @@ time.sleep(600)
 
 
 @contextmanager
-def owner(uid: str, workers: list[WorkerProcess], *, lease: float, grace: float) -> Iterator[int]:
+def owner(
+    uid: str,
+    workers: list[WorkerProcess],
+    *,
+    lease: float,
+    grace: float,
+    persistence: str = "OnPressure",
+) -> Iterator[int]:
     """Run a job's owner as a process that has written a block; yield its id."""
-    command = [sys.executable, "-c", OWNER, uid, str(lease), str(grace), *(w.url for w in workers)]
+    said = [uid, str(lease), str(grace), persistence, *(w.url for w in workers)]
+    command = [sys.executable, "-c", OWNER, *said]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "written\n"
@@ -117,10 +129,11 @@ def test_nobody_takes_a_job_for_abandoned_while_a_peer_is_silent(
         eventually(lambda w=worker: code(w, uid) == "job_fenced", seconds=15)
 
 
+@pytest.mark.parametrize("told", [False, True], ids=["in --peers", "met"])
 def test_a_peer_that_was_declared_gone_is_not_waited_for(
-    pair: list[WorkerProcess], uid: str
+    pair: list[WorkerProcess], uid: str, *, told: bool
 ) -> None:
-    first, second = pair
+    first, second = pair if told else pair[::-1]
     for worker in pair:
         say(worker, uid, lease_seconds=0.5, grace_seconds=0.5)
     gone = second.get_json("/v1/workers")["self"]["id"]
@@ -157,3 +170,67 @@ def test_who_ends_a_job_tells_that_it_is_clean(pair: list[WorkerProcess], uid: s
     eventually(lambda: stages(second, uid) == ["clean"])
     second.restart()
     assert stages(second, uid) == ["clean"]
+
+
+STORED = {"store_settle_seconds": 0.2, "eager_quiet_seconds": 3600, **QUICK}
+
+
+def objects(store: Path) -> list[str]:
+    return sorted(str(p.relative_to(store)) for p in store.rglob("*") if p.is_file())
+
+
+@pytest.fixture
+def stored(start_worker: StartWorker, tmp_path: Path) -> list[WorkerProcess]:
+    """Two workers with one store, the one of smaller id first."""
+    store = (tmp_path / "store").as_uri()
+    first = start_worker(store=store, drain_grace_seconds=0, **STORED)
+    second = start_worker(store=store, drain_grace_seconds=0, peers=first.url, **STORED)
+    acquainted(first, second)
+    return sorted([first, second], key=lambda w: str(w.get_json("/v1/workers")["self"]["id"]))
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["all live", "whose turn it was dies"])
+def test_what_is_in_the_store_goes_too(
+    stored: list[WorkerProcess], tmp_path: Path, uid: str, *, dies: bool
+) -> None:
+    store = tmp_path / "store"
+    first, second = stored
+    with owner(uid, stored, lease=1.5, grace=1, persistence="BeforeAck") as pid:
+        eventually(lambda: objects(store))
+        other = f"{uid}-other"
+        say(second, other, owner="cluster", persistence="BeforeAck")
+        target = Target(Peer(second.url, ""), other)
+        assert target.push(target.frame()).status == 200
+        mine = [key for key in objects(store) if f"/{uid}/" in key]
+        others = [key for key in objects(store) if key not in mine]
+        assert mine
+        assert others
+        os.kill(pid, signal.SIGKILL)
+        left = stored
+        if dies:
+            gone = first.get_json("/v1/workers")["self"]["id"]
+            first.kill9()
+            assert second.request("POST", f"/v1/workers/{gone}/gone").status == 200
+            left = [second]
+        for worker in left:
+            eventually(
+                lambda w=worker: stages(w, uid) == ["clean"], seconds=20, what=worker.log_text()
+            )
+    assert objects(store) == others
+
+
+def test_a_job_that_was_ended_without_a_way_to_the_store_is_cleaned_up_by_workers(
+    stored: list[WorkerProcess], tmp_path: Path, uid: str
+) -> None:
+    store = tmp_path / "store"
+    with connect_all(stored) as cluster:
+        job = cluster.job(
+            uid, owner="runner", lease_seconds=1.5, grace_seconds=0, persistence="BeforeAck"
+        )
+        with job.shuffle("words", partitions=2).writer(map_id=0, attempt=0) as writer:
+            writer.write(0, b"abc")
+        assert objects(store)
+        job.end()
+    for worker in stored:
+        eventually(lambda w=worker: stages(w, uid) == ["clean"], seconds=20, what=worker.log_text())
+    assert not objects(store)

@@ -95,6 +95,11 @@ class Gossip:
         """How many workers come first."""
         return sum(1 for id_ in self._peers if id_ < self._identity.id)
 
+    @property
+    def counted(self) -> frozenset[str]:
+        """Ids of all workers that are neither gone nor replaced."""
+        return frozenset({self._identity.id, *self._peers})
+
     def _look_around(self) -> None:
         peers = [*self._peers.values(), *([_NO_PEER] if self._unmet else [])]
         around = lease.surroundings(kept_disk=self._settled_file.exists(), peers=peers)

@@ -63,6 +63,8 @@ class Membership:
             gossip: what those that were found are asked next, in each round.
         """
         self._gossip = gossip
+        self._met_at: set[str] = set()
+        """URLs at which somebody has answered."""
         self._resolved: set[str] = set()
         """Names in DNS that did resolve."""
         for peer in peers:
@@ -92,6 +94,7 @@ class Membership:
         if id_ not in self._known and id_ not in self._gone and len(self._known) < _MOST_MET:
             self._known[id_] = WorkerInfo(id=id_, incarnation=0, url=url, state="unreachable")
             self._asked_at[id_] = url.rstrip("/")
+            self._met_at.add(url.rstrip("/"))
 
     def declare_gone(self, id_: str) -> None:
         """Remember, over restarts, that a worker never comes back. Idempotent."""
@@ -124,6 +127,7 @@ class Membership:
         found = await asyncio.gather(*(self._ask(session, url) for url in urls))
         answered = {i.id: (url, i) for url, i in zip(urls, found, strict=True) if i and i.id}
         taken = {url for url, info in zip(urls, found, strict=True) if info}
+        self._met_at |= taken
         answered.pop(own_id, None)
         for id_, (url, info) in answered.items():
             self._known[id_], self._asked_at[id_] = info, url
@@ -147,7 +151,7 @@ class Membership:
             for id_, info in self._known.items()
             if id_ in self._asked_at and id_ not in self._gone and info.state != "gone"
         }
-        never_met = silent - set(self._asked_at.values())
+        never_met = silent - self._met_at
         unresolved = {p for p in self._peers if urlsplit(p).scheme.startswith("dns+")}
         unmet = bool(never_met or unresolved - self._resolved)
         return Round(peers, frozenset(answered) & peers.keys(), unmet)

@@ -118,15 +118,3 @@ class Reaper:
         """End what is under way."""
         self._cancel.set()
         self._threads.shutdown(cancel_futures=True)
-
-
-class LeftToPeers:
-    """Leaves a job to the fence that peers hear of: what is in a store stays there."""
-
-    def __init__(self, may_be_stored: Callable[[], bool]) -> None:
-        """Args: `may_be_stored` tells whether a worker has a store."""
-        self._may_be_stored = may_be_stored
-
-    def __call__(self, uid: str, standing: Standing, cancel: Cancel) -> bool:  # noqa: ARG002
-        """Return whether there is no store in which something could be."""
-        return not self._may_be_stored()

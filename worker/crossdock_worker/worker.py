@@ -26,6 +26,7 @@ from crossdock.views import ShuffleKey
 from crossdock_worker.acklog import AckLog
 from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
+from crossdock_worker.deleting import Everywhere
 from crossdock_worker.drain import Drain
 from crossdock_worker.front import ConnectionCount
 from crossdock_worker.gossip import BEAT_SECONDS, Gossip
@@ -40,7 +41,7 @@ from crossdock_worker.noted import NotedStore, note_stored
 from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
 from crossdock_worker.policy import Trigger
-from crossdock_worker.reaper import LeftToPeers, Reaper
+from crossdock_worker.reaper import Reaper
 from crossdock_worker.settings import LAST_SECONDS, ZSTD, Settings
 from crossdock_worker.through import ReadThrough
 
@@ -104,9 +105,7 @@ class Worker:
             in_thread=self._in_gossip_thread,
             on_fence=self.places.forget_job,
         )
-        self.reaper = Reaper(
-            self.jobs, rank=lambda: self.gossip.rank, delete=LeftToPeers(self._may_be_stored)
-        )
+        self.reaper = Reaper(self.jobs, rank=lambda: self.gossip.rank, delete=Everywhere(self))
         self.membership = Membership(
             settings.peers,
             interval_seconds=settings.peers_interval_seconds,
@@ -267,7 +266,9 @@ class Worker:
                 tasks.create_task(self._show_store(self.persister.store))
                 tasks.create_task(self._recover(self.persister))
 
-    def _may_be_stored(self) -> bool:
+    @property
+    def may_be_stored(self) -> bool:
+        """Whether a worker has a store, in which something may be."""
         return self.persister is not None or any(peer.store for peer in self.membership)
 
     async def _beat(self) -> None:

@@ -189,7 +189,7 @@ class _Deletion:
         )
         machine = Deletion(stopping, timing=timing)
         silent = self._drive(machine, stopping)
-        if not silent:
+        if not silent and (how.store is not None or workers.untouched()):
             workers.proved()
         found = self._found
         return Deleted(
