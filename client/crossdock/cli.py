@@ -68,7 +68,10 @@ def _load_commands(wanted: str) -> None:
         except ModuleNotFoundError as error:
             _add_missing(entry.name, _lacks(entry.name, extra, error))
         else:
-            app.command(entry.name)(_explained(entry.name, extra, command))
+            if isinstance(command, typer.Typer):
+                app.add_typer(command, name=entry.name)
+            else:
+                app.command(entry.name)(_explained(entry.name, extra, command))
 
 
 def _lacks(command: str, extra: str, error: ModuleNotFoundError) -> ConfigError:

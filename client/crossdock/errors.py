@@ -388,10 +388,7 @@ class WorkersLost(Unavailable):
 
 
 class CleanupUnfinished(Unavailable):
-    """What was to be deleted is not proved to be gone within the deadline; the message says what.
-
-    Nothing has to be kept: deleting it again goes on with what is left.
-    """
+    """What was to be deleted is not proved to be gone in time. Delete it again: that goes on."""
 
     code = "cleanup_unfinished"
 

@@ -44,6 +44,37 @@ class S3Server:
     endpoint: str
     bucket: str = BUCKET
     region: str = REGION
+    data: Path | None = None
+    """Its disk; None: it has none."""
+
+    def left(self) -> set[str]:
+        """Return what is in the bucket by a way that is true for this server.
+
+        Listings of uploads are not, everywhere. So it is files on its disk: objects, and parts of
+        uploads. Who has no disk lists all.
+        """
+        if self.data is None:
+            return self._listed()
+        places = [self.data / self.bucket, self.data / ".minio.sys" / "multipart"]
+        found = {Path(at, n) for place in places for at, _, names in os.walk(place) for n in names}
+        found |= set(self.data.glob("*/.sgwtmp/multipart/*/*"))  # directories, without parts yet
+        return {str(path.relative_to(self.data)) for path in found}
+
+    def _listed(self) -> set[str]:
+        client = boto3.session.Session().client(
+            "s3", endpoint_url=self.endpoint, region_name=self.region,
+            aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY,
+        )  # fmt: skip
+        objects = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
+        uploads = client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket)
+        found = {each["Key"] for page in objects for each in page.get("Contents", ())}
+        found |= {
+            f"{each['Key']} {each['UploadId']}"
+            for page in uploads
+            for each in page.get("Uploads", ())
+        }
+        client.close()
+        return found
 
 
 def s3_options(server: S3Server, **more: object) -> StoreOptions:
@@ -77,7 +108,12 @@ def running(kind: str, directory: Path, tls: Authority | None = None) -> Iterato
             cwd=directory,
         )
         try:
-            server = S3Server(kind, f"{'https' if tls else 'http'}://127.0.0.1:{port}")
+            data = directory / "data"
+            server = S3Server(
+                kind,
+                f"{'https' if tls else 'http'}://127.0.0.1:{port}",
+                data=data if data.exists() else None,
+            )
             _make_bucket(server, process, directory / "log", tls)
             yield server
         finally:

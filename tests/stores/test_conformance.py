@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -340,6 +341,19 @@ def test_a_listing_has_what_a_read_has(store: Store, folder: str) -> None:
     assert (listed.key, listed.size) == (written.key, written.size)
     assert listed.etag in {"", written.etag}
     assert listed.modified is None or listed.modified.tzinfo is not None
+
+
+def test_the_stores_clock_is_that_of_its_objects(store: Store, folder: str) -> None:
+    before = store.now()
+    store.put(f"{folder}a", b"")
+    [listed] = store.list(folder)
+    after = store.now()
+    assert before is not None
+    assert after is not None
+    assert listed.modified is not None
+    second = timedelta(seconds=1)  # HTTP's dates are whole seconds
+    assert before - second <= listed.modified <= after + second
+    assert not [*store.uploads("")]
 
 
 def test_a_listing_begins_at_any_letter(store: Store, folder: str) -> None:

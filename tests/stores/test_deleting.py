@@ -1,21 +1,27 @@
 """Jobs deleted at real workers and on real servers, up to the proof; and what that costs."""
 
 import os
+import secrets
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import boto3
 import pytest
 from places import Tally
-from servers import S3Server, s3_options
+from servers import ACCESS_KEY, SECRET_KEY, S3Server, s3_options
 
 import crossdock
 from crossdock.cancel import Cancel
-from crossdock.cleanup.deleting import DeletionOptions, NoWorkers, delete_job
+from crossdock.cleanup.deleting import Deleted, DeletionOptions, NoWorkers, delete_job
+from crossdock.cleanup.sweeping import Rules, sweep
 from crossdock.errors import CleanupUnfinished, Closed, StaleEpoch
 from crossdock.lifecycle.stopping import Ender
+from crossdock.lifecycle.sweep import Verdict
 from crossdock.lifecycle.timing import Timing
 from crossdock.store.api import Store, StoreOptions, Verb
 from crossdock.store.layout import ShuffleLayout
@@ -132,10 +138,13 @@ def test_whoever_attaches_and_ends_a_job_looks_into_the_store(
 def test_a_worker_that_came_and_went_may_have_left_something(
     start_worker: StartWorker, directory: Path, job_uid: str
 ) -> None:
-    first = start_worker(store=directory.as_uri(), peers_interval_seconds=0.1)
-    second = start_worker(store=directory.as_uri(), peers=first.url, peers_interval_seconds=0.1)
+    options = {
+        "store": directory.as_uri(), "store_settle_seconds": 0.3, "peers_interval_seconds": 0.1,
+    }  # fmt: skip
+    first = start_worker(**options)
+    second = start_worker(peers=first.url, **options)
     with client([first, second], directory.as_uri()) as cluster:
-        job = cluster.job(job_uid, owner="runner", lease_seconds=1)
+        job = cluster.job(job_uid, owner="runner", lease_seconds=2)
         view = write(job)
         view.persist()
         second.kill9()
@@ -160,7 +169,8 @@ def test_without_a_way_to_the_store_the_files_go(
 def test_a_worker_that_does_not_answer_is_waited_for_a_lease(
     start_worker: StartWorker, directory: Path, job_uid: str
 ) -> None:
-    workers = [start_worker(store=directory.as_uri()) for _ in range(2)]
+    options = {"store": directory.as_uri(), "store_settle_seconds": 0.3}
+    workers = [start_worker(**options) for _ in range(2)]
     with client(workers, directory.as_uri(), stall_seconds=0.5) as cluster:
         job = cluster.job(job_uid, owner="runner", lease_seconds=2)
         write(job).persist()
@@ -270,7 +280,7 @@ def deletion(store: Store, **more: object) -> DeletionOptions:
     return DeletionOptions(**{**given, **more})  # type: ignore[arg-type]
 
 
-def delete(store: Store, job: str, **more: object) -> object:
+def delete(store: Store, job: str, **more: object) -> Deleted:
     options = deletion(store, **more)
     return delete_job(job, NoWorkers(), options, ender=Ender.OWNER, lease_seconds=60)
 
@@ -289,6 +299,125 @@ def test_intents_go_last(moto: S3Server, job_uid: str) -> None:
     assert tally.verbs()[last + 1 :] == [Verb.LIST_UPLOADS, Verb.LIST] * 2
     assert not list(store.list(""))
     store.close()
+
+
+SERVERS = ["moto", "versitygw", pytest.param("minio", marks=pytest.mark.servers)]
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, kind: str) -> S3Server:
+    found: S3Server = request.getfixturevalue(kind)
+    return found
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_nothing_is_left_on_any_server(server: S3Server, job_uid: str) -> None:
+    """Also where uploads cannot be listed by prefix: there intents say where to look."""
+    before = server.left()
+    url, options = f"s3://{server.bucket}/{job_uid}", s3_options(server, part_bytes=5 * 2**20)
+    store = open_store(url, options)
+    layout = put_run(store, "j", segments=1, intent=True)
+    kept = ShuffleLayout.of("c", ShuffleKey("other", "words", 0)).segment("run", 0)
+    with store.upload(layout.segment("run", 2)) as lost, store.upload(kept) as upload:
+        for each in (lost, upload):
+            each.write(bytes(6 * 2**20))
+        eventually(lambda: len(server.left() - before) >= 5, what="parts of both uploads")
+        done = delete(store, "j")
+        assert (done.uploads, done.objects) == (1, 3)
+        assert list(store.uploads(kept))
+        assert upload.complete().size == 6 * 2**20
+    assert [info.key for info in store.list("")] == [kept]
+    store.delete([kept])
+    store.close()
+    assert server.left() <= before
+
+
+def test_a_job_is_deleted_in_all_buckets(moto: S3Server, job_uid: str) -> None:
+    """The list of buckets may have changed while it lived."""
+    options = s3_options(moto)
+    first = open_store(f"s3://{moto.bucket}/{job_uid}", options)
+    bucket = f"second-{secrets.token_hex(4)}"
+    client = boto3.client(
+        "s3", endpoint_url=moto.endpoint, region_name=moto.region,
+        aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY,
+    )  # fmt: skip
+    client.create_bucket(Bucket=bucket)
+    client.close()
+    second = open_store(f"s3://{bucket}/{job_uid}", options)
+    for store in (first, second):
+        put_run(store, "j")
+    both = open_store(f"s3://{moto.bucket},{bucket}/{job_uid}", options)
+    assert delete(both, "j").objects == 6
+    for store in (first, second):
+        assert not list(store.list(""))
+        store.close()
+    both.close()
+
+
+def test_the_other_of_two_clusters_in_a_bucket_loses_nothing(
+    start_worker: StartWorker, versitygw: S3Server, job_uid: str
+) -> None:
+    url, options = f"s3://{versitygw.bucket}/{job_uid}", s3_options(versitygw)
+    workers = {c: start_worker(cluster=c, **worker_options(url, options)) for c in ("one", "two")}
+    stop = threading.Event()
+
+    def keep_busy(cluster: crossdock.Cluster, name: str) -> list[crossdock.Job]:
+        """Persist one job after the other, until told to stop."""
+        jobs = []
+        while not stop.is_set():
+            job = cluster.job(f"{job_uid}-{len(jobs)}", owner="runner")  # the same uids in both
+            write(job, name).persist()
+            jobs.append(job)
+        return jobs
+
+    def end_all(cluster: crossdock.Cluster) -> None:
+        """End and sweep, while the other cluster works."""
+        for number in range(3):
+            job = cluster.job(f"{job_uid}-{number}", owner="runner")
+            write(job).persist()
+            assert job.end().objects == 3
+        store = open_store(url, options)
+        put_run(store, "left", segments=20)
+        gone = sweep([store], rules_of("one"), delete=True, fence=None, cancel=Cancel("test"))
+        assert gone.found.keys() <= {Verdict.ORPHAN, Verdict.YOUNG}
+        store.close()
+
+    with (
+        client([workers["one"]], url, options, store_cluster="one") as one,
+        client([workers["two"]], url, options, store_cluster="two") as two,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        busy = pool.submit(keep_busy, two, "words")
+        try:
+            end_all(one)
+        finally:
+            stop.set()
+        jobs = busy.result()
+        assert len(jobs) > 1
+        workers["two"].kill9()  # what is read now is in the store
+        store = open_store(url, options)
+        assert not list(store.list("one/"))
+        for job in jobs:
+            view = crossdock.open_view(
+                url, job.uid, "words", manifest_of(store, job.uid), cluster="two",
+                store_options=options,
+            )  # fmt: skip
+            with view:
+                read = [(b.partition, b.map_id, bytes(b.data)) for b in view.read()]
+            assert read == [(p, m, f"{m} {p}".encode()) for p in range(3) for m in range(2)]
+        store.close()
+
+
+def manifest_of(store: Store, job: str) -> str:
+    """Return the id of the only view of a job."""
+    [key] = [i.key for i in store.list(f"two/{job}/") if "/views/" in i.key]
+    return key.rpartition("/")[2]
+
+
+def rules_of(cluster: str) -> Rules:
+    return Rules(
+        cluster=cluster, grace_seconds=0.0, timing=AT_ONCE, live=frozenset(), asked=time.monotonic()
+    )
 
 
 def test_another_job_and_another_cluster_lose_nothing(moto: S3Server, job_uid: str) -> None:

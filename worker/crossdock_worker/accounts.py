@@ -1,6 +1,7 @@
 """What a job takes, by tier, and what is told of it. Cheap: asked for at each of its words."""
 
 from crossdock_worker.job import Job
+from crossdock_worker.life import clock
 from crossdock_worker.shuffle_log import ShuffleLog
 
 
@@ -12,6 +13,17 @@ def persisted_bytes(job: Job) -> int:
 def freed_bytes(job: Job) -> int:
     """Return the bytes on this disk that were given back since the store has them."""
     return sum(log.freed_bytes for log in job.logs())
+
+
+def overview(uid: str, job: Job | None, uptime_seconds: float) -> dict[str, object]:
+    """Return what `GET /v1/jobs` answers of a job, also if its files are damaged (None)."""
+    age = uptime_seconds if job is None else clock() - job.life.since
+    return {
+        "uid": uid,
+        "fenced": job is not None and job.fenced,
+        "age_seconds": round(age, 3),
+        "disk_bytes": 0 if job is None else job.disk_bytes,
+    }
 
 
 def describe(job: Job) -> dict[str, object]:

@@ -181,6 +181,11 @@ class Jobs:
         if uid in self._damaged:
             raise self._damaged[uid]
 
+    def held(self) -> list[tuple[str, Job | None]]:
+        """Return all jobs that have files here, by uid; None for those whose files are damaged."""
+        damaged: dict[str, Job | None] = dict.fromkeys(self._damaged)
+        return sorted({**damaged, **self._jobs}.items(), key=lambda pair: pair[0])
+
     def stored(self, uid: str) -> bool | None:
         """Return whether a fenced job may have been written to the store here; None: not known."""
         stone = self.tombstones.get(uid)

@@ -5,6 +5,7 @@ end costs the store no request.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 
 from crossdock.cancel import Cancel, Stop
 from crossdock.store.api import (
@@ -110,6 +111,10 @@ class NotedStore:
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects."""
         self._store.delete(keys)
+
+    def now(self) -> datetime | None:
+        """Return the store's own time."""
+        return self._store.now()
 
     def close(self) -> None:
         """Close connections."""

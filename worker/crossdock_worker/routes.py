@@ -34,6 +34,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/workers/{worker}/gone", control.declare_gone, Right.ADMIN),
     Route("POST", "/v1/drain", control.begin_drain, Right.ADMIN),
     Route("GET", "/v1/drain", control.get_drain, Right.ADMIN),
+    Route("GET", "/v1/jobs", control.list_jobs, Right.ADMIN),
     Route("PUT", "/v1/jobs/{job}", control.put_job, Right.WRITE),
     Route("GET", "/v1/jobs/{job}", control.get_job, Right.READ),
     Route("POST", "/v1/jobs/{job}/fence", control.fence_job, Right.OWN),

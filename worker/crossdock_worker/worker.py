@@ -6,6 +6,7 @@ import os
 import resource
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -58,6 +59,7 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         """Claim the data directory and replay it; raises `ConfigError` when it is in use."""
         self.settings = settings
+        self._began = time.monotonic()
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self._lock_fd = self._claim_directory()
         self.identity = Identity.claim(settings.data_dir)
@@ -211,6 +213,11 @@ class Worker:
             return DRAINED if self.drain.report.handed_over else "draining"
         self.admission.check_disk()
         return "full" if self.admission.disk_full else "serving"
+
+    @property
+    def uptime_seconds(self) -> float:
+        """Since this process began."""
+        return time.monotonic() - self._began
 
     def store_use(self, job: str) -> dict[str, object]:
         """Return what a job has asked of the store since this process began."""

@@ -5,6 +5,9 @@
     telling.py    the workers that have to stop, as a client reaches them
     jobs.py       a client's job, ended
     releases.py   shuffles that a job has released
+    sweeping.py   one pass over all that a cluster has in its store
+    fleet.py      the workers as a sweep sees them
+    audit.py      both, compared with the jobs that live; showing.py and cli.py: `crossdock audit`
 
 It is used by clients, the runner, the command line and workers.
 """

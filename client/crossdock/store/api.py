@@ -30,6 +30,8 @@ class Verb(StrEnum):
     LIST_UPLOADS = "ListMultipartUploads"
     LIST_PARTS = "ListParts"
     DELETE = "DeleteObjects"
+    GET_LIFECYCLE = "GetBucketLifecycleConfiguration"
+    PUT_LIFECYCLE = "PutBucketLifecycleConfiguration"
 
 
 class Meter(Protocol):
@@ -251,6 +253,9 @@ class Store(ReadableStore, Protocol):
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, many in a request. A key without an object is fine."""
+
+    def now(self) -> datetime | None:
+        """Return the store's own time, which `modified` and `initiated` are by; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ crash leaves drafts, which `uploads` lists, and what the service itself throws a
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol, Self
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -38,6 +39,8 @@ from crossdock.wire.crc import BytesLike
 if TYPE_CHECKING:
     from types import TracebackType
 
+_CLOCK: Final = "clock"
+_NANOSECONDS: Final = 1e9
 _CAPABILITIES: Final = Capabilities(
     conditional_put=False,
     conditional_replace=False,
@@ -154,7 +157,7 @@ class ArrowStore:
             found = walk(self._scan, check_prefix(prefix), after=after)
         for key, entry in found:
             if not entry.draft:
-                yield ObjectInfo(key, entry.size, entry.etag)
+                yield ObjectInfo(key, entry.size, entry.etag, _time(entry.modified_ns))
 
     def uploads(self, prefix: str) -> Iterator[UnfinishedUpload]:
         """Yield drafts: those of writes under way, and those that a crash left."""
@@ -162,7 +165,7 @@ class ArrowStore:
             found = walk(self._scan, check_prefix(prefix))
         for key, entry in found:
             if entry.draft:
-                yield UnfinishedUpload(key, entry.draft)
+                yield UnfinishedUpload(key, entry.draft, _time(entry.modified_ns))
 
     def abort(self, upload: UnfinishedUpload) -> None:
         """Remove a draft."""
@@ -178,6 +181,11 @@ class ArrowStore:
         for key in keys:
             with counted(self._meter, Verb.DELETE, key):
                 self.remove(check_key(key))
+
+    def now(self) -> datetime | None:
+        """Return the time that the file system gives to a file."""
+        with ArrowUpload(self, _CLOCK) as draft:
+            return draft.written()
 
     def close(self) -> None:
         """Nothing is held."""
@@ -214,7 +222,13 @@ class ArrowStore:
                 yield Entry(each.base_name, is_folder=True)
             elif each.type == pafs.FileType.File:
                 name, draft = parsed(each.base_name)
-                yield Entry(name, draft=draft, size=int(each.size), etag=_etag(each))
+                yield Entry(
+                    name,
+                    draft=draft,
+                    size=int(each.size),
+                    modified_ns=each.mtime_ns or 0,
+                    etag=_etag(each),
+                )
 
 
 class ArrowReading:
@@ -289,6 +303,12 @@ class ArrowUpload:
         with counted(self._meter, Verb.COMPLETE_UPLOAD, self._key):
             return self.publish(if_absent=if_absent)
 
+    def written(self) -> datetime | None:
+        """Close the draft, and return when it was written."""
+        with as_arrow_error(self._key, writing=True):
+            self._stream.close()
+            return self._store.info(self._draft).modified
+
     def publish(self, *, if_absent: bool, if_match: str | None = None) -> ObjectInfo:
         """Make the object of the draft, without a word to the meter."""
         self._store.stop.check()
@@ -330,6 +350,11 @@ def as_arrow_error(key: str, *, writing: bool = False) -> Iterator[None]:
             yield
         except pa.ArrowException as problem:
             raise StoreUnavailable(f"{key}: {problem}") from problem
+
+
+def _time(nanoseconds: int) -> datetime | None:
+    """Return when a file was written; None where the file system does not say."""
+    return datetime.fromtimestamp(nanoseconds / _NANOSECONDS, UTC) if nanoseconds else None
 
 
 def _etag(info: pafs.FileInfo) -> str:

@@ -3,6 +3,7 @@
 import heapq
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from functools import partial
 from operator import attrgetter
 from typing import Final
@@ -140,6 +141,10 @@ class Buckets:
             mine.append(key)
         if mine:
             self._bucket(bucket).delete(mine)
+
+    def now(self) -> datetime | None:
+        """Return the time of the first of them."""
+        return self._bucket(min(self._openers)).now()
 
     def close(self) -> None:
         """Close connections. Idempotent."""

@@ -169,6 +169,13 @@ class FileStore:
             with counted(self._meter, Verb.DELETE, key):
                 self._remove(check_key(key))
 
+    def now(self) -> datetime | None:
+        """Return the time that the file system gives to a file: another machine's, maybe."""
+        if not self._root.exists():
+            return datetime.now(UTC)
+        with FileUpload(self, _RANDOM_NAME) as draft, as_store_error(_RANDOM_NAME):
+            return _time(draft.path.stat().st_mtime_ns)
+
     def close(self) -> None:
         """Nothing is held."""
 

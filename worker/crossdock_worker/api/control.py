@@ -91,6 +91,18 @@ async def put_job(request: web.Request) -> web.Response:
     return _job_answer(worker, job, created=created)
 
 
+async def list_jobs(request: web.Request) -> web.Response:
+    """List the jobs on this disk; for sweeps."""
+    worker = request.app[WORKER]
+    uptime = worker.uptime_seconds
+    body = {
+        "worker": worker.identity.id,
+        "uptime_seconds": round(uptime, 3),
+        "jobs": [accounts.overview(uid, job, uptime) for uid, job in worker.jobs.held()],
+    }
+    return web.json_response(body)
+
+
 async def get_job(request: web.Request) -> web.Response:
     """Describe a job."""
     worker = request.app[WORKER]

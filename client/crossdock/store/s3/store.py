@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -25,8 +27,10 @@ from crossdock.store.api import (
 )
 from crossdock.store.errors import ObjectDamaged
 from crossdock.store.keys import check_key, check_prefix
+from crossdock.store.rules import Lifecycle
 from crossdock.store.s3.calls import Caller
 from crossdock.store.s3.delete import delete
+from crossdock.store.s3.lifecycle import read_lifecycle, write_lifecycle
 from crossdock.store.s3.multipart import abort, uploads
 from crossdock.store.s3.probe import probe
 from crossdock.store.s3.put import if_unchanged, put_object, unless_there
@@ -168,6 +172,36 @@ class S3Store:
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, a thousand in a request."""
         delete(self._caller, map(check_key, keys))
+
+    def read_lifecycle(self) -> Lifecycle | None:
+        """Return the bucket's lifecycle rules; see `lifecycle.py`."""
+        return read_lifecycle(self._caller)
+
+    def write_lifecycle(self, lifecycle: Lifecycle) -> None:
+        """Replace the bucket's lifecycle rules; see `lifecycle.py`."""
+        write_lifecycle(self._caller, lifecycle)
+
+    @property
+    def prefix(self) -> str:
+        """Before every key of the bucket that is of this store."""
+        return self._caller.prefix
+
+    def now(self) -> datetime | None:
+        """Return the Date of an answer: of a listing of at most one key."""
+        caller = self._caller
+        answer = caller.call(
+            Verb.LIST,
+            "",
+            lambda client: client.list_objects_v2(
+                Bucket=caller.bucket, Prefix=caller.prefix, MaxKeys=1
+            ),
+        )
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        try:
+            found = parsedate_to_datetime(date)
+        except ValueError:
+            return None
+        return found if found.tzinfo else found.replace(tzinfo=UTC)  # HTTP has no other
 
     def close(self) -> None:
         """End what is under way, and close connections."""

@@ -1,0 +1,161 @@
+"""An audit: store and workers compared with the jobs that live. Also for periodic tasks."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from crossdock.cancel import Cancel
+from crossdock.cleanup.fleet import Asked, Fleet, OnDisk
+from crossdock.cleanup.sweeping import Rules, Sweep, Tally, sweep
+from crossdock.errors import CleanupUnfinished, ConfigError
+from crossdock.lifecycle.sweep import Verdict, judge
+from crossdock.lifecycle.timing import Timing
+from crossdock.store.api import Store
+from crossdock.wire.names import check_name
+
+_PASSES = 4
+"""The second deletes intents that the first has left, the next sees that nothing is left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOptions:
+    """What is audited, and whether orphans go."""
+
+    cluster: str
+    """Its uid."""
+    grace_seconds: float = 3600.0
+    """What is younger is never touched. No job has a longer lease and grace than this together."""
+    live: frozenset[str] | None = None
+    """Uids of all jobs that live; None: as the workers say."""
+    delete: bool = False
+    timing: Timing = field(default_factory=Timing)
+
+
+@dataclass(slots=True)
+class Audit:
+    """What an audit has found."""
+
+    cluster: str
+    stores: list[str]
+    """URLs."""
+    found: Sweep
+    """Before anything was deleted."""
+    left: Sweep
+    """After that; the same where nothing was to be."""
+    disks: list[tuple[OnDisk, Verdict]]
+    deleted: Tally
+    """In the store."""
+    cleared: list[OnDisk]
+    """What was an orphan at workers, and was deleted."""
+    silent: list[str]
+    """Workers that did not answer."""
+    seconds: float
+
+    @property
+    def has_orphans(self) -> bool:
+        """Whether there are any, now."""
+        on_disk = any(v is Verdict.ORPHAN and d not in self.cleared for d, v in self.disks)
+        return bool(self.left.of(Verdict.ORPHAN).things) or on_disk
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether there may be some that nobody can tell: a worker is silent, or jobs unknown."""
+        return bool(
+            self.silent
+            or self.left.of(Verdict.UNKNOWN).things
+            or any(v is Verdict.UNKNOWN for _, v in self.disks)
+        )
+
+
+def audit(
+    stores: Sequence[Store],
+    fleet: Fleet | None,
+    options: AuditOptions,
+    *,
+    cancel: Cancel | None = None,
+) -> Audit:
+    """Compare what is there with the jobs that live, and delete the orphans if asked to.
+
+    Live jobs are asked for before anything is listed. Before something of a job is deleted, all
+    workers that were named refuse it.
+
+    Args:
+        stores: each bucket, or the directory.
+        fleet: the workers; None: only the store is looked at.
+        options: what is compared.
+        cancel: ends it, with `Closed`.
+
+    Raises:
+        ConfigError: it is to delete, and which jobs live is not known.
+        CleanupUnfinished: it is to delete, and a worker does not answer.
+        Unavailable: no worker, or a store, does not answer.
+        AccessError: a token or credentials do not open them.
+    """
+    began = time.monotonic()
+    check_name("cluster", options.cluster)
+    cancel = cancel or Cancel("the audit was cancelled")
+    asked = fleet.ask() if fleet is not None else Asked(began, {}, ())
+    live = options.live
+    if live is None and fleet is not None:
+        live = asked.live(longest_seconds=options.timing.outlast(options.grace_seconds))
+    if options.delete:
+        _check_delete(live, asked, options)
+    rules = Rules(
+        cluster=options.cluster,
+        grace_seconds=options.grace_seconds,
+        timing=options.timing,
+        live=live,
+        asked=asked.asked,
+    )
+    disks = [(each, _judge(each, rules)) for each in asked.jobs]
+    cleared = []
+    if options.delete and fleet is not None:
+        cleared = [each for each, verdict in disks if verdict is Verdict.ORPHAN]
+        for job in sorted({each.job for each in cleared}):
+            cancel.check()
+            fleet.fence(job)
+    fence = None if fleet is None else fleet.fence
+    found = left = sweep(stores, rules, delete=options.delete, fence=fence, cancel=cancel)
+    deleted = found.deleted
+    for _ in range(_PASSES - 1):
+        if not left.deleted.things:
+            break
+        left = sweep(stores, rules, delete=True, fence=fence, cancel=cancel)
+        deleted = deleted.plus(left.deleted)
+    return Audit(
+        options.cluster,
+        [store.url for store in stores],
+        found,
+        left,
+        disks,
+        deleted,
+        cleared,
+        asked.silent,
+        time.monotonic() - began,
+    )
+
+
+def _check_delete(live: frozenset[str] | None, asked: Asked, options: AuditOptions) -> None:
+    if asked.silent:
+        raise CleanupUnfinished(
+            f"nothing is deleted: these workers do not answer: {', '.join(asked.silent)}",
+            hint="each must refuse a job before it is deleted; declare gone who never comes back",
+        )
+    if live is None:
+        least = options.timing.outlast(options.grace_seconds)
+        young = [w for w, known in asked.known.items() if known and known.uptime_seconds < least]
+        why = f": these have just begun: {', '.join(sorted(young))}" if young else ""
+        raise ConfigError(
+            f"nothing is deleted: which jobs live is not known{why}",
+            hint="name them by --live (an empty one for none), or wait for --grace-seconds",
+        )
+
+
+def _judge(each: OnDisk, rules: Rules) -> Verdict:
+    return judge(
+        each.job,
+        each.age_seconds,
+        live=rules.live_now(),
+        grace_seconds=rules.grace_seconds,
+        timing=rules.timing,
+    )

@@ -1,0 +1,88 @@
+"""`crossdock audit`."""
+
+import json
+from contextlib import ExitStack
+from typing import Annotated, Final
+
+import typer
+
+from crossdock.cleanup.audit import AuditOptions, audit
+from crossdock.cleanup.fleet import Fleet
+from crossdock.cleanup.showing import as_object, show
+from crossdock.cluster import connect
+from crossdock.errors import ConfigError, CrossdockError
+from crossdock.store.accounting import Requests
+from crossdock.store.buckets import each_bucket
+from crossdock.store.opening import open_store
+from crossdock.store.settings import store_options
+from crossdock.wire.names import check_name
+
+ORPHANS: Final = 1
+"""Exit code: something is not as it should be."""
+FAILED: Final = 2
+"""Exit code: a usage error, or something that was asked does not answer, or is not known."""
+
+
+def run_audit(
+    store: Annotated[str, typer.Option(help="URL of the store, as the workers have it.")],
+    cluster: Annotated[str, typer.Option(help="Uid of the cluster: the workers' --cluster.")],
+    *,
+    live: Annotated[
+        str | None, typer.Option(help="Uids of all jobs that live, by commas; '' for none.")
+    ] = None,
+    workers: Annotated[
+        str, typer.Option(help="URLs of workers, by commas: one is enough. Asked for live jobs.")
+    ] = "",
+    kube: Annotated[bool, typer.Option("--kube", help="Ask Kubernetes for live jobs.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the orphans.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    grace_seconds: Annotated[
+        float, typer.Option(min=0, help="What is younger is never touched.")
+    ] = 3600.0,
+    store_option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for the store; docs/stores.md. Repeatable.")
+    ] = None,
+) -> None:
+    """Find what jobs that are gone have left in the store, and at workers.
+
+    Ends with 0 if there is nothing, 1 if there are orphans, 2 if that cannot be said.
+    """
+    try:
+        if kube:
+            raise ConfigError("--kube is not here yet", hint="pip install 'crossdock[operator]'")
+        if delete and live is None and not workers:
+            raise ConfigError(
+                "--delete needs to know which jobs live",
+                hint="--live UID,… names them (--live '' for none), --workers URL asks the workers",
+            )
+        options = AuditOptions(
+            cluster=check_name("cluster", cluster),
+            grace_seconds=grace_seconds,
+            live=None if live is None else _uids(live),
+            delete=delete,
+        )
+        meter = Requests()
+        with ExitStack() as stack:
+            opened = open_store(store, store_options(store_option or ()), meter=meter)
+            stack.callback(opened.close)
+            fleet = None
+            if workers:
+                endpoints = [url.strip() for url in workers.split(",")]
+                fleet = Fleet(stack.enter_context(connect(endpoints)))
+            found = audit(each_bucket(opened), fleet, options)
+    except CrossdockError as error:
+        typer.secho(f"crossdock: {error}", fg=typer.colors.RED, err=True)
+        raise typer.Exit(FAILED) from error
+    requests = sum(count.requests for count in meter.total().values())
+    if as_json:
+        typer.echo(json.dumps(as_object(found, requests)))
+    else:
+        show(found, requests)
+    if found.has_orphans:
+        raise typer.Exit(ORPHANS)
+    if found.is_unsure:
+        raise typer.Exit(FAILED)
+
+
+def _uids(text: str) -> frozenset[str]:
+    return frozenset(check_name("job", uid.strip()) for uid in text.split(",") if uid.strip())

@@ -1,0 +1,113 @@
+"""The workers of a cluster as a sweep sees them: which jobs are on their disks, and fences."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crossdock.errors import CleanupUnfinished, ProtocolError
+from crossdock.lifecycle.sweep import Known, live_jobs
+from crossdock.wire import names
+
+if TYPE_CHECKING:
+    from crossdock.cluster import Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class OnDisk:
+    """A job that has files at a worker."""
+
+    worker: str
+    job: str
+    fenced: bool
+    age_seconds: float
+    """Since it came there, or the worker began."""
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the workers have answered."""
+
+    asked: float
+    """When the first was asked, monotonic."""
+    known: Mapping[str, Known | None]
+    """By id, or URL; None for no answer. Without those that were declared gone."""
+    jobs: tuple[OnDisk, ...]
+
+    @property
+    def silent(self) -> list[str]:
+        """Those that gave no answer."""
+        return sorted(worker for worker, known in self.known.items() if known is None)
+
+    def live(self, *, longest_seconds: float) -> frozenset[str] | None:
+        """Return which jobs live, as far as the workers can say it; None if they cannot.
+
+        Args:
+            longest_seconds: no job has a longer lease and grace than this together.
+        """
+        found = live_jobs(self.known.values(), longest_seconds=longest_seconds, age_seconds=0.0)
+        return None if found is None else found.uids
+
+
+class Fleet:
+    """All workers that an endpoint knows of. Its caller needs an administrator's token."""
+
+    def __init__(self, cluster: "Cluster") -> None:
+        self._cluster = cluster
+
+    def ask(self) -> Asked:
+        """Ask all which jobs they have.
+
+        Raises:
+            Unavailable: none answers.
+            AccessError: the token is no administrator's.
+        """
+        cluster = self._cluster
+        asked = time.monotonic()
+        members = cluster.members(fresh=True)
+        found = cluster.ask_each(members, self._jobs)
+        known: dict[str, Known | None] = dict.fromkeys(found.away)
+        jobs: list[OnDisk] = []
+        for worker, (uptime, each) in found.answers.items():
+            known[worker] = Known(frozenset(j.job for j in each if not j.fenced), uptime)
+            jobs += each
+        return Asked(asked, known, tuple(jobs))
+
+    def _jobs(self, url: str) -> tuple[float, list[OnDisk]]:
+        with self._cluster.pool.call("GET", url, "/v1/jobs") as response:
+            answer = response.read_json()
+        try:
+            worker = str(answer["worker"])  # type: ignore[index]
+            jobs = [
+                OnDisk(
+                    worker,
+                    str(j["uid"]),
+                    j["fenced"] is True,
+                    float(j["age_seconds"]),
+                    int(j["disk_bytes"]),
+                )
+                for j in answer["jobs"]  # type: ignore[index]
+            ]
+            return float(answer["uptime_seconds"]), jobs  # type: ignore[index]
+        except (TypeError, KeyError, ValueError) as error:
+            raise ProtocolError(f"{url}/v1/jobs lists no jobs: {error!r}") from error
+
+    def fence(self, job: str) -> None:
+        """Have every worker refuse a job, and delete its files.
+
+        Raises:
+            CleanupUnfinished: some worker does not answer.
+        """
+        cluster = self._cluster
+
+        def call(url: str) -> None:
+            with cluster.pool.call("DELETE", url, names.job_path(job)) as response:
+                response.read()
+
+        away = cluster.ask_each(cluster.members(), call).away
+        if away:
+            raise CleanupUnfinished(
+                f"job {job} is not fenced: these workers do not answer: {', '.join(sorted(away))}",
+                hint="nothing of it was deleted; sweep again, or declare them gone",
+            )
