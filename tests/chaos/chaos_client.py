@@ -84,6 +84,7 @@ def say(mark: str) -> None:
 
 
 def main(
+    *,
     role: str,
     workers: list[str],
     store: str,

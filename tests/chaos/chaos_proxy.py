@@ -108,26 +108,20 @@ class ChaosProxy(FaultyProxy):
         if trap is not None:
             return self._trapped(trap, request, came)
         fault, seconds = self._weather.fault()
+        if fault in {"stalled", "late effect"}:
+            self.released.wait(seconds)
+        done = None
+        if fault in {"", "late refusal", "late cut", "late effect"}:
+            done = self._effect(request, came)
         match fault:
+            case "":
+                return done
             case "refused":
                 return error(503, "SlowDown")
             case "late refusal":
-                self._effect(request, came)
                 return error(500, "InternalError")
-            case "cut":
-                return None
-            case "late cut":
-                self._effect(request, came)
-                return None
-            case "stalled":
-                self.released.wait(seconds)
-                return None
-            case "late effect":
-                self.released.wait(seconds)
-                self._effect(request, came)
-                return None
             case _:
-                return self._effect(request, came)
+                return None
 
     def _trapped(self, trap: Trap, request: Request, came: float) -> Answer | None:
         if trap.when == "after":

@@ -141,7 +141,7 @@ class Round:
                 weather.traps = [t for t in weather.traps if t not in traps]
             for process in self._processes.values():
                 process.kill()
-                process.wait()
+                process.communicate()
 
     def _second_trap(self) -> Trap:
         kind = self._rng.choice(["list", "delete", "list uploads"])

@@ -5,7 +5,8 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,8 @@ from servers import ACCESS_KEY, SECRET_KEY, S3Server
 from speaking import acquainted
 
 import crossdock
+from crossdock.store.opening import open_store
+from crossdock.store.probes import clear_old_probes
 from crossdock.store.settings import store_options
 from harness import WorkerProcess, _unused_ports
 
@@ -99,7 +102,7 @@ class Scene:
 
     def left(self, uid: str = "") -> Left:
         """Return what the server lists of a job, or of all, and what is on the workers' disks."""
-        prefix = f"{self.folder}/{CLUSTER}/{uid}/" if uid else f"{self.folder}/"
+        prefix = f"{self.folder}/{CLUSTER}/{uid}/" if uid else f"{self.folder}/{CLUSTER}/"
         listed = self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=self.server.bucket, Prefix=prefix
         )
@@ -114,6 +117,13 @@ class Scene:
             [str(p) for j in jobs if j.exists() for p in j.iterdir() if uid in p.name]
             + [str(p) for p in trash],
         )
+
+    def clear_probes(self) -> None:
+        """Do at once what workers do when they start: what probes left is of no job."""
+        options = store_options(settings(self.server, self.door))
+        store = open_store(self.url, replace(options, endpoint_url=self.server.endpoint))
+        clear_old_probes(store, older=timedelta(seconds=-1))
+        store.close()
 
     def close(self) -> None:
         self._s3.close()

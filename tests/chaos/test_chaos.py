@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from chaos_rounds import WORK_SECONDS, Plan, Round, Tally, plans
@@ -17,7 +17,8 @@ ONLY = os.environ.get("CROSSDOCK_CHAOS_ROUNDS", "")
 FAULT_RATE = 0.08
 AT_ONCE = 6
 ROUNDS = 20
-LONG_ROUNDS = 125
+LONG_ROUNDS = 100
+LONG_PARTS = 10
 
 Note = Callable[[str, object], None]
 
@@ -46,16 +47,16 @@ def chaos(kind: str, tmp_path_factory: pytest.TempPathFactory, seed: int, count:
         tally.faults = scene.weather.injected
         tally.checked_bytes += live.check()
         live.job.end()
-        try:
+        with suppress(AssertionError):
             eventually(lambda: not scene.left(), seconds=WORK_SECONDS)
-        except AssertionError:
-            tally.left = scene.left()
+        tally.left = scene.left()
         tally.rounds = len(chosen)
         print(tally.line())
         broken = scene.weather.broken
         text = "\n\n".join(problems)
         assert not problems, f"{text}\n\nlater than a store may be: {broken}"
         assert not tally.left, f"{tally.left}"
+        scene.clear_probes()
         assert server.left() == set()
     return tally
 
@@ -83,3 +84,14 @@ def test_nothing_is_left_whoever_is_killed(
     tally = chaos("versitygw", tmp_path_factory, SEED + part, ROUNDS)
     record_property("chaos", tally.line())
     assert ONLY or tally.kills.total() >= ROUNDS * 3 // 4
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("part", range(LONG_PARTS))
+def test_nothing_is_left_in_many_rounds(
+    tmp_path_factory: pytest.TempPathFactory, record_property: Note, part: int
+) -> None:
+    kind = "moto" if part % 4 == 3 else "versitygw"
+    tally = chaos(kind, tmp_path_factory, SEED + 1000 + part, LONG_ROUNDS)
+    record_property("chaos", tally.line())

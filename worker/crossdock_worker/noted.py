@@ -17,6 +17,7 @@ from crossdock.store.api import (
     UnfinishedUpload,
     Upload,
 )
+from crossdock.store.buckets import each_bucket
 from crossdock.store.layout import job_of
 from crossdock.store.marks import mark_in
 from crossdock.wire.crc import BytesLike
@@ -56,6 +57,10 @@ class NotedStore:
     def url(self) -> str:
         """Where it is."""
         return self._store.url
+
+    def each(self) -> list[Store]:
+        """Return the buckets behind it, for who deletes: that needs no note."""
+        return each_bucket(self._store)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from operator import attrgetter
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from crossdock.cancel import Cancel, Stop
 from crossdock.store.api import (
@@ -23,6 +23,14 @@ from crossdock.wire.crc import BytesLike
 
 _DELETED_AT_ONCE: Final = 1000
 """As many as S3 takes in a request."""
+
+
+@runtime_checkable
+class Several(Protocol):
+    """A store that may consist of several buckets."""
+
+    def each(self) -> list[Store]:
+        """Return them."""
 
 
 class Buckets:
@@ -159,4 +167,4 @@ def each_bucket(store: Store) -> list[Store]:
 
     Whoever deletes looks into all: a job has things in two if the list was changed while it lived.
     """
-    return store.each() if isinstance(store, Buckets) else [store]
+    return store.each() if isinstance(store, Several) else [store]
