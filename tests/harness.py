@@ -3,10 +3,8 @@
 import http.client
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ import psutil
 import crossdock
 from crossdock.wire import tokens
 from crossdock.wire.tokens import ANY_JOB, JOB_RIGHTS, Right
+from ports import unused_ports
 
 COMMAND: Final = Path(sys.executable).with_name("crossdock")
 START_SECONDS: Final = 30.0
@@ -368,7 +367,7 @@ def mutual_workers(count: int, **options: object) -> Iterator[list[WorkerProcess
     """Run workers each of which is told of all, started at once."""
     with ExitStack() as stack:
         found = [stack.enter_context(WorkerProcess()) for _ in range(count)]
-        for worker, port in zip(found, _unused_ports(count), strict=True):
+        for worker, port in zip(found, unused_ports(count), strict=True):
             worker.port = port
         peers = ",".join(f"http://127.0.0.1:{worker.port}" for worker in found)
         for worker in found:
@@ -377,19 +376,6 @@ def mutual_workers(count: int, **options: object) -> Iterator[list[WorkerProcess
         for worker in found:
             worker.wait_ready()
         yield found
-
-
-def _unused_ports(count: int) -> list[int]:
-    """Return ports that nobody has now, and that no connection gets for its own end."""
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    with ExitStack() as stack:
-        found: list[int] = []
-        while len(found) < count:
-            port = random.randrange(10_000, first)
-            with suppress(OSError):
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-                found.append(port)
-        return found
 
 
 def connect_all(

@@ -95,6 +95,8 @@ class Cluster:
         grace_seconds: float = 300.0,
         epoch: int = 0,
         quota_bytes: int = 0,
+        store_quota_bytes: int = 0,
+        tenant: str = "",
         persistence: str | Persistence = Persistence.ON_PRESSURE,
     ) -> Job:
         """Open a job.
@@ -109,6 +111,8 @@ class Cluster:
             grace_seconds: for how long after that its data is kept.
             epoch: higher than that of whoever owned the job before.
             quota_bytes: on each worker's disk; 0: the worker's own quota.
+            store_quota_bytes: that each worker may bring into the store; 0: the worker's own quota.
+            tenant: whose job it is, for the workers' metrics.
             persistence: when workers with a store persist by themselves: Never, OnPressure, Eager,
                 BeforeAck.
         """
@@ -122,6 +126,8 @@ class Cluster:
                     "grace_seconds": grace_seconds,
                     "epoch": epoch,
                     "quota_bytes": quota_bytes,
+                    "store_quota_bytes": store_quota_bytes,
+                    "tenant": tenant,
                     "persistence": persistence,
                 }
             )

@@ -58,6 +58,10 @@ class JobRecord:
     """Ids of the workers that hold the job's seals, fixed at its first registration."""
     quota_bytes: int = 0
     """Bytes on each worker's disk; 0: the worker's own quota."""
+    store_quota_bytes: int = 0
+    """Bytes of payload that each worker may bring into the store; 0: the worker's own quota."""
+    tenant: str = ""
+    """Whose job it is, where metrics are to be added up by that."""
     persistence: Persistence = Persistence.ON_PRESSURE
 
     def to_json(self) -> dict[str, object]:
@@ -88,6 +92,8 @@ class JobRecord:
             epoch=_whole(data, "epoch"),
             homes=tuple(homes),
             quota_bytes=_whole(data, "quota_bytes"),
+            store_quota_bytes=_whole(data, "store_quota_bytes"),
+            tenant=_tenant(data.get("tenant", "")),
             persistence=Persistence.parse(data.get("persistence", Persistence.ON_PRESSURE)),
         )
 
@@ -193,6 +199,12 @@ class WorkerInfo:
             disk_used=_number(data, "disk_used", 0.0),
             store=data.get("store") is True,
         )
+
+
+def _tenant(value: object) -> str:
+    if not isinstance(value, str):
+        raise ProtocolError(f"tenant {value!r} is no name")
+    return check_name("tenant", value) if value else ""
 
 
 def _number(data: Mapping[str, object], name: str, default: float) -> float:

@@ -30,6 +30,25 @@ def test_registering_creates_and_then_renews(peer: Peer) -> None:
     assert peer.ask("DELETE", f"{target.job_path}?epoch=3").status == 200
 
 
+def test_jobs_are_listed_while_they_have_files(target: Target) -> None:
+    uid = target.job_path.rpartition("/")[2]
+
+    def listed() -> dict[str, object] | None:
+        answer = target.peer.ask("GET", "/v1/jobs").json()
+        assert answer["uptime_seconds"] > 0
+        assert answer["worker"]
+        return next((job for job in answer["jobs"] if job["uid"] == uid), None)
+
+    job = listed()
+    assert job is not None
+    assert (job["fenced"], job["disk_bytes"]) == (False, 0)
+    assert isinstance(job["age_seconds"], float)
+    deleted = target.peer.ask("DELETE", target.job_path).json()
+    assert deleted["stored"] is False
+    assert listed() is None
+    assert target.peer.ask("DELETE", target.job_path).json()["stored"] in {False, None}
+
+
 def test_a_lower_epoch_is_refused_and_changes_nothing(target: Target) -> None:
     assert target.register(epoch=4).status == 200
     check_error(target.register(epoch=3), 409, "stale_epoch")

@@ -27,6 +27,7 @@ from crossdock.store.api import Store, StoreOptions, Verb
 from crossdock.store.layout import ShuffleLayout
 from crossdock.store.opening import open_store
 from crossdock.views import ShuffleKey
+from crossdock_worker.noted import NotedStore
 from harness import QUICK, StartWorker, WorkerProcess, eventually, silent
 
 AT_ONCE = Timing(settle_seconds=0.0, relist_seconds=0.0)
@@ -108,6 +109,18 @@ def test_a_job_of_one_segment_is_deleted_by_seven_requests(
     store = open_store(url, options)
     assert not list(store.list(""))
     store.close()
+
+
+def test_a_worker_remembers_that_it_has_written(
+    start_worker: StartWorker, directory: Path, job_uid: str
+) -> None:
+    worker = start_worker(store=directory.as_uri())
+    with client([worker], directory.as_uri()) as cluster:
+        job = cluster.job(job_uid, owner="runner")
+        write(job).persist()
+        worker.restart()
+        assert job.end().objects == 3
+    assert not files(directory)
 
 
 def test_ending_again_is_fine_and_looks_into_the_store(
@@ -346,7 +359,10 @@ def test_a_job_is_deleted_in_all_buckets(moto: S3Server, job_uid: str) -> None:
     second = open_store(f"s3://{bucket}/{job_uid}", options)
     for store in (first, second):
         put_run(store, "j")
-    both = open_store(f"s3://{moto.bucket},{bucket}/{job_uid}", options)
+    # As a worker has it, which deletes what is abandoned.
+    both = NotedStore(
+        open_store(f"s3://{moto.bucket},{bucket}/{job_uid}", options), lambda _job: None
+    )
     assert delete(both, "j").objects == 6
     for store in (first, second):
         assert not list(store.list(""))

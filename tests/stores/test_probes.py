@@ -5,10 +5,8 @@ from datetime import timedelta
 from places import keys
 from servers import S3Server, s3_options
 
-from crossdock.store.buckets import each_bucket
 from crossdock.store.opening import open_store
 from crossdock.store.probes import FOLDER, clear_old_probes
-from crossdock_worker.noted import NotedStore
 from harness import eventually
 
 
@@ -27,13 +25,4 @@ def test_old_probes_go_and_young_ones_stay(versitygw: S3Server, job_uid: str) ->
     assert not list(store.uploads(""))
     assert clear_old_probes(store, older=timedelta()) == 0
     store.delete(["default/job/homes/worker"])
-    store.close()
-
-
-def test_a_workers_store_tells_its_buckets(moto: S3Server) -> None:
-    """Who deletes looks into all of them, also by a worker's store."""
-    store = open_store(f"s3://{moto.bucket},other/prefix", s3_options(moto))
-    noted = NotedStore(store, lambda _uid: None)
-    assert [s.url for s in each_bucket(noted)] == [s.url for s in each_bucket(store)]
-    assert len(each_bucket(noted)) == 2
     store.close()

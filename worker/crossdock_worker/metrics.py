@@ -1,6 +1,7 @@
 """What a worker counts, for Prometheus."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -8,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from crossdock.store.accounting import Requests
+from crossdock_worker.accounts import Tiers
 
 _SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 
@@ -102,6 +104,25 @@ class Gauges(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         for name, help_, value in self._read():
             yield GaugeMetricFamily(f"crossdock_{name}", help_, value=value)
+
+
+class JobBytes(Collector):
+    """What jobs take, and their tenants, by tier."""
+
+    def __init__(self, read: Callable[[], tuple[dict[str, Tiers], dict[str, Tiers]]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        jobs, tenants = self._read()
+        for label, help_, found in (
+            ("job", "Bytes of a job, by tier: disk, freed, store.", jobs),
+            ("tenant", "Bytes of all jobs of a tenant, by tier: disk, freed, store.", tenants),
+        ):
+            family = GaugeMetricFamily(f"crossdock_{label}_bytes", help_, labels=[label, "tier"])
+            for name, used in found.items():
+                for tier, nbytes in asdict(used).items():
+                    family.add_metric([name, tier], nbytes)
+            yield family
 
 
 class StoreRequests(Collector):

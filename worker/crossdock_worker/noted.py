@@ -58,14 +58,14 @@ class NotedStore:
         """Where it is."""
         return self._store.url
 
-    def each(self) -> list[Store]:
-        """Return the buckets behind it, for who deletes: that needs no note."""
-        return each_bucket(self._store)
-
     @property
     def capabilities(self) -> Capabilities:
         """What it can do."""
         return self._store.capabilities
+
+    def each(self) -> list[Store]:
+        """Return the buckets that it consists of, without notes: for deleting."""
+        return each_bucket(self._store)
 
     def stopped_by(self, stop: Stop) -> "NotedStore":
         """Return the same store for a writer that may be ended."""

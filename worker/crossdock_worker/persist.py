@@ -23,7 +23,7 @@ from crossdock.views import ShuffleKey
 from crossdock.wire import tables
 from crossdock.wire.tables import Table
 from crossdock_worker.leave import Leave
-from crossdock_worker.log_writer import LogWriter
+from crossdock_worker.log_writer import CheckRoom, LogWriter
 from crossdock_worker.persist_run import PersistRun
 from crossdock_worker.policy import Trigger
 from crossdock_worker.recovery import Recovery
@@ -77,6 +77,7 @@ class Persister:
         uploads: int,
         settle_seconds: float,
         leave: Callable[[ShuffleKey], Leave] = Leave.always,
+        check_room: CheckRoom = lambda *_: None,
         compress_in: Path | None = None,
         on_end: Callable[[Trigger, Record | None], None],
     ) -> None:
@@ -90,11 +91,13 @@ class Persister:
             uploads: segments that are sent at once, over all runs.
             settle_seconds: within it a request takes effect, or never.
             leave: returns what says whether a shuffle may be written for.
+            check_room: raises `QuotaExceeded` where so many bytes more are too many.
             compress_in: where there is room to compress segments; None: they are not.
             on_end: told of each run that ended, with its record, or None if it failed.
         """
         self.store = store
         self.leave = leave
+        self._check_room = check_room
         self._cluster = cluster
         self._worker = worker
         self._segment_bytes = segment_bytes
@@ -108,6 +111,7 @@ class Persister:
             segment_bytes=segment_bytes,
             settle_seconds=settle_seconds,
             leave=leave,
+            check_room=check_room,
         )
         self.recovery = Recovery(store, cluster=cluster, settle_seconds=settle_seconds)
         self.compress_in = compress_in
@@ -143,6 +147,7 @@ class Persister:
         Raises:
             AttemptsElsewhere: frames with these keys are not here.
             LeaseEnded: nothing may be written for the job now.
+            QuotaExceeded: the job has too much in the store.
         """
         frames = _frames_with(shuffle, keys)
         with self._lock:
@@ -156,7 +161,9 @@ class Persister:
             if not len(left):
                 return Outcome(runs, None)
             self.leave(shuffle.key).check()
-            progress = Progress(int(left["payload_bytes"].sum(dtype=np.uint64)), trigger)
+            total = int(left["payload_bytes"].sum(dtype=np.uint64))
+            self._check_room(shuffle.key, total)
+            progress = Progress(total, trigger)
             self._under_way[shuffle.key] = progress
         self._runs.submit(self._run, shuffle, tables.frame_keys(left), progress, done)
         return Outcome(runs, progress)

@@ -53,6 +53,12 @@ class Runs:
         self._logs = {run.run: run for run in _read_all(directory, _LOG)}
         self.payload_bytes = sum(run.payload_bytes for run in self._finished.values())
         """Of all finished runs."""
+        self._log_bytes = sum(run.payload_bytes for run in self._logs.values())
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of payload that finished runs and log objects have in the store."""
+        return self.payload_bytes + self._log_bytes
 
     @property
     def unfinished(self) -> list[str]:
@@ -125,8 +131,10 @@ class Runs:
         """Write down that a log object is about to be written; raises as `begin`."""
         self._make()
         write_atomically(self._directory / f"{record.run}{_LOG}", record.encode())
+        run = Finished(record.run, record.frames)
         with self._lock:
-            self._logs[record.run] = Finished(record.run, record.frames)
+            self._logs[run.run] = run
+            self._log_bytes += run.payload_bytes
 
     def _make(self) -> None:
         with writing(self._directory):  # not what is above it: that was deleted then
@@ -146,7 +154,8 @@ class Runs:
         """Drop a log object: it is deleted."""
         (self._directory / f"{run}{_LOG}").unlink(missing_ok=True)
         with self._lock:
-            self._logs.pop(run, None)
+            log = self._logs.pop(run, None)
+            self._log_bytes -= log.payload_bytes if log is not None else 0
 
     def forget(self, run: str) -> None:
         """Drop the intent of a run: nothing is left in the store but what its record names."""

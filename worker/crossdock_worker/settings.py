@@ -62,6 +62,8 @@ class Limits:
     """Share from which a worker with a store persists and frees what was not read for longest."""
     job_quota_bytes: int = 0
     """Bytes on this worker's disk for each job; beyond it 507. 0: no quota."""
+    job_store_quota_bytes: int = 0
+    """Bytes of payload that this worker brings into the store for each job. 0: no quota."""
 
     segment_bytes: int = 128 * MIB
     """No object in the store is larger."""

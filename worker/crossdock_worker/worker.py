@@ -26,6 +26,7 @@ from crossdock.store.opening import open_store
 from crossdock.store.probes import clear_old_probes
 from crossdock.store.records import Record
 from crossdock.views import ShuffleKey
+from crossdock_worker import accounts
 from crossdock_worker.acklog import AckLog
 from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
@@ -39,7 +40,7 @@ from crossdock_worker.keeper import Keeper
 from crossdock_worker.leave import Leave
 from crossdock_worker.life import Conditions, clock
 from crossdock_worker.membership import Membership
-from crossdock_worker.metrics import Gauge, Gauges, Metrics, StoreRequests
+from crossdock_worker.metrics import Gauge, Gauges, JobBytes, Metrics, StoreRequests
 from crossdock_worker.noted import NotedStore, note_stored
 from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
@@ -99,6 +100,9 @@ class Worker:
         self.metrics = Metrics()
         self.metrics.registry.register(Gauges(self._gauges))
         self.metrics.registry.register(StoreRequests(self.store_requests))
+        self.metrics.registry.register(
+            JobBytes(lambda: accounts.by_job_and_tenant(list(self.jobs)))
+        )
         self.url = settings.advertise
         self.gossip = Gossip(
             self.jobs,
@@ -144,12 +148,17 @@ class Worker:
             uploads=settings.limits.store_uploads,
             settle_seconds=settings.store_settle_seconds,
             leave=self._leave,
+            check_room=self._check_store_room,
             compress_in=settings.data_dir if settings.store_compression == ZSTD else None,
             on_end=self._persisted,
         )
 
     def _leave(self, key: ShuffleKey) -> Leave:
         return self.jobs.get(key.job).leaves.of(key.name, key.generation)
+
+    def _check_store_room(self, key: ShuffleKey, more: int) -> None:
+        quota = self.settings.limits.job_store_quota_bytes
+        accounts.check_store_quota(self.jobs.get(key.job), more, quota)
 
     def _open_acks(self) -> AckLog | None:
         if self.persister is None:

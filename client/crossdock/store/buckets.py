@@ -25,14 +25,6 @@ _DELETED_AT_ONCE: Final = 1000
 """As many as S3 takes in a request."""
 
 
-@runtime_checkable
-class Several(Protocol):
-    """A store that may consist of several buckets."""
-
-    def each(self) -> list[Store]:
-        """Return them."""
-
-
 class Buckets:
     """Routes by the job in a key (`store.api.Store`). A bucket is opened when it is needed."""
 
@@ -162,9 +154,17 @@ class Buckets:
             store.close()
 
 
+@runtime_checkable
+class HasBuckets(Protocol):
+    """A store that may consist of several."""
+
+    def each(self) -> list[Store]:
+        """Return all of them."""
+
+
 def each_bucket(store: Store) -> list[Store]:
     """Return the buckets that a store consists of.
 
     Whoever deletes looks into all: a job has things in two if the list was changed while it lived.
     """
-    return store.each() if isinstance(store, Several) else [store]
+    return store.each() if isinstance(store, HasBuckets) else [store]

@@ -110,9 +110,11 @@ async def get_job(request: web.Request) -> web.Response:
 
 
 def _job_answer(worker: Worker, job: Job, *, created: bool) -> web.Response:
+    used = accounts.tiers(job)
     store = {
         "persisted_bytes": accounts.persisted_bytes(job),
-        "freed_bytes": accounts.freed_bytes(job),
+        "stored_bytes": used.store,
+        "freed_bytes": used.freed,
         **worker.store_use(job.uid),
     }
     body = {

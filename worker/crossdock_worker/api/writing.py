@@ -12,6 +12,7 @@ from crossdock.records import Persistence
 from crossdock.wire import names
 from crossdock.wire.frame import FrameHeader
 from crossdock.wire.names import U32_MAX
+from crossdock_worker import accounts
 from crossdock_worker.api.context import (
     WORKER,
     check_settled,
@@ -57,7 +58,8 @@ async def _take_frame(request: web.Request) -> web.Response:
         job.check_lease()
         with job.writing(name, generation) as log:
             if not log.find(header):  # a frame whose ack was lost is in: its writer must learn so
-                job.check_quota(frame_bytes, worker.settings.limits.job_quota_bytes)
+                quota = worker.settings.limits.job_quota_bytes
+                accounts.check_disk_quota(job, frame_bytes, quota)
             yield log
 
     job.expect_frame(name, generation)
