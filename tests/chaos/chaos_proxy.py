@@ -4,6 +4,7 @@ import random
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -75,11 +76,14 @@ class Weather:
         self.rng = random.Random(seed)
         self.rate = rate
         self.injected = 0
+        self.seen: Counter[str] = Counter()
+        """Requests of each kind that were answered, or trapped."""
         self.broken: list[str] = []
         """Requests that took effect later than is assumed of a store."""
 
     def trap_for(self, request: Request) -> Trap | None:
         with self.lock:
+            self.seen[kind_of(request)] += 1
             return next((t for t in self.traps if t.fits(request)), None)
 
     def fault(self) -> tuple[str, float]:

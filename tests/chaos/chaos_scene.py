@@ -21,7 +21,8 @@ import crossdock
 from crossdock.store.opening import open_store
 from crossdock.store.probes import clear_old_probes
 from crossdock.store.settings import store_options
-from harness import WorkerProcess, _unused_ports
+from harness import WorkerProcess
+from ports import unused_ports
 
 WORKERS: Final = 3
 CLUSTER: Final = "chaos"
@@ -139,7 +140,7 @@ def scene_on(server: S3Server, folder: str, *, seed: int, rate: float) -> Iterat
             for i in range(WORKERS + 1)
         ]
         workers = []
-        ports = _unused_ports(WORKERS)
+        ports = unused_ports(WORKERS)
         for number, port in enumerate(ports):
             worker = ChaosWorker(
                 uploads=number != 1,
