@@ -189,7 +189,10 @@ class Round:
             left = self.scene.left(self.plan.uid)
             for revival in self._revivals:
                 revival.result()  # type: ignore[attr-defined]
-            took = time.monotonic() - self._last
+            last = self._last
+            if "owner" in self.killed:
+                last = max(last, self.scene.last_return)
+            took = time.monotonic() - last
             if not left:
                 break
             assert took < self.plan.bound, f"left after {took:.1f} s: {left}"
@@ -247,7 +250,7 @@ class Round:
     def _revive(self, worker: ChaosWorker) -> None:
         threading.Event().wait(self.plan.away)
         worker.revive()
-        self._last = max(self._last, time.monotonic())
+        self._last = self.scene.last_return = max(self._last, time.monotonic())
 
     def _note(self, victim: str) -> None:
         self.killed.add(victim)

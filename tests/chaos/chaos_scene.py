@@ -84,6 +84,10 @@ class Scene:
     proxies: list[ChaosProxy]
     revivers: ThreadPoolExecutor
 
+    last_return: float = 0.0
+    """When any worker came back last: what it has forgotten it may learn from an owner again, so
+    silence counts from then."""
+
     def __post_init__(self) -> None:
         self._s3 = boto3.session.Session().client(
             "s3", endpoint_url=self.server.endpoint, region_name=self.server.region,
