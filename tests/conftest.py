@@ -168,3 +168,13 @@ def _children() -> set[psutil.Process]:
             if child.status() != psutil.STATUS_ZOMBIE and child.pid not in SHARED_PROCESSES:
                 found.add(child)
     return found
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what rounds of chaos came to; they may have run in other processes."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport) and report.when == "call":
+                for name, value in report.user_properties:
+                    if name == "chaos":
+                        terminalreporter.write_line(f"chaos: {value}")

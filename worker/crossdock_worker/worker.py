@@ -21,7 +21,9 @@ from crossdock.lifecycle.timing import Timing
 from crossdock.records import DRAINED, Reading, WorkerInfo
 from crossdock.store.accounting import Requests, prices_of, writes
 from crossdock.store.api import Store
+from crossdock.store.buckets import each_bucket
 from crossdock.store.opening import open_store
+from crossdock.store.probes import clear_old_probes
 from crossdock.store.records import Record
 from crossdock.views import ShuffleKey
 from crossdock_worker import accounts
@@ -304,6 +306,7 @@ class Worker:
             log.warning("store does not answer yet", store=store.url, problem=str(error))
         else:
             log.info("store is there", store=store.url, **asdict(found))
+            await self._in_background(partial(_clear_probes, store))
 
     async def _recover(self, persister: Persister) -> None:
         """Adopt the persist runs that an earlier process has ended; the others are undone later."""
@@ -316,7 +319,7 @@ class Worker:
         try:
             await asyncio.get_running_loop().run_in_executor(self.store_pool, work)
         except CrossdockError as error:  # it is looked after once the store has settled
-            log.warning("persist runs of an earlier process are left", problem=str(error))
+            log.warning("what an earlier process has left stays for now", problem=str(error))
 
     def request_began(self) -> None:
         """Note that this task answers a request; aiohttp makes one for each."""
@@ -359,3 +362,8 @@ class Worker:
         await loop.run_in_executor(None, self.pool.shutdown)
         self.jobs.close()
         os.close(self._lock_fd)
+
+
+def _clear_probes(store: Store) -> None:
+    for bucket in each_bucket(store):
+        clear_old_probes(bucket)

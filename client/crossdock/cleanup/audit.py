@@ -11,6 +11,7 @@ from crossdock.errors import CleanupUnfinished, ConfigError
 from crossdock.lifecycle.sweep import Verdict, judge
 from crossdock.lifecycle.timing import Timing
 from crossdock.store.api import Store
+from crossdock.store.probes import clear_old_probes
 from crossdock.wire.names import check_name
 
 _PASSES = 4
@@ -122,6 +123,9 @@ def audit(
             break
         left = sweep(stores, rules, delete=True, fence=fence, cancel=cancel)
         deleted = deleted.plus(left.deleted)
+    if options.delete:
+        for store in stores:
+            clear_old_probes(store)
     return Audit(
         options.cluster,
         [store.url for store in stores],

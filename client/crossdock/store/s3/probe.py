@@ -1,6 +1,7 @@
 """What an S3 server can do, found by trying: some answer "done" to what they do not do.
 
-Everything happens under keys that nobody else uses, and nothing of it stays.
+Everything happens under keys that nobody else uses, and nothing of it stays, unless the process is
+killed or a request comes late: then `crossdock.store.probes` clears it.
 """
 
 import secrets
@@ -11,6 +12,7 @@ from crossdock.errors import ConfigError, CrossdockError
 from crossdock.store.api import Capabilities
 from crossdock.store.bodies import BufferSource
 from crossdock.store.errors import ObjectDamaged, ObjectExists, ObjectMissing
+from crossdock.store.probes import FOLDER
 from crossdock.store.s3.calls import Caller
 from crossdock.store.s3.delete import delete
 from crossdock.store.s3.errors import NotSupported
@@ -18,7 +20,6 @@ from crossdock.store.s3.multipart import Multipart, uploads
 from crossdock.store.s3.put import put_object
 from crossdock.wire import crc
 
-_FOLDER: Final = ".crossdock-probe/"
 _BYTES: Final = b"crossdock"
 _NO_ETAG: Final = "0" * 32
 
@@ -29,7 +30,7 @@ def probe(caller: Caller) -> Capabilities:
     Raises:
         ConfigError: it has no multipart uploads.
     """
-    folder = f"{_FOLDER}{secrets.token_hex(8)}/"
+    folder = f"{FOLDER}{secrets.token_hex(8)}/"
     try:
         return Capabilities(
             conditional_put=_conditional_put(caller, f"{folder}condition"),

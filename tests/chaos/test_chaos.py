@@ -1,0 +1,97 @@
+"""No orphans: processes are killed at exact moments, and nothing of their jobs stays."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+
+import pytest
+from chaos_rounds import WORK_SECONDS, Plan, Round, Tally, plans
+from chaos_scene import LiveJob, Scene, scene_on
+from servers import ENVIRONMENT, running
+
+from harness import eventually
+
+SEED = int(os.environ.get("CROSSDOCK_CHAOS_SEED", "0"))
+ONLY = os.environ.get("CROSSDOCK_CHAOS_ROUNDS", "")
+FAULT_RATE = 0.08
+AT_ONCE = 6
+ROUNDS = 20
+LONG_ROUNDS = 100
+LONG_PARTS = 10
+
+Note = Callable[[str, object], None]
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+def chaos(kind: str, tmp_path_factory: pytest.TempPathFactory, seed: int, count: int) -> Tally:
+    """Play rounds of a seed, several at once, beside a job that lives."""
+    tally = Tally()
+    chosen = plans(seed, count)
+    if ONLY:
+        chosen = [p for p in chosen if str(p.number) in ONLY.split(",")]
+    with (
+        running(kind, tmp_path_factory.mktemp(kind)) as server,
+        scene_on(server, "rounds", seed=seed, rate=FAULT_RATE) as scene,
+        ExitStack() as stack,
+    ):
+        live = LiveJob(scene, seed)
+        stack.callback(live.close)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            problems = [p for p in pool.map(lambda p: play(scene, p, live, tally), chosen) if p]
+        tally.faults = scene.weather.injected
+        tally.checked_bytes += live.check()
+        live.job.end()
+        with suppress(AssertionError):
+            eventually(lambda: not scene.left(), seconds=WORK_SECONDS)
+        tally.left = scene.left()
+        tally.rounds = len(chosen)
+        print(tally.line())
+        broken = scene.weather.broken
+        text = "\n\n".join(problems)
+        assert not problems, f"{text}\n\nlater than a store may be: {broken}"
+        assert not tally.left, f"{tally.left}"
+        scene.clear_probes()
+        assert server.left() == set()
+    return tally
+
+
+def play(scene: Scene, plan: Plan, live: LiveJob, tally: Tally) -> str:
+    """Play one round; return what is wrong, and how to see it again."""
+    try:
+        Round(scene, plan, tally).play()
+        checked = live.check()
+        with tally.lock:
+            tally.checked_bytes += checked
+    except AssertionError as error:
+        return (
+            f"{plan}\n{error}\nreplay: CROSSDOCK_CHAOS_SEED={plan.seed} pytest tests/chaos "
+            f"(alone: CROSSDOCK_CHAOS_ROUNDS={plan.number} as well)"
+        )
+    return ""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("part", range(2))
+def test_nothing_is_left_whoever_is_killed(
+    tmp_path_factory: pytest.TempPathFactory, record_property: Note, part: int
+) -> None:
+    tally = chaos("versitygw", tmp_path_factory, SEED + part, ROUNDS)
+    record_property("chaos", tally.line())
+    assert ONLY or tally.kills.total() >= ROUNDS * 3 // 4
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("part", range(LONG_PARTS))
+def test_nothing_is_left_in_many_rounds(
+    tmp_path_factory: pytest.TempPathFactory, record_property: Note, part: int
+) -> None:
+    kind = "moto" if part % 4 == 3 else "versitygw"
+    tally = chaos(kind, tmp_path_factory, SEED + 1000 + part, LONG_ROUNDS)
+    record_property("chaos", tally.line())

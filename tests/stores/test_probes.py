@@ -1,0 +1,28 @@
+"""Probes whose process was killed: what they leave is found by who comes later, and goes."""
+
+from datetime import timedelta
+
+from places import keys
+from servers import S3Server, s3_options
+
+from crossdock.store.opening import open_store
+from crossdock.store.probes import FOLDER, clear_old_probes
+from harness import eventually
+
+
+def test_old_probes_go_and_young_ones_stay(versitygw: S3Server, job_uid: str) -> None:
+    """Not on moto: there all uploads began at one and the same time."""
+    store = open_store(f"s3://{versitygw.bucket}/{job_uid}", s3_options(versitygw))
+    key = f"{FOLDER}0123456789abcdef/condition"
+    store.put(key, b"crossdock")
+    store.put("default/job/homes/worker", b"somebody's")
+    store.upload(f"{FOLDER}0123456789abcdef/upload").write(bytes(17 * 2**20))
+    eventually(lambda: list(store.uploads(FOLDER)))
+    assert clear_old_probes(store) == 0
+    assert keys(store, FOLDER) == [key]
+    eventually(lambda: clear_old_probes(store, older=timedelta(seconds=1)) == 2, pause=0.2)
+    assert keys(store) == ["default/job/homes/worker"]
+    assert not list(store.uploads(""))
+    assert clear_old_probes(store, older=timedelta()) == 0
+    store.delete(["default/job/homes/worker"])
+    store.close()
