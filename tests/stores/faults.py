@@ -200,6 +200,7 @@ def verb_of(method: str, target: str) -> Verb:
 
 _VERBS: Final = [
     ("PUT", "partNumber", Verb.UPLOAD_PART),
+    ("PUT", "lifecycle", Verb.PUT_LIFECYCLE),
     ("PUT", "", Verb.PUT),
     ("POST", "delete", Verb.DELETE),
     ("POST", "uploads", Verb.CREATE_UPLOAD),
@@ -209,6 +210,7 @@ _VERBS: Final = [
     ("GET", "uploads", Verb.LIST_UPLOADS),
     ("GET", "uploadId", Verb.LIST_PARTS),
     ("GET", "list-type", Verb.LIST),
+    ("GET", "lifecycle", Verb.GET_LIFECYCLE),
     ("GET", "", Verb.GET),
 ]
 

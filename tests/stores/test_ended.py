@@ -50,6 +50,8 @@ def scene(moto: S3Server, folder: str, start_worker: StartWorker, job_uid: str) 
             store=f"s3://{moto.bucket}/{folder.strip('/')}", store_option=options,
             drain_grace_seconds=0, store_settle_seconds=1,
         )  # fmt: skip
+        # Else its first look at the store would meet the faults.
+        eventually(lambda: "store is there" in worker.log_text())
         target = Target(Peer(worker.url, ""), job_uid)
         assert target.register().status == 201
         assert target.push(target.frame()).status == 200

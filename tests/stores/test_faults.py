@@ -33,6 +33,7 @@ from crossdock.store.errors import (
     StoreUnsure,
 )
 from crossdock.store.opening import open_store
+from crossdock.store.rules import HasLifecycle, Lifecycle
 
 MIB = 2**20
 BIG = RandomSource(11 * MIB)
@@ -95,6 +96,18 @@ def abandon(store: Store) -> None:
         found.write(whole(BIG))
 
 
+def read_rules(store: Store) -> None:
+    assert isinstance(store, HasLifecycle)
+    store.read_lifecycle()
+
+
+def write_rules(store: Store) -> None:
+    """Write one that concerns nothing."""
+    assert isinstance(store, HasLifecycle)
+    rule = {"ID": "t", "Status": "Enabled", "Filter": {"Prefix": "no/"}, "Expiration": {"Days": 9}}
+    store.write_lifecycle(Lifecycle([rule]))
+
+
 WORK: dict[Verb, Callable[[Store], object]] = {
     Verb.PUT: lambda store: store.put("c/j/a", b"x"),
     Verb.CREATE_UPLOAD: upload,
@@ -107,6 +120,8 @@ WORK: dict[Verb, Callable[[Store], object]] = {
     Verb.LIST: keys,
     Verb.LIST_UPLOADS: lambda store: list(store.uploads("")),
     Verb.DELETE: lambda store: store.delete(["c/j/there"]),
+    Verb.GET_LIFECYCLE: read_rules,
+    Verb.PUT_LIFECYCLE: write_rules,
 }
 
 
