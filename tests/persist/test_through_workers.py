@@ -205,8 +205,8 @@ def test_what_only_an_absent_worker_could_read_of_the_store_is_not_lost(
     start_worker: StartWorker, directory: Path, job_uid: str
 ) -> None:
     with_store = start_worker(key=KEY, store=directory.as_uri())
+    expected = persisted([with_store], job_uid)  # before the other is met, and takes frames too
     without = start_worker(key=KEY, peers=with_store.url)
-    expected = persisted([with_store], job_uid)
     registered([without], job_uid)
     hasty = replace(OPTIONS, deadline_seconds=3.0)
     with reader([with_store, without], job_uid, hasty) as job:
