@@ -53,3 +53,17 @@ def test_one_warning_for_each_subject() -> None:
 def test_no_warning_without_a_cause() -> None:
     job = load(shuffling("a"), stage("b", "inputs: [{stage: a}]"))
     assert warnings(job) == []
+
+
+def test_fields_for_a_cluster_are_taken_and_named() -> None:
+    own = (
+        "clusterRef: {name: c}",
+        "quota: 1Gi",
+        "lifecycle: {keepOnFailure: true}",
+        "suspend: true",
+    )
+    spec = "".join(f"  {line}\n" for line in own)
+    job = load(stage("a", "parallelism: 1"), spec=spec)
+    assert warnings(job) == [
+        "only a cluster honours these fields: clusterRef, quota, lifecycle, suspend"
+    ]

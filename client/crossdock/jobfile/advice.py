@@ -22,6 +22,8 @@ def warnings(job: ShuffleJob) -> list[str]:
     said = []
     if names := unread(job):
         said.append(f"no stage reads the shuffle of {', '.join(names)}: its data are dropped")
+    if job.for_clusters:
+        said.append(f"only a cluster honours these fields: {', '.join(job.for_clusters)}")
     fields = [f"{stage.name}: {', '.join(f)}" for stage in job.stages if (f := ignored(stage))]
     if fields:
         said.append(f"a process cannot honour these pod fields: {'; '.join(fields)}")

@@ -17,6 +17,7 @@ from crossdock.jobfile.quantity import parse_bytes
 from crossdock.records import Persistence
 
 _AUTO: Final = "auto"
+_FOR_CLUSTERS: Final = frozenset({"clusterRef", "owner", "quota", "lifecycle", "suspend"})
 
 
 def build(document: Mapping[str, Any]) -> ShuffleJob:
@@ -28,6 +29,7 @@ def build(document: Mapping[str, Any]) -> ShuffleJob:
         data_root=spec.get("dataRoot"),
         active_deadline_seconds=None if deadline is None else float(deadline),
         persistence=Persistence(spec.get("persistence", Persistence.ON_PRESSURE)),
+        for_clusters=tuple(name for name in spec if name in _FOR_CLUSTERS),
         stages=tuple(map(_stage, spec["stages"])),
     )
 

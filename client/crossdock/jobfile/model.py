@@ -104,6 +104,8 @@ class ShuffleJob:
     """After so long the job fails; None: never."""
     persistence: Persistence = Persistence.ON_PRESSURE
     """When workers with a store persist by themselves."""
+    for_clusters: tuple[str, ...] = ()
+    """Names of the fields it has that only a cluster honours."""
 
     def stage(self, name: str) -> Stage:
         """Return the stage of this name, or raise `ConfigError`."""

@@ -70,10 +70,10 @@ RULES: Final = {
 
 
 def spec_fields() -> dict[str, Schema]:
-    """Return the fields of a job file's spec as structural schemas."""
+    """Return the fields of a job file's spec, but for a cluster's own, as structural schemas."""
     text = resources.files("crossdock.jobfile").joinpath("schema.json").read_text("utf-8")
     fields: dict[str, Any] = json.loads(text)["properties"]["spec"]["properties"]
-    return {name: _structural(field, name) for name, field in fields.items()}
+    return {n: _structural(field, n) for n, field in fields.items() if "x-cluster" not in field}
 
 
 def _structural(source: Schema, path: str) -> Schema:
