@@ -178,7 +178,11 @@ def test_damage_is_told(store: Store, log: ShuffleLog, tmp_path: Path) -> None:
     writer_of(store).write(log, [put(log, 1, [(1, b"abc", 1)])])
     (info,) = store.list(LAYOUT.records)
     path = tmp_path / "store" / info.key
-    for change in (lambda d: d[:-1], lambda d: d[:-9] + b"x" + d[-8:], lambda d: d[-20:]):
+    for change in (
+        lambda d: d[:-1],
+        lambda d: d[:-9] + bytes([d[-9] ^ 1]) + d[-8:],
+        lambda d: d[-20:],
+    ):
         whole = path.read_bytes()
         path.write_bytes(change(whole))
         with pytest.raises(ObjectDamaged):
