@@ -1,6 +1,6 @@
 """A valid document → the model. Expects what the schema and the checks let through."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from crossdock.jobfile.checks import input_name
@@ -17,11 +17,15 @@ from crossdock.jobfile.quantity import parse_bytes
 from crossdock.records import Persistence
 
 _AUTO: Final = "auto"
-_FOR_CLUSTERS: Final = frozenset({"clusterRef", "owner", "quota", "lifecycle", "suspend"})
 
 
-def build(document: Mapping[str, Any]) -> ShuffleJob:
-    """Return the job that a valid document describes."""
+def build(document: Mapping[str, Any], *, for_clusters: Collection[str]) -> ShuffleJob:
+    """Return the job that a valid document describes.
+
+    Args:
+        document: the parsed job file.
+        for_clusters: names of the spec's fields that only a cluster honours.
+    """
     spec = document["spec"]
     deadline = spec.get("activeDeadlineSeconds")
     return ShuffleJob(
@@ -29,7 +33,7 @@ def build(document: Mapping[str, Any]) -> ShuffleJob:
         data_root=spec.get("dataRoot"),
         active_deadline_seconds=None if deadline is None else float(deadline),
         persistence=Persistence(spec.get("persistence", Persistence.ON_PRESSURE)),
-        for_clusters=tuple(name for name in spec if name in _FOR_CLUSTERS),
+        for_clusters=tuple(name for name in spec if name in for_clusters),
         stages=tuple(map(_stage, spec["stages"])),
     )
 

@@ -68,7 +68,7 @@ def loads(text: str, *, source: str = "job file") -> ShuffleJob:
         check(document, report)
     report.raise_if_any()
     assert document is not None, "read_job says why there is none"
-    return build(document)
+    return build(document, for_clusters=_for_clusters())
 
 
 @functools.cache
@@ -84,6 +84,13 @@ def _validate(document: dict[str, Any], report: Report) -> None:
         # Of the wrong type, a value breaks other rules too: saying it once is enough.
         if error.validator == "type" or tuple(error.absolute_path) not in wrong_type:
             explain(error, report, _places())
+
+
+@functools.cache
+def _for_clusters() -> frozenset[str]:
+    """Return the names of the spec's fields that the schema marks as a cluster's alone."""
+    spec = json.loads(schema_text())["properties"]["spec"]["properties"]
+    return frozenset(name for name, field in spec.items() if "x-cluster" in field)
 
 
 @functools.cache
