@@ -1,1 +1,1 @@
-"""The operator: arrives with its own issue; the package holds its place in the layout."""
+"""The operator: watches ShuffleClusters and ShuffleJobs, and brings the world to what they say."""

@@ -14,7 +14,7 @@ from crossdock_operator.kube import Kube
 from crossdock_operator.plan import names
 from crossdock_operator.plan.cluster import Applied, Apply, Given, MakeKey, Observed, plan
 from crossdock_operator.plan.status import cluster_status
-from crossdock_operator.records import ChildKey, Cluster, Key, mark_of
+from crossdock_operator.records import ChildKey, Cluster, Item, Key, mark_of
 from crossdock_operator.store import Store
 
 MANAGER: Final = "crossdock-operator-cluster"
@@ -55,7 +55,7 @@ class Reconciler:
     def _observed(self, cluster: Cluster) -> Observed:
         return Observed(
             cluster=cluster,
-            children=self.store.children(cluster.key),
+            children=self.store.children(Item(SHUFFLE_CLUSTER.name, cluster.key)),
             applied=self._applied.get(cluster.key, {}),
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from crossdock_operator.api.cluster import ShuffleClusterSpec
+from crossdock_operator.api.job import ShuffleJobSpec
 from crossdock_operator.api.reading import read
 from crossdock_operator.kinds import Object
 
@@ -18,8 +19,15 @@ class Key(NamedTuple):
     name: str
 
 
+class Item(NamedTuple):
+    """One of our objects and its kind: what the queue has."""
+
+    kind: str
+    key: Key
+
+
 class ChildKey(NamedTuple):
-    """An object of a cluster, in its namespace."""
+    """An object of a cluster or job, in its namespace."""
 
     kind: str
     name: str
@@ -38,8 +46,27 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A ShuffleJob."""
+
+    key: Key
+    uid: str
+    generation: int
+    deleting: bool
+    finalizers: tuple[str, ...]
+    spec: ShuffleJobSpec
+    status: Object
+
+    @property
+    def cluster(self) -> Key:
+        """The key of the cluster that serves it."""
+        ref = self.spec.cluster_ref
+        return Key(ref.namespace or self.key.namespace, ref.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
-    """An object that we made for a cluster."""
+    """An object that we made for a cluster or job."""
 
     mark: str
     """Changes with whatever anybody changes of it, but for its status."""
@@ -59,6 +86,20 @@ def cluster_of(body: Object) -> Cluster:
         generation=metadata["generation"],
         deleting="deletionTimestamp" in metadata,
         spec=read(ShuffleClusterSpec, body["spec"]),
+        status=dict(body.get("status") or {}),
+    )
+
+
+def job_of(body: Object) -> Job:
+    """Return what counts of a ShuffleJob."""
+    metadata = body["metadata"]
+    return Job(
+        key=Key(metadata["namespace"], metadata["name"]),
+        uid=metadata["uid"],
+        generation=metadata["generation"],
+        deleting="deletionTimestamp" in metadata,
+        finalizers=tuple(metadata.get("finalizers") or ()),
+        spec=read(ShuffleJobSpec, body["spec"]),
         status=dict(body.get("status") or {}),
     )
 

@@ -13,13 +13,14 @@ import structlog
 
 from crossdock.errors import ConfigError
 from crossdock_operator.errors import KubeError, Stale, Vanished
-from crossdock_operator.kinds import SHUFFLE_CLUSTER
+from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB
 from crossdock_operator.kube import Kube
 from crossdock_operator.leader import Leadership
 from crossdock_operator.plan.cluster import Given
 from crossdock_operator.queue import Queue
 from crossdock_operator.reconcile import Reconciler
-from crossdock_operator.records import Key
+from crossdock_operator.reconcile_job import JobReconciler
+from crossdock_operator.records import Item
 from crossdock_operator.store import Store
 from crossdock_operator.wiring import watch
 
@@ -45,6 +46,27 @@ class Settings:
     worker_image: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reconcilers:
+    """Of each kind, its own."""
+
+    store: Store
+    clusters: Reconciler
+    jobs: JobReconciler
+
+    async def reconcile(self, item: Item) -> None:
+        """Do for an object what is to be done now; `KubeError` as `Reconciler.reconcile`."""
+        if item.kind == SHUFFLE_JOB.name:
+            await self.jobs.reconcile(item.key)
+        else:
+            await self.clusters.reconcile(item.key)
+
+    def knows(self, item: Item) -> bool:
+        """Return whether the object is there."""
+        known = self.store.jobs if item.kind == SHUFFLE_JOB.name else self.store.clusters
+        return item.key in known
+
+
 async def run(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT.
 
@@ -52,7 +74,7 @@ async def run(settings: Settings) -> None:
         LeadershipLost: another operator leads; end at once.
         ConfigError: the CRDs are not there.
     """
-    store, queue = Store(), Queue[Key](asyncio.get_running_loop().time)
+    store, queue = Store(), Queue[Item](asyncio.get_running_loop().time)
     identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     given = Given(worker_image=settings.worker_image, namespace=settings.namespace)
     async with await Kube.connect(settings.kubeconfig) as kube:
@@ -60,11 +82,14 @@ async def run(settings: Settings) -> None:
         leadership = Leadership(
             kube, namespace=settings.namespace, name=LEASE_NAME, identity=identity
         )
-        reconciler, leads = Reconciler(kube, store, given), asyncio.Event()
+        reconcilers = Reconcilers(
+            store, clusters=Reconciler(kube, store, given), jobs=JobReconciler(kube, store, given)
+        )
+        leads = asyncio.Event()
         # kopf's end cancels what was begun after it: so all tasks are begun here, and it last.
         await _first(
             _lead(leadership, leads),
-            *(_take(reconciler, queue, leads) for _ in range(TAKERS)),
+            *(_take(reconcilers, queue, leads) for _ in range(TAKERS)),
             watch(store, queue, namespaces=settings.namespaces),
         )
         if leads.is_set():
@@ -89,27 +114,27 @@ async def _lead(leadership: Leadership, leads: asyncio.Event) -> None:
     await leadership.hold()
 
 
-async def _take(reconciler: Reconciler, queue: Queue[Key], leads: asyncio.Event) -> None:
+async def _take(reconcilers: Reconcilers, queue: Queue[Item], leads: asyncio.Event) -> None:
     await leads.wait()
     while True:
         with suppress(KubeError):  # it was told, and comes again
-            async with queue.taking() as key:
-                await _reconcile(reconciler, queue, key)
+            async with queue.taking() as item:
+                await _reconcile(reconcilers, queue, item)
 
 
-async def _reconcile(reconciler: Reconciler, queue: Queue[Key], key: Key) -> None:
+async def _reconcile(reconcilers: Reconcilers, queue: Queue[Item], item: Item) -> None:
     try:
-        await reconciler.reconcile(key)
+        await reconcilers.reconcile(item)
     except Stale as error:
-        log.debug("somebody was faster", cluster=key, error=str(error))
+        log.debug("somebody was faster", item=item, error=str(error))
         raise
     except KubeError as error:
-        log.warning("not done, and tried again", cluster=key, error=str(error))
+        log.warning("not done, and tried again", item=item, error=str(error))
         raise
-    if key in reconciler.store.clusters:
-        queue.add(key, after_seconds=RESYNC_SECONDS)
+    if reconcilers.knows(item):
+        queue.add(item, after_seconds=RESYNC_SECONDS)
     else:
-        queue.forget(key)
+        queue.forget(item)
 
 
 async def _first(*parts: Coroutine[None, None, None]) -> None:

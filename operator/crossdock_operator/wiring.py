@@ -16,12 +16,13 @@ from crossdock_operator.kinds import (
     SERVICE,
     SERVICE_ACCOUNT,
     SHUFFLE_CLUSTER,
+    SHUFFLE_JOB,
     STATEFUL_SET,
     Kind,
 )
 from crossdock_operator.plan.names import MANAGED_BY, MANAGER
 from crossdock_operator.queue import Queue
-from crossdock_operator.records import Key
+from crossdock_operator.records import Item
 from crossdock_operator.store import Store
 
 CHILDREN: Final = (
@@ -36,12 +37,12 @@ _WATCH_SECONDS: Final = 300
 """After so long a watch begins anew: some proxies drop it without a word."""
 
 
-async def watch(store: Store, queue: Queue[Key], *, namespaces: Sequence[str]) -> None:
+async def watch(store: Store, queue: Queue[Item], *, namespaces: Sequence[str]) -> None:
     """Watch until the process is told to end, by SIGTERM or SIGINT.
 
     Args:
         store: is filled with what is seen.
-        queue: gets the keys of clusters to look at.
+        queue: gets the clusters and jobs to look at.
         namespaces: to watch; none: all.
     """
     registry = kopf.OperatorRegistry()
@@ -55,13 +56,19 @@ async def watch(store: Store, queue: Queue[Key], *, namespaces: Sequence[str]) -
     )
 
 
-def _register(registry: kopf.OperatorRegistry, store: Store, queue: Queue[Key]) -> None:
+def _register(registry: kopf.OperatorRegistry, store: Store, queue: Queue[Item]) -> None:
     async def cluster(body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002
-        deleted = type == "DELETED"
-        key = store.saw_cluster(dict(body), deleted=deleted)
-        queue.add(key)
+        key = store.saw_cluster(dict(body), deleted=type == "DELETED")
+        queue.add(Item(SHUFFLE_CLUSTER.name, key))
+        for waiting in store.jobs_of(key):
+            queue.add(Item(SHUFFLE_JOB.name, waiting.key))
+
+    async def job(body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002
+        key = store.saw_job(dict(body), deleted=type == "DELETED")
+        queue.add(Item(SHUFFLE_JOB.name, key))
 
     _on(registry, SHUFFLE_CLUSTER, cluster)
+    _on(registry, SHUFFLE_JOB, job)
     for kind in CHILDREN:
 
         async def child(
@@ -70,9 +77,9 @@ def _register(registry: kopf.OperatorRegistry, store: Store, queue: Queue[Key]) 
             kind: Kind = kind,
             **_: Any,
         ) -> None:
-            key = store.saw_child(kind.name, dict(body), deleted=type == "DELETED")
-            if key is not None:
-                queue.add(key)
+            item = store.saw_child(kind.name, dict(body), deleted=type == "DELETED")
+            if item is not None:
+                queue.add(item)
 
         _on(registry, kind, child)
     kopf.on.login(registry=registry)(_login)

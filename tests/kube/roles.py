@@ -5,6 +5,8 @@ from administrator import Administrator
 NAMESPACED = {
     ("crossdock.dev", "shuffleclusters"): ["list", "watch"],
     ("crossdock.dev", "shuffleclusters/status"): ["patch"],
+    ("crossdock.dev", "shufflejobs"): ["list", "watch"],
+    ("crossdock.dev", "shufflejobs/status"): ["patch"],
     ("apps", "statefulsets"): ["list", "watch", "create", "patch"],
     ("", "services"): ["list", "watch", "create", "patch"],
     ("", "serviceaccounts"): ["list", "watch", "create", "patch"],

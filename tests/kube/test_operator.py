@@ -12,7 +12,7 @@ from administrator import OURS, Administrator, Object
 from control_plane import ControlPlane, control_plane
 from operators import OperatorProcess, running_operator
 from roles import grant
-from specs import cluster
+from specs import cluster, job
 
 from crossdock.wire import tokens
 from harness import eventually
@@ -39,7 +39,7 @@ class Scene:
         self.operator = operator
 
     def path(self, plural: str, name: str) -> str:
-        root = OURS if plural == "shuffleclusters" else PATHS[plural]
+        root = OURS if plural.startswith("shuffle") else PATHS[plural]
         return f"{root}/namespaces/{self.namespace}/{plural}/{name}"
 
     def get(self, plural: str, name: str) -> Object | None:
@@ -244,3 +244,20 @@ def test_without_crds_it_says_so(tmp_path: Path) -> None:
             eventually(lambda: operator.ended() is not None, seconds=SECONDS, what="its end")
             assert operator.ended() == 2
             assert "kubectl apply -f crds/" in operator.log()
+
+
+def test_a_job_waits_for_its_cluster(scene: Scene) -> None:
+    def accepted(reason: str) -> Callable[[Object], bool]:
+        return lambda o: (
+            [
+                c["reason"]
+                for c in o.get("status", {}).get("conditions", ())
+                if c["type"] == "Accepted"
+            ]
+            == [reason]
+        )
+
+    scene.admin.create(scene.namespace, "shufflejobs", job(clusterRef={"name": "main"}))
+    scene.wait("shufflejobs", "wordcount", accepted("ClusterNotFound"))
+    scene.create()
+    scene.wait("shufflejobs", "wordcount", accepted("Accepted"))

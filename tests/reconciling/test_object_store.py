@@ -3,10 +3,11 @@
 from typing import Any
 
 from crossdock_operator.plan.names import CLUSTER_LABEL
-from crossdock_operator.records import ChildKey, Key
+from crossdock_operator.records import ChildKey, Item, Key
 from crossdock_operator.store import Store
 
 KEY = Key("data", "main")
+ITEM = Item("ShuffleCluster", KEY)
 
 
 def body(version: int, uid: str = "u-1", **more: Any) -> dict[str, Any]:
@@ -42,15 +43,15 @@ def test_an_answer_that_comes_after_the_deletion_brings_nothing_back() -> None:
 def test_children_are_those_with_our_label() -> None:
     store = Store()
     child = body(3, status={"replicas": 4, "readyReplicas": 3})
-    assert store.saw_child("StatefulSet", child) == KEY
-    found = store.children(KEY)[ChildKey("StatefulSet", "main")]
+    assert store.saw_child("StatefulSet", child) == ITEM
+    found = store.children(ITEM)[ChildKey("StatefulSet", "main")]
     assert (found.replicas, found.ready) == (4, 3)
     assert not found.settled, "its status is of an older spec"
     foreign = body(3, uid="u-2")
     foreign["metadata"]["labels"] = {}
     assert store.saw_child("Service", foreign) is None
     store.saw_child("StatefulSet", body(4), deleted=True)
-    assert store.children(KEY) == {}
+    assert store.children(ITEM) == {}
 
 
 def test_a_mark_is_of_what_people_change() -> None:
@@ -58,7 +59,7 @@ def test_a_mark_is_of_what_people_change() -> None:
 
     def mark(seen: dict[str, Any]) -> str:
         store.saw_child("StatefulSet", seen)
-        return store.children(KEY)[ChildKey("StatefulSet", "main")].mark
+        return store.children(ITEM)[ChildKey("StatefulSet", "main")].mark
 
     first = mark(body(1))
     assert mark(body(2, status={"replicas": 4})) == first

@@ -9,6 +9,8 @@ from crossdock_operator.records import Cluster
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "crossdock-operator"
 CLUSTER_LABEL: Final = f"{GROUP}/cluster"
+JOB_LABEL: Final = f"{GROUP}/job"
+"""Of what belongs to a ShuffleJob of the same namespace."""
 PORT: Final = 7070
 KEY_FILE: Final = "keys"
 """Of the Secret with the signing keys, as `crossdock worker --key-file` reads it."""
