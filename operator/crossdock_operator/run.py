@@ -3,9 +3,9 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,8 @@ import structlog
 
 from crossdock.errors import ConfigError
 from crossdock_operator.errors import KubeError, Stale, Vanished
+from crossdock_operator.jobs.running import Tools
+from crossdock_operator.jobs.workers import Workers
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB
 from crossdock_operator.kube import Kube
 from crossdock_operator.leader import Leadership
@@ -44,6 +46,8 @@ class Settings:
     namespaces: tuple[str, ...] = ()
     """Those whose objects are looked after; none: all."""
     worker_image: str
+    resolve: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
+    """By namespace and name of a cluster, URLs of its workers; default: its Service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +86,21 @@ async def run(settings: Settings) -> None:
         leadership = Leadership(
             kube, namespace=settings.namespace, name=LEASE_NAME, identity=identity
         )
-        reconcilers = Reconcilers(
-            store, clusters=Reconciler(kube, store, given), jobs=JobReconciler(kube, store, given)
-        )
+        workers = Workers(kube, settings.resolve)
+        tools = Tools(kube, store, workers, wake=lambda item, s: queue.add(item, after_seconds=s))
+        jobs = JobReconciler(tools)
+        reconcilers = Reconcilers(store, clusters=Reconciler(kube, store, given), jobs=jobs)
         leads = asyncio.Event()
         # kopf's end cancels what was begun after it: so all tasks are begun here, and it last.
-        await _first(
-            _lead(leadership, leads),
-            *(_take(reconcilers, queue, leads) for _ in range(TAKERS)),
-            watch(store, queue, namespaces=settings.namespaces),
-        )
+        try:
+            await _first(
+                _lead(leadership, leads),
+                *(_take(reconcilers, queue, leads) for _ in range(TAKERS)),
+                watch(store, queue, namespaces=settings.namespaces),
+            )
+        finally:
+            workers.close()
+            jobs.close()
         if leads.is_set():
             await leadership.release()
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import kopf
 
 from crossdock_operator.kinds import (
+    JOB,
     NETWORK_POLICY,
     POD_DISRUPTION_BUDGET,
     SECRET,
@@ -32,6 +33,7 @@ CHILDREN: Final = (
     SECRET,
     POD_DISRUPTION_BUDGET,
     NETWORK_POLICY,
+    JOB,
 )
 _WATCH_SECONDS: Final = 300
 """After so long a watch begins anew: some proxies drop it without a word."""

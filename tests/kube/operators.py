@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -17,18 +17,22 @@ COMMAND = Path(sys.executable).with_name("crossdock")
 class OperatorProcess:
     """`crossdock operator`, killed and started again as a test wishes."""
 
-    def __init__(self, plane: ControlPlane, directory: Path, namespace: str) -> None:
+    def __init__(
+        self, plane: ControlPlane, directory: Path, namespace: str, options: Sequence[str] = ()
+    ) -> None:
         self._log = directory / "operator.log"
         self._kubeconfig = directory / "kubeconfig-operator"
         config = plane.kubeconfig.read_text().replace(ADMIN_TOKEN, OPERATOR_TOKEN)
         self._kubeconfig.write_text(yaml.safe_dump(yaml.safe_load(config)))
         self._namespace = namespace
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
         """Start it; it is at work some seconds later."""
         where = ["--namespace", self._namespace, "--watch", self._namespace]
-        command = [COMMAND, "operator", "--worker-image", "example.com/crossdock", *where]
+        image = ["--worker-image", "example.com/crossdock"]
+        command = [COMMAND, "operator", *image, *where, *self._options]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -69,10 +73,10 @@ class OperatorProcess:
 
 @contextmanager
 def running_operator(
-    plane: ControlPlane, directory: Path, namespace: str
+    plane: ControlPlane, directory: Path, namespace: str, *options: str
 ) -> Iterator[OperatorProcess]:
     """Run an operator for one namespace until the context ends."""
-    operator = OperatorProcess(plane, directory, namespace)
+    operator = OperatorProcess(plane, directory, namespace, options)
     try:
         yield operator.start()
     finally:
