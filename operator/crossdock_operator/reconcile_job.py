@@ -109,7 +109,7 @@ class JobReconciler:
         connection = "" if ready else connection_name(job.key.name)
         if not job.spec.stages or (ready and job.uid not in self._running):
             return Seen(accepted=accepted, ready=ready, connection=connection)
-        return await self._run(job, cluster, accepted, limits, ready)
+        return await self._run(job, cluster, limits, ready)
 
     async def _accepted(self, job: Job, cluster: Cluster | None) -> Answer:
         """Return whether the job is taken; once it is, it stays so."""
@@ -138,9 +138,7 @@ class JobReconciler:
         """Keep the spec as it is now: what lies inside pod templates can be changed later."""
         await Kept.pin(self.tools.kube, job, _fresh(job, time.time()))
 
-    async def _run(
-        self, job: Job, cluster: Cluster, accepted: Answer, limits: Lifetimes, ready: str
-    ) -> Seen:
+    async def _run(self, job: Job, cluster: Cluster, limits: Lifetimes, ready: str) -> Seen:
         now = time.time()
         running = self._running.get(job.uid)
         if running is None:
@@ -186,7 +184,7 @@ class JobReconciler:
         if not over and job.spec.stages and cluster is not None:
             ready = await self._registry.ready(job, cluster)
             if not ready or job.uid in self._running:
-                seen = await self._run(job, cluster, accepted, limits, ready)
+                seen = await self._run(job, cluster, limits, ready)
         if seen.over:
             running = self._running.pop(job.uid, None)
             if running is not None:

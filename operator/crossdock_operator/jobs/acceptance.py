@@ -71,11 +71,22 @@ def spec_of(job: Job) -> dict[str, Any]:
     """Return the part of a job's spec that a job file has too, as it was written."""
     spec = job.spec
     return {
-        "stages": [dict(stage) for stage in spec.stages],
+        "stages": [_as_written(stage) for stage in spec.stages],
         "dataRoot": spec.data_root,
         "persistence": spec.persistence,
         "activeDeadlineSeconds": spec.active_deadline_seconds,
     }
+
+
+def _as_written(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stage without the defaults that the API server writes where they mean nothing."""
+    found = dict(stage)
+    if "inputs" in found:
+        found["inputs"] = [
+            {k: v for k, v in each.items() if "files" not in each or k not in {"read", "split"}}
+            for each in found["inputs"]
+        ]
+    return found
 
 
 def model_of(document: Mapping[str, Any]) -> ShuffleJob:
