@@ -12,10 +12,11 @@ from crossdock_operator.jobs.keeping import Kept
 from crossdock_operator.jobs.registering import Registry
 from crossdock_operator.jobs.rehearsing import rehearse
 from crossdock_operator.jobs.render import connection_name
-from crossdock_operator.jobs.running import Running, Tools
+from crossdock_operator.jobs.running import Running
 from crossdock_operator.jobs.state import State, document_of
 from crossdock_operator.jobs.telling import WARNING, Teller
-from crossdock_operator.kinds import NAMESPACE, SHUFFLE_JOB, Object
+from crossdock_operator.jobs.tools import Tools
+from crossdock_operator.kinds import JOB, NAMESPACE, SHUFFLE_JOB, Object
 from crossdock_operator.plan.conditions import NO, YES, Answer
 from crossdock_operator.plan.job_status import (
     Seen,
@@ -86,10 +87,18 @@ class JobReconciler:
     def _drop(self, key: Key, uid: str) -> None:
         self._uids.pop(key, None)
         self._written.pop(uid, None)
+        self._let_go(uid)
+
+    def _let_go(self, uid: str) -> None:
+        """End what is held for a job: connections too, where no other job needs them."""
         running = self._running.pop(uid, None)
         if running is not None:
             running.close()
         self._registry.forget(uid)
+        if running is not None:
+            busy = self._running.keys() | self._registry.busy()
+            known = self.tools.store.jobs.values()
+            self.tools.workers.keep({job.cluster for job in known if job.uid in busy})
 
     # -- one look --------------------------------------------------------------------------
 
@@ -97,11 +106,13 @@ class JobReconciler:
         limits = lifetimes(job, cluster)
         accepted = await self._accepted(job, cluster)
         if job.deleting:
+            await self._end_tasks(job)
             return Seen(accepted=accepted)
         if is_true(job.status, "Complete") or is_true(job.status, "Failed"):
             return await self._after_the_end(job, cluster, accepted, limits)
         if accepted.status != YES or cluster is None:
-            return Seen(accepted=accepted)
+            gone = f"ShuffleCluster {job.cluster.name} is gone" if accepted.status == YES else ""
+            return Seen(accepted=accepted, waits_for=gone)
         if self._is_too_old(job, limits) and not job.spec.stages:
             said = f"the job is older than {limits.max_age_seconds} s"
             return Seen(accepted=accepted, ended=True, failure=said, reason="TooOld", over=True)
@@ -186,10 +197,7 @@ class JobReconciler:
             if not ready or job.uid in self._running:
                 seen = await self._run(job, cluster, limits, ready)
         if seen.over:
-            running = self._running.pop(job.uid, None)
-            if running is not None:
-                running.close()
-            self._registry.forget(job.uid)
+            self._let_go(job.uid)
         await self._expire(job, conditions["Failed" if failed else "Complete"], limits)
         return seen
 
@@ -203,6 +211,12 @@ class JobReconciler:
             self.tools.wake(Item(SHUFFLE_JOB.name, job.key), left)
             return
         await self.tools.kube.delete(SHUFFLE_JOB, *job.key, uid=job.uid)
+
+    async def _end_tasks(self, job: Job) -> None:
+        """Delete the Jobs of a job that is being deleted: what they write is for nobody."""
+        for child in self.tools.store.children(Item(SHUFFLE_JOB.name, job.key)):
+            if child.kind == JOB.name:
+                await self.tools.kube.delete(JOB, job.key.namespace, child.name)
 
     def _is_too_old(self, job: Job, limits: Lifetimes) -> bool:
         if limits.max_age_seconds is None:

@@ -13,7 +13,7 @@ import structlog
 
 from crossdock.errors import ConfigError
 from crossdock_operator.errors import KubeError, Stale, Vanished
-from crossdock_operator.jobs.running import Tools
+from crossdock_operator.jobs.tools import Tools
 from crossdock_operator.jobs.workers import Workers
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB
 from crossdock_operator.kube import Kube

@@ -12,7 +12,7 @@ from crossdock.job import Job as Handle
 from crossdock.records import Owner
 from crossdock_operator.errors import Refused, Stale
 from crossdock_operator.jobs.render import connection, connection_name
-from crossdock_operator.jobs.running import AGAIN_SECONDS, Tools
+from crossdock_operator.jobs.tools import AGAIN_SECONDS, Tools
 from crossdock_operator.jobs.workers import RENEW_SECONDS
 from crossdock_operator.kinds import SECRET, SHUFFLE_JOB, Object
 from crossdock_operator.plan import names
@@ -50,6 +50,10 @@ class Registry:
             self._tools.wake(Item(SHUFFLE_JOB.name, job.key), AGAIN_SECONDS)
             return str(error)
         return waits_for
+
+    def busy(self) -> set[str]:
+        """Return the uids of jobs that are being registered, or wait to be taken."""
+        return self._asked | self._handles.keys()
 
     def take(self, uid: str) -> Handle:
         """Return the handle of a job that is ready; the caller closes it."""

@@ -51,16 +51,16 @@ class Staged:
     # -- what Jobs say ---------------------------------------------------------------------
 
     def look(self, jobs: Mapping[str, Batch]) -> list[tuple[str, TaskId]]:
-        """Note which tasks have succeeded; return the names of Jobs with tasks that failed.
+        """Note which tasks have succeeded; return those that failed, with their Jobs.
 
         Why they failed their pods say: `failed` is told that next.
         """
         failed = []
-        for name, tries in self._tries.items():
+        for name, tries in list(self._tries.items()):
             batch = jobs.get(name)
             if batch is None:
                 if name in self.seen:
-                    failed += [(name, t) for t in tries.values() if self.machine.runs(t)]
+                    self._lost(name)
                 continue
             self.seen.add(name)
             for index in batch.done:
@@ -68,6 +68,17 @@ class Staged:
                     self.events.append(TaskEnded(tries[index], None))
             failed += [(name, tries[i]) for i in sorted(batch.lost) if self.machine.runs(tries[i])]
         return failed
+
+    def _lost(self, name: str) -> None:
+        """Note that somebody has deleted a Job: what it still ran failed."""
+        for task in self._tries[name].values():
+            if self.machine.runs(task):
+                self.events.append(TaskEnded(task, f"its Job {name} is gone"))
+        self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        del self.wanted[name], self._tries[name]
+        self.seen.discard(name)
 
     def failed(self, task: TaskId, reason: str) -> None:
         """Note that a task failed, and why."""
@@ -86,12 +97,13 @@ class Staged:
             if batch.role is not Role.TASKS or batch.stage != stage or not self._is_current(batch):
                 continue
             for index in batch.indexes():
+                done.pop(index, None)
                 running.pop(index, None)
                 if index in batch.done:
                     done[index] = batch.attempt
                 elif index not in batch.lost:
                     running[index] = batch.attempt
-        return done, {i: attempt for i, attempt in running.items() if i not in done}
+        return done, running
 
     # -- what the machine wants ------------------------------------------------------------
 
@@ -139,9 +151,7 @@ class Staged:
         for name, batch in list(self.wanted.items()):
             state = self.machine.stages[batch.stage]
             if state.phase not in going_on or batch.attempt < state.since:
-                del self.wanted[name]
-                self._tries.pop(name, None)
-                self.seen.discard(name)
+                self._drop(name)
 
     def jobs_of(self, winners: Mapping[int, int], stage: str) -> dict[str, set[int]]:
         """Return the names of the Jobs that ran these tries, with the indexes of each."""

@@ -148,10 +148,12 @@ class Workers:
     def keep(self, clusters: set[Key]) -> None:
         """Close the clients of all other clusters."""
         for key in self._reached.keys() - clusters:
-            self._reached.pop(key).client.close()
+            asyncio.get_running_loop().run_in_executor(None, self._reached.pop(key).client.close)
 
     def close(self) -> None:
         """End all calls, and close all connections and threads."""
-        self.keep(set())
+        for reached in self._reached.values():
+            reached.client.close()
+        self._reached.clear()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
