@@ -54,6 +54,7 @@ class World:
         self.written: dict[str, dict[int, set[int]]] = {name: {} for name in TASKS}
         """By stage: index → attempts whose output is whole."""
         self.contents: dict[str, dict[int, str]] = {name: {} for name in TASKS}
+        self.letters = "aaaaaaab" if seed % 2 else "a"
         self.recorded: dict[str, dict[int, str]] = {}
         self.changed = False
         """Whether a task that ran again wrote something else: then all that read it runs again."""
@@ -110,7 +111,7 @@ class World:
         if readable and self.random.random() < 0.8:
             copies = self.random.randrange(1 << 16)  # which of the try's pods it was
             self.written[batch.stage].setdefault(index, set()).add(batch.attempt | copies)
-            self.contents[batch.stage][index] = self.random.choice("aaaaaaab")
+            self.contents[batch.stage][index] = self.random.choice(self.letters)
             said = f"{batch.completed},{number}"
             self.jobs[name] = dataclasses.replace(batch, completed=said)
         else:
@@ -127,7 +128,8 @@ class World:
         """Somebody deletes a Job."""
         if self.jobs:
             name = self.random.choice(sorted(self.jobs))
-            self.failures += len(self.jobs[name].indexes())
+            going_on = {t.index for t in self.driver.tries(name) if self.driver.machine.runs(t)}
+            self.failures += len(going_on | self.open[name])
             del self.jobs[name], self.open[name]
 
     def answer(self) -> None:
@@ -171,19 +173,19 @@ class World:
 def test_every_history_ends_and_runs_little_twice(seed: int) -> None:
     """Operators end at any moment, tasks fail and outputs are lost; what is done stays done."""
     world = World(seed)
-    trouble = 400
+    trouble = 500
     for step in range(STEPS):
         calm = step > trouble
         draw = world.random.random()
-        if draw < 0.03 and not calm:
+        if draw < 0.04 and not calm:
             world.driver = world.operator()
-        elif draw < 0.05 and not calm:
+        elif draw < 0.08 and not calm:
             world.lose()
-        elif draw < 0.055 and not calm:
+        elif draw < 0.09 and not calm:
             world.vanish()
-        elif draw < 0.2:
+        elif draw < 0.3:
             world.end_a_task()
-        elif draw < 0.4:
+        elif draw < 0.6:
             world.answer()
         else:
             world.look()

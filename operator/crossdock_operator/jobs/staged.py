@@ -69,9 +69,13 @@ class Staged:
             failed += [(name, tries[i]) for i in sorted(batch.lost) if self.machine.runs(tries[i])]
         return failed
 
+    def tries(self, name: str) -> list[TaskId]:
+        """Return the tries of a Job that is wanted."""
+        return list(self._tries.get(name, {}).values())
+
     def _lost(self, name: str) -> None:
         """Note that somebody has deleted a Job: what it still ran failed."""
-        for task in self._tries[name].values():
+        for task in self.tries(name):
             if self.machine.runs(task):
                 self.events.append(TaskEnded(task, f"its Job {name} is gone"))
         self._drop(name)
@@ -149,8 +153,7 @@ class Staged:
         """Want no Jobs of stages that are recorded, or that begin anew."""
         going_on = {Phase.OBSERVING, Phase.RUNNING, Phase.RECORDING}
         for name, batch in list(self.wanted.items()):
-            state = self.machine.stages[batch.stage]
-            if state.phase not in going_on or batch.attempt < state.since:
+            if self.machine.stages[batch.stage].phase not in going_on:
                 self._drop(name)
 
     def jobs_of(self, winners: Mapping[int, int], stage: str) -> dict[str, set[int]]:
