@@ -3,7 +3,7 @@
 import datetime as dt
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from crossdock.stages.states import Phase
 from crossdock_operator.errors import Stale, Vanished
@@ -12,7 +12,6 @@ from crossdock_operator.jobs.keeping import Kept
 from crossdock_operator.jobs.registering import Registry
 from crossdock_operator.jobs.rehearsing import rehearse
 from crossdock_operator.jobs.render import connection_name
-from crossdock_operator.jobs.running import Running
 from crossdock_operator.jobs.state import State, document_of
 from crossdock_operator.jobs.telling import WARNING, Teller
 from crossdock_operator.jobs.tools import Tools
@@ -28,6 +27,9 @@ from crossdock_operator.plan.job_status import (
 )
 from crossdock_operator.plan.lifetimes import Lifetimes, lifetimes
 from crossdock_operator.records import Cluster, Item, Job, Key
+
+if TYPE_CHECKING:
+    from crossdock_operator.jobs.running import Running
 
 _PROGRESS_SECONDS: Final = 1.0
 """Numbers of the status are not written more often."""
@@ -47,7 +49,7 @@ class JobReconciler:
 
     tools: Tools
     _registry: Registry = field(init=False)
-    _running: dict[str, Running] = field(default_factory=dict)
+    _running: "dict[str, Running]" = field(default_factory=dict)
     """By uid, the jobs whose stages are under way."""
     _uids: dict[Key, str] = field(default_factory=dict)
     _written: dict[str, float] = field(default_factory=dict)
@@ -153,6 +155,9 @@ class JobReconciler:
         now = time.time()
         running = self._running.get(job.uid)
         if running is None:
+            # Only where a job runs: the machine and all that it needs take 2 MiB.
+            from crossdock_operator.jobs.running import Running  # noqa: PLC0415
+
             handle = self._registry.take(job.uid)
             kept = await Kept.take_up(self.tools.kube, job, _fresh(job, now))
             running = await Running.take_up(self.tools, job, kept, handle)
@@ -257,7 +262,7 @@ def _fresh(job: Job, now: float) -> State:
     return State(document=document, since=None if job.spec.suspend else now)
 
 
-def _pinned(job: Job, running: Running) -> Answer:
+def _pinned(job: Job, running: "Running") -> Answer:
     """Say so where the spec is no longer what runs."""
     if document_of(job.key.name, spec_of(job)) == running.state.document:
         return Answer("Accepted", YES, "Accepted")
@@ -265,7 +270,7 @@ def _pinned(job: Job, running: Running) -> Answer:
     return Answer("Accepted", YES, "RunsAsAccepted", message)
 
 
-def _rows(job: Job, running: Running) -> list[StageRow]:
+def _rows(job: Job, running: "Running") -> list[StageRow]:
     rows = []
     failed = running.state.ended is not None and running.state.ended.failure is not None
     for name, state in running.staged.machine.stages.items():
