@@ -2,9 +2,12 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from crossdock_operator.records import Key
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -22,6 +25,10 @@ def operator(
         list[str] | None,
         typer.Option(help="A namespace to look after; repeatable; default: all."),
     ] = None,
+    workers_at: Annotated[
+        list[str] | None,
+        typer.Option(help="NAMESPACE/CLUSTER=URL,URL…: where workers answer, if not by name."),
+    ] = None,
 ) -> None:
     """Run the operator: look after ShuffleClusters. What it does so far: docs/operator.md."""
     from crossdock_operator.run import Settings, run  # noqa: PLC0415 -- keeps --help quick
@@ -31,8 +38,20 @@ def operator(
         namespace=namespace or _own_namespace(),
         namespaces=tuple(watch or ()),
         worker_image=worker_image,
+        workers_at=dict(map(_workers_at, workers_at or ())),
     )
     asyncio.run(run(settings))
+
+
+def _workers_at(text: str) -> "tuple[Key, tuple[str, ...]]":
+    from crossdock_operator.records import Key  # noqa: PLC0415 -- keeps --help quick
+
+    where, _, urls = text.partition("=")
+    namespace, slash, name = where.partition("/")
+    found = tuple(url.strip() for url in urls.split(",") if url.strip())
+    if not (namespace and slash and name and found):
+        raise typer.BadParameter(f"{text!r} is not NAMESPACE/CLUSTER=URL,URL…")
+    return Key(namespace, name), found
 
 
 def _own_namespace() -> str:

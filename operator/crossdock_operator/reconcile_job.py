@@ -3,6 +3,7 @@
 import datetime as dt
 from dataclasses import dataclass
 
+from crossdock_operator.ending.jobs import JobEnds
 from crossdock_operator.errors import Vanished
 from crossdock_operator.kinds import SHUFFLE_JOB, Object
 from crossdock_operator.kube import Kube
@@ -19,6 +20,7 @@ class JobReconciler:
     kube: Kube
     store: Store
     given: Given
+    ends: JobEnds
 
     async def reconcile(self, key: Key) -> None:
         """Do for a job what is to be done now.
@@ -27,8 +29,15 @@ class JobReconciler:
             KubeError: not all of it was done; look again later.
         """
         job = self.store.jobs.get(key)
-        if job is not None:
-            await self._write_status(job)
+        if job is None:
+            return
+        if job.deleting:
+            await self.ends.end(job)
+            return
+        cluster = self.store.clusters.get(job.cluster)
+        if cluster is not None and not cluster.deleting:
+            job = await self.ends.hold(job, cluster)
+        await self._write_status(job)
 
     async def _write_status(self, job: Job) -> None:
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -3,13 +3,16 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from crossdock_operator.api.cluster import ShuffleClusterSpec
+from crossdock_operator.api.common import GROUP
 from crossdock_operator.api.job import ShuffleJobSpec
 from crossdock_operator.api.reading import read
 from crossdock_operator.kinds import Object
+
+RENEW_AT: Final = f"{GROUP}/renew-at"
 
 
 class Key(NamedTuple):
@@ -43,6 +46,11 @@ class Cluster:
     deleting: bool
     spec: ShuffleClusterSpec
     status: Object
+    version: str = ""
+    """Its resourceVersion."""
+    finalizers: tuple[str, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Those of our group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +64,10 @@ class Job:
     finalizers: tuple[str, ...]
     spec: ShuffleJobSpec
     status: Object
+    version: str = ""
+    """Its resourceVersion."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Those of our group."""
 
     @property
     def cluster(self) -> Key:
@@ -75,6 +87,8 @@ class Child:
     updated: int = 0
     settled: bool = True
     """Whether its status is about its newest spec."""
+    renew_at: float = 0.0
+    """When a Secret is to be looked at again, seconds since 1970; 0: never."""
 
 
 def cluster_of(body: Object) -> Cluster:
@@ -87,6 +101,9 @@ def cluster_of(body: Object) -> Cluster:
         deleting="deletionTimestamp" in metadata,
         spec=read(ShuffleClusterSpec, body["spec"]),
         status=dict(body.get("status") or {}),
+        version=metadata["resourceVersion"],
+        finalizers=tuple(metadata.get("finalizers") or ()),
+        annotations=_ours(metadata),
     )
 
 
@@ -101,7 +118,14 @@ def job_of(body: Object) -> Job:
         finalizers=tuple(metadata.get("finalizers") or ()),
         spec=read(ShuffleJobSpec, body["spec"]),
         status=dict(body.get("status") or {}),
+        version=metadata["resourceVersion"],
+        annotations=_ours(metadata),
     )
+
+
+def _ours(metadata: Object) -> dict[str, str]:
+    found = metadata.get("annotations") or {}
+    return {name: text for name, text in found.items() if name.startswith(f"{GROUP}/")}
 
 
 def child_of(body: Object) -> Child:
@@ -113,6 +137,7 @@ def child_of(body: Object) -> Child:
         ready=status.get("readyReplicas", 0),
         updated=status.get("updatedReplicas", 0),
         settled=status.get("observedGeneration", 0) >= body["metadata"].get("generation", 0),
+        renew_at=float((body["metadata"].get("annotations") or {}).get(RENEW_AT, 0)),
     )
 
 

@@ -3,16 +3,17 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from crossdock.errors import ConfigError
-from crossdock_operator.errors import KubeError, Stale, Vanished
+from crossdock.errors import ConfigError, CrossdockError
+from crossdock_operator.ending.parts import endings
+from crossdock_operator.errors import Stale, Vanished
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB
 from crossdock_operator.kube import Kube
 from crossdock_operator.leader import Leadership
@@ -20,7 +21,8 @@ from crossdock_operator.plan.cluster import Given
 from crossdock_operator.queue import Queue
 from crossdock_operator.reconcile import Reconciler
 from crossdock_operator.reconcile_job import JobReconciler
-from crossdock_operator.records import Item
+from crossdock_operator.records import Item, Key
+from crossdock_operator.secrets_of_clusters import ClusterSecrets
 from crossdock_operator.store import Store
 from crossdock_operator.wiring import watch
 
@@ -44,6 +46,8 @@ class Settings:
     namespaces: tuple[str, ...] = ()
     """Those whose objects are looked after; none: all."""
     worker_image: str
+    workers_at: Mapping[Key, tuple[str, ...]] = field(default_factory=dict)
+    """URLs of the workers of clusters whose pods cannot be reached by name from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +86,39 @@ async def run(settings: Settings) -> None:
         leadership = Leadership(
             kube, namespace=settings.namespace, name=LEASE_NAME, identity=identity
         )
-        reconcilers = Reconcilers(
-            store, clusters=Reconciler(kube, store, given), jobs=JobReconciler(kube, store, given)
-        )
         leads = asyncio.Event()
-        # kopf's end cancels what was begun after it: so all tasks are begun here, and it last.
-        await _first(
-            _lead(leadership, leads),
-            *(_take(reconcilers, queue, leads) for _ in range(TAKERS)),
-            watch(store, queue, namespaces=settings.namespaces),
-        )
+
+        def again(item: Item, seconds: float) -> None:
+            queue.add(item, after_seconds=seconds)
+
+        async with endings(
+            kube,
+            store,
+            namespace=settings.namespace,
+            watched=settings.namespaces,
+            workers_at=settings.workers_at,
+            number=lambda: leadership.transitions,
+            again=again,
+        ) as ends:
+            reconcilers = Reconcilers(
+                store,
+                clusters=Reconciler(
+                    kube,
+                    store,
+                    given,
+                    ends.clusters,
+                    ends.checks,
+                    ClusterSecrets(kube, store),
+                    again,
+                ),
+                jobs=JobReconciler(kube, store, given, ends.jobs),
+            )
+            # kopf's end cancels what was begun after it: so all tasks are begun here, and it last.
+            await _first(
+                _lead(leadership, leads),
+                *(_take(reconcilers, queue, leads) for _ in range(TAKERS)),
+                watch(store, queue, namespaces=settings.namespaces),
+            )
         if leads.is_set():
             await leadership.release()
 
@@ -117,7 +144,7 @@ async def _lead(leadership: Leadership, leads: asyncio.Event) -> None:
 async def _take(reconcilers: Reconcilers, queue: Queue[Item], leads: asyncio.Event) -> None:
     await leads.wait()
     while True:
-        with suppress(KubeError):  # it was told, and comes again
+        with suppress(CrossdockError):  # it was told, and comes again
             async with queue.taking() as item:
                 await _reconcile(reconcilers, queue, item)
 
@@ -128,7 +155,7 @@ async def _reconcile(reconcilers: Reconcilers, queue: Queue[Item], item: Item) -
     except Stale as error:
         log.debug("somebody was faster", item=item, error=str(error))
         raise
-    except KubeError as error:
+    except CrossdockError as error:
         log.warning("not done, and tried again", item=item, error=str(error))
         raise
     if reconcilers.knows(item):
