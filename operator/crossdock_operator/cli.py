@@ -1,13 +1,13 @@
 """`crossdock operator`."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from crossdock_operator.records import Key
+from crossdock.errors import ConfigError
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -25,9 +25,12 @@ def operator(
         list[str] | None,
         typer.Option(help="A namespace to look after; repeatable; default: all."),
     ] = None,
-    workers_at: Annotated[
+    resolve: Annotated[
         list[str] | None,
-        typer.Option(help="NAMESPACE/CLUSTER=URL,URL…: where workers answer, if not by name."),
+        typer.Option(
+            metavar="NAMESPACE/NAME=URL",
+            help="Reach a cluster's workers at this URL, not at its Service; repeatable.",
+        ),
     ] = None,
 ) -> None:
     """Run the operator: look after ShuffleClusters. What it does so far: docs/operator.md."""
@@ -38,20 +41,20 @@ def operator(
         namespace=namespace or _own_namespace(),
         namespaces=tuple(watch or ()),
         worker_image=worker_image,
-        workers_at=dict(map(_workers_at, workers_at or ())),
+        resolve=_resolved(resolve or ()),
     )
     asyncio.run(run(settings))
 
 
-def _workers_at(text: str) -> "tuple[Key, tuple[str, ...]]":
-    from crossdock_operator.records import Key  # noqa: PLC0415 -- keeps --help quick
-
-    where, _, urls = text.partition("=")
-    namespace, slash, name = where.partition("/")
-    found = tuple(url.strip() for url in urls.split(",") if url.strip())
-    if not (namespace and slash and name and found):
-        raise typer.BadParameter(f"{text!r} is not NAMESPACE/CLUSTER=URL,URL…")
-    return Key(namespace, name), found
+def _resolved(given: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for each in given:
+        where, equals, url = each.partition("=")
+        namespace, slash, name = where.partition("/")
+        if not (equals and slash and namespace and name and url):
+            raise ConfigError(f"--resolve {each!r} is not NAMESPACE/NAME=URL")
+        found.setdefault((namespace, name), []).append(url)
+    return found
 
 
 def _own_namespace() -> str:

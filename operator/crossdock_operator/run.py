@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from crossdock_operator.plan.cluster import Given
 from crossdock_operator.queue import Queue
 from crossdock_operator.reconcile import Reconciler
 from crossdock_operator.reconcile_job import JobReconciler
-from crossdock_operator.records import Item, Key
+from crossdock_operator.records import Item
 from crossdock_operator.secrets_of_clusters import ClusterSecrets
 from crossdock_operator.store import Store
 from crossdock_operator.wiring import watch
@@ -46,8 +46,8 @@ class Settings:
     namespaces: tuple[str, ...] = ()
     """Those whose objects are looked after; none: all."""
     worker_image: str
-    workers_at: Mapping[Key, tuple[str, ...]] = field(default_factory=dict)
-    """URLs of the workers of clusters whose pods cannot be reached by name from here."""
+    resolve: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
+    """By namespace and name of a cluster, URLs of its workers; default: its Service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ async def run(settings: Settings) -> None:
             store,
             namespace=settings.namespace,
             watched=settings.namespaces,
-            workers_at=settings.workers_at,
+            resolve=settings.resolve,
             number=lambda: leadership.transitions,
             again=again,
         ) as ends:

@@ -137,8 +137,8 @@ class Scene:
         self, plane: ControlPlane, directory: Path, namespaces: Sequence[str], *sites: Site
     ) -> None:
         """Run the operator."""
-        at = [f"{s.namespace}/{s.name}={','.join(s.urls)}" for s in sites]
-        options = [part for each in at for part in ("--workers-at", each)]
+        at = [f"{s.namespace}/{s.name}={url}" for s in sites for url in s.urls]
+        options = [part for each in at for part in ("--resolve", each)]
         self.operator = OperatorProcess(
             plane, directory, self.home, watched=namespaces, options=options
         )

@@ -22,9 +22,9 @@ class OperatorProcess:
         plane: ControlPlane,
         directory: Path,
         namespace: str,
+        options: Sequence[str] = (),
         *,
         watched: Sequence[str] = (),
-        options: Sequence[str] = (),
     ) -> None:
         """Args: `watched` namespaces, by default its own; `options` of the command line."""
         self._log = directory / "operator.log"

@@ -10,7 +10,7 @@ from crossdock_operator.ending.jobs import JobEnds
 from crossdock_operator.ending.listing import Listing
 from crossdock_operator.ending.workers import Reach
 from crossdock_operator.kube import Kube
-from crossdock_operator.records import Item, Key
+from crossdock_operator.records import Item
 from crossdock_operator.storage.checks import Checks
 from crossdock_operator.storage.copies import Copies
 from crossdock_operator.storage.keepers import Keepers
@@ -34,7 +34,7 @@ async def endings(
     *,
     namespace: str,
     watched: Sequence[str],
-    workers_at: Mapping[Key, tuple[str, ...]],
+    resolve: Mapping[tuple[str, str], Sequence[str]],
     number: Callable[[], int],
     again: Callable[[Item, float], None],
 ) -> AsyncIterator[Endings]:
@@ -45,11 +45,11 @@ async def endings(
         store: what was seen.
         namespace: the operator's.
         watched: namespaces that it looks after; none: all.
-        workers_at: where workers answer that cannot be reached by name.
+        resolve: by namespace and name of a cluster, URLs of its workers; default: their names.
         number: how often leadership changed: fences commands to workers.
         again: has an object looked at after so many seconds.
     """
-    copies, keepers, reach = Copies(kube, namespace), Keepers(), Reach(kube, workers_at)
+    copies, keepers, reach = Copies(kube, namespace), Keepers(), Reach(kube, resolve)
     listing = Listing(kube, watched)
     checks = Checks(copies, keepers, reach, listing, number, again)
     ended, swept = Attempts[Ended](again), Attempts[Audited](again)

@@ -1,6 +1,6 @@
 """Which workers of a cluster there are now, and where they answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crossdock.wire import tokens
@@ -10,7 +10,7 @@ from crossdock_operator.kube import Kube
 from crossdock_operator.plan import names
 from crossdock_operator.plan.cluster import replicas
 from crossdock_operator.plan.ending import worker_pods, worker_urls
-from crossdock_operator.records import Cluster, Key
+from crossdock_operator.records import Cluster
 from crossdock_operator.storage.access import Access
 from crossdock_operator.storage.tasks import Place, place_of
 
@@ -22,8 +22,8 @@ class Reach:
     """Finds the workers of clusters."""
 
     kube: Kube
-    workers_at: Mapping[Key, tuple[str, ...]] = field(default_factory=dict)
-    """URLs of the workers of clusters whose pods cannot be reached by name from here."""
+    resolve: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
+    """By namespace and name of a cluster, URLs of its workers; default: their names."""
 
     async def place(self, access: Access, cluster: Cluster | None) -> Place:
         """Return where work for a cluster is done now.
@@ -43,7 +43,8 @@ class Reach:
             pods |= {f"{names.workers(cluster)}-{n}" for n in range(replicas(cluster))}
         endpoints: tuple[str, ...] = ()
         if pods:
-            endpoints = self.workers_at.get(Key(access.namespace, access.name)) or worker_urls(
+            named = tuple(self.resolve.get((access.namespace, access.name), ()))
+            endpoints = named or worker_urls(
                 sorted(pods),
                 scheme=access.scheme,
                 namespace=access.namespace,

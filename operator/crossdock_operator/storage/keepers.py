@@ -149,7 +149,7 @@ class _Keeper:
             while line := await process.stdout.readline():
                 self._answered(json.loads(line))
         finally:
-            self.ended = True
+            self.end()  # kopf cancels all tasks when it ends, and waits for them
             code = await process.wait()
             if self._waiting:
                 log.warning("a storekeeper ended", code=code, tasks=len(self._waiting))
@@ -177,7 +177,7 @@ class _Keeper:
 
     async def ended_wholly(self) -> None:
         if self._reader is not None:
-            await self._reader
+            await asyncio.wait([self._reader])
 
 
 def environment(credentials: Mapping[str, str] | None) -> dict[str, str]:
