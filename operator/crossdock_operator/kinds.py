@@ -48,4 +48,5 @@ NETWORK_POLICY: Final = Kind(
     name="NetworkPolicy", plural="networkpolicies", group="networking.k8s.io"
 )
 LEASE: Final = Kind(name="Lease", plural="leases", group="coordination.k8s.io")
+JOB: Final = Kind(name="Job", plural="jobs", group="batch")
 EVENT: Final = Kind(name="Event", plural="events")

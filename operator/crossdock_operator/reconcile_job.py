@@ -3,6 +3,7 @@
 import datetime as dt
 from dataclasses import dataclass
 
+from crossdock.errors import ConfigError
 from crossdock_operator.ending.jobs import JobEnds
 from crossdock_operator.errors import Vanished
 from crossdock_operator.kinds import SHUFFLE_JOB, Object
@@ -27,6 +28,7 @@ class JobReconciler:
 
         Raises:
             KubeError: not all of it was done; look again later.
+            ConfigError: its cluster is not ready for it.
         """
         job = self.store.jobs.get(key)
         if job is None:
@@ -36,12 +38,18 @@ class JobReconciler:
             return
         cluster = self.store.clusters.get(job.cluster)
         if cluster is not None and not cluster.deleting:
-            job = await self.ends.hold(job, cluster)
+            try:
+                job = await self.ends.hold(job, cluster)
+            except ConfigError as error:
+                await self._write_status(job, problem=str(error))
+                raise
         await self._write_status(job)
 
-    async def _write_status(self, job: Job) -> None:
+    async def _write_status(self, job: Job, *, problem: str = "") -> None:
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        status: Object = job_status(job, self.store.clusters.get(job.cluster), now=now)
+        status: Object = job_status(
+            job, self.store.clusters.get(job.cluster), now=now, problem=problem
+        )
         if status == job.status:
             return
         try:

@@ -3,6 +3,7 @@
 import base64
 import json
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class Site:
     workers: list[WorkerProcess] = field(default_factory=list)
     uid: str = ""
     key: bytes = b""
+    authority: Path | None = None
 
     def create(self, *, endpoint: str = "", **spec: Any) -> None:
         """Make the ShuffleCluster and its Secret, and start its workers."""
@@ -61,8 +63,21 @@ class Site:
         self.key = tokens.parse_keys(base64.b64decode(keys).decode())[0]
         self._start_workers()
 
+    def _tls_options(self) -> dict[str, object]:
+        """Bring the workers' certificate to a directory, as a kubelet does."""
+        if not self.urls[0].startswith("https"):
+            return {}
+        files = self.scene.wait(self.namespace, "secrets", f"{self.name}-tls")["data"]
+        directory = Path(self.scene.stack.enter_context(tempfile.TemporaryDirectory()))
+        for name, text in files.items():
+            (directory / name).write_bytes(base64.b64decode(text))
+        self.authority = directory / "ca.crt"
+        return {"tls_cert": directory / "tls.crt", "tls_key": directory / "tls.key",
+                "tls_ca": self.authority}  # fmt: skip
+
     def _start_workers(self) -> None:
         server = self.scene.server
+        tls = self._tls_options()
         for url in self.urls:
             options = {
                 "store": self.scene.store,
@@ -73,6 +88,7 @@ class Site:
                 "drain_grace_seconds": 0,
                 "peers": ",".join(self.urls),
                 "peers_interval_seconds": 0.2,
+                **tls,
             }  # fmt: skip
             worker = WorkerProcess(key=self.key, options=options, environment=ENVIRONMENT)
             worker.port = int(url.rpartition(":")[2])
@@ -96,7 +112,9 @@ class Site:
     def fill(self, uid: str, *, persist: bool = True) -> None:
         """Have a job have frames on all workers, and segments in the store."""
         token = tokens.mint(self.key, job=ANY_JOB, rights=[Right.ADMIN])
-        with crossdock.connect(self.urls, token=token, options=QUICK) as client:
+        with crossdock.connect(
+            self.urls, token=token, ca_file=self.authority, options=QUICK
+        ) as client:
             opened = client.job(uid, owner="cluster")
             shuffle = opened.shuffle("words", partitions=PARTITIONS, maps=2)
             for m in range(2):
@@ -137,6 +155,7 @@ class Scene:
         self, plane: ControlPlane, directory: Path, namespaces: Sequence[str], *sites: Site
     ) -> None:
         """Run the operator."""
+        self._begun = (plane, directory, namespaces)
         at = [f"{s.namespace}/{s.name}={url}" for s in sites for url in s.urls]
         options = [part for each in at for part in ("--resolve", each)]
         self.operator = OperatorProcess(
@@ -144,6 +163,12 @@ class Scene:
         )
         self.stack.callback(self.operator.kill9)
         self.operator.start()
+
+    def restart(self, *sites: Site) -> None:
+        """Run the operator with other URLs of workers."""
+        assert self.operator is not None
+        self.operator.kill9()
+        self.start(*self._begun, *sites)
 
     def path(self, namespace: str, plural: str, name: str) -> str:
         root = {"statefulsets": "/apis/apps/v1"}.get(plural, "/api/v1")

@@ -156,6 +156,41 @@ def test_a_cluster_waits_for_its_jobs(scene: Scene, site: Site) -> None:
     assert not scene.copies()
 
 
+def test_a_job_outlives_its_cluster(scene: Scene, site: Site) -> None:
+    """By force, and with all that its namespace had: what its end takes is elsewhere."""
+    site.create()
+    uid = site.make_job("wordcount")
+    site.fill(uid)
+    path = scene.path(site.namespace, "shuffleclusters", "main")
+    scene.delete(site.namespace, "shuffleclusters", "main")
+    scene.admin.merge(path, {"metadata": {"finalizers": None}})
+    scene.delete(site.namespace, "secrets", "s3")
+    scene.wait_gone(site.namespace, "statefulsets", "main-worker")
+    assert scene.copies() == [f"crossdock-access-{site.uid}"]
+    scene.delete(site.namespace, "shufflejobs", "wordcount")
+    scene.wait_gone(site.namespace, "shufflejobs", "wordcount")
+    assert not scene.in_store(uid)
+    assert not scene.copies(), "it was the last that needed it"
+
+
+@pytest.mark.parametrize("policy", ["Delete", "Retain"])
+def test_what_an_abandoned_job_left_goes_with_its_cluster(
+    scene: Scene, site: Site, policy: str
+) -> None:
+    site.create(deletionPolicy=policy)
+    uid = site.make_job("wordcount")
+    site.fill(uid)
+    scene.annotate(site.namespace, "shufflejobs", "wordcount", abandon_storage="objects-may-stay")
+    scene.delete(site.namespace, "shufflejobs", "wordcount")
+    scene.wait_gone(site.namespace, "shufflejobs", "wordcount")
+    left = scene.in_store(uid)
+    assert left
+    scene.delete(site.namespace, "shuffleclusters", "main")
+    scene.wait_gone(site.namespace, "shuffleclusters", "main")
+    assert scene.in_store(site.uid) == (left if policy == "Retain" else [])
+    assert not scene.copies()
+
+
 def test_a_cluster_ends_its_jobs(scene: Scene, site: Site) -> None:
     site.create(jobsOnDeletion="End")
     for name in ("one", "two"):

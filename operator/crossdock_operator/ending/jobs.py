@@ -11,7 +11,7 @@ from crossdock_operator.ending.listing import Listing
 from crossdock_operator.ending.workers import Reach
 from crossdock_operator.errors import Refused, Stale, Vanished
 from crossdock_operator.events import Events
-from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB
+from crossdock_operator.kinds import JOB, SHUFFLE_CLUSTER, SHUFFLE_JOB
 from crossdock_operator.kube import Kube
 from crossdock_operator.plan import names
 from crossdock_operator.plan.conditions import Answer
@@ -26,6 +26,7 @@ from crossdock_operator.plan.ending import (
     unfinished,
 )
 from crossdock_operator.records import Cluster, Item, Job
+from crossdock_operator.storage.checks import Checks
 from crossdock_operator.storage.copies import Copies
 from crossdock_operator.storage.keepers import Keepers
 from crossdock_operator.storage.tasks import Ended, EndJob, TaskFailed
@@ -47,6 +48,7 @@ class JobEnds:
     keepers: Keepers
     reach: Reach
     listing: Listing
+    checks: Checks
     attempts: Attempts[Ended]
     events: Events = field(init=False)
 
@@ -59,12 +61,14 @@ class JobEnds:
         Then all that its end takes is kept outside of its namespace, too.
 
         Raises:
-            ConfigError: a Secret that the cluster needs is not there.
+            ConfigError: a Secret that the cluster needs is not there, or the operator's own account
+                does not open the store.
             KubeError: it is not held; look again later.
         """
         patch = holding(job, {names.CLUSTER_UID: cluster_uid(job) or cluster.uid})
         if patch is None:
             return job
+        self.checks.demand(cluster)
         await self.copies.keep(cluster)
         used = holding(cluster, {names.USED: "true"})
         if used is not None:
@@ -93,6 +97,7 @@ class JobEnds:
             self.attempts.forget(item)
             return
         abandoned = is_abandoned(job)
+        await self._stop_tasks(item)
 
         async def work() -> Ended:
             return await self._end(job, abandoned=abandoned)
@@ -105,6 +110,12 @@ class JobEnds:
             await self._release(job)
         else:
             await self._write_status(job, _said(attempt.problem, self._settle_seconds(job)))
+
+    async def _stop_tasks(self, item: Item) -> None:
+        """Delete what runs a job's tasks: they would meet a job that is fenced, again and again."""
+        for child in self.store.children(item):
+            if child.kind == JOB.name:
+                await self.kube.delete(JOB, item.key.namespace, child.name)
 
     async def _end(self, job: Job, *, abandoned: bool) -> Ended:
         uid = cluster_uid(job)

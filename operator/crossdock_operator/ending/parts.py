@@ -55,7 +55,7 @@ async def endings(
     ended, swept = Attempts[Ended](again), Attempts[Audited](again)
     try:
         yield Endings(
-            JobEnds(kube, store, copies, keepers, reach, listing, ended),
+            JobEnds(kube, store, copies, keepers, reach, listing, checks, ended),
             ClusterEnds(kube, store, copies, keepers, reach, listing, swept),
             checks,
         )

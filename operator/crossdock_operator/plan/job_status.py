@@ -5,19 +5,22 @@ from crossdock_operator.plan.conditions import NO, YES, Answer, conditions
 from crossdock_operator.records import Cluster, Job
 
 
-def job_status(job: Job, cluster: Cluster | None, *, now: str) -> Object:
+def job_status(job: Job, cluster: Cluster | None, *, now: str, problem: str = "") -> Object:
     """Return the whole status.
 
     Args:
         job: the job.
         cluster: the one that serves it, if it is there.
         now: the time, as RFC 3339 has it.
+        problem: why its end could not be seen to, and so it is not begun; else empty.
     """
     accepted = Answer("Accepted", YES, "Accepted")
     if cluster is None:
         namespace, name = job.cluster
         message = f"there is no ShuffleCluster {name} in namespace {namespace}; the job waits"
         accepted = Answer("Accepted", NO, "ClusterNotFound", message)
+    elif problem:
+        accepted = Answer("Accepted", NO, "StoreNotReady", problem)
     return {
         "observedGeneration": job.generation,
         "phase": "Deleting" if job.deleting else "Pending",

@@ -7,13 +7,15 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
+from crossdock.errors import ConfigError
 from crossdock_operator.api.cluster import LifecycleCheck, NamespacesFrom
 from crossdock_operator.ending.attempts import Attempts
 from crossdock_operator.ending.listing import Listing
 from crossdock_operator.ending.workers import Reach
 from crossdock_operator.kinds import SHUFFLE_CLUSTER
+from crossdock_operator.plan.conditions import YES
 from crossdock_operator.plan.ending import sees_all_jobs
-from crossdock_operator.plan.findings import Findings, audit_due_seconds
+from crossdock_operator.plan.findings import Findings, audit_due_seconds, store_reachable
 from crossdock_operator.records import Cluster, Item
 from crossdock_operator.storage.access import Access
 from crossdock_operator.storage.copies import Copies
@@ -91,6 +93,30 @@ class Checks:
             audit_problem=audited,
             audited_at=audits.ended,
         )
+
+    def demand(self, cluster: Cluster) -> None:
+        """Fail unless what the operator keeps of a cluster is enough to end its jobs.
+
+        A Secret is what workers have, too. The operator's own account may be another than theirs:
+        so it has to be seen to list, delete and abort before anything is written.
+
+        Raises:
+            ConfigError: it was not, or not yet.
+        """
+        if cluster.spec.store.credentials_secret_ref is not None:
+            return
+        rounds = self._probe_rounds.get(Item(SHUFFLE_CLUSTER.name, cluster.key))
+        probed = None if rounds is None else rounds.last
+        answer = store_reachable(cluster, Findings(probed=probed))
+        if probed is None:
+            raise ConfigError(
+                "it is being found out whether the operator's account opens the store"
+            )
+        if answer.status != YES:
+            raise ConfigError(
+                f"jobs wait until the operator's own account opens the store: {answer.message}",
+                hint="give it the rights of spec.store.serviceAccountName, or name a Secret",
+            )
 
     def forget(self, item: Item) -> None:
         """Drop what is known of a cluster that is gone, or about to go."""
