@@ -86,12 +86,15 @@ class Site:
                 "store_settle_seconds": SETTLE_SECONDS,
                 "cluster": self.uid,
                 "drain_grace_seconds": 0,
-                "peers": ",".join(self.urls),
+                "peers": ",".join(self.local),
                 "peers_interval_seconds": 0.2,
                 **tls,
             }  # fmt: skip
+            host, _, port = url.rpartition(":")
+            if "127.0.0.1" not in host:
+                options["advertise"] = url
             worker = WorkerProcess(key=self.key, options=options, environment=ENVIRONMENT)
-            worker.port = int(url.rpartition(":")[2])
+            worker.port = int(port)
             self.scene.stack.enter_context(worker)
             self.workers.append(worker.launch())
         for worker in self.workers:
@@ -109,11 +112,17 @@ class Site:
         uid: str = made["metadata"]["uid"]
         return uid
 
+    @property
+    def local(self) -> list[str]:
+        """Where the workers answer on this machine."""
+        parts = [(url.partition(":")[0], url.rpartition(":")[2]) for url in self.urls]
+        return [f"{scheme}://127.0.0.1:{port}" for scheme, port in parts]
+
     def fill(self, uid: str, *, persist: bool = True) -> None:
         """Have a job have frames on all workers, and segments in the store."""
         token = tokens.mint(self.key, job=ANY_JOB, rights=[Right.ADMIN])
         with crossdock.connect(
-            self.urls, token=token, ca_file=self.authority, options=QUICK
+            self.local, token=token, ca_file=self.authority, options=QUICK
         ) as client:
             opened = client.job(uid, owner="cluster")
             shuffle = opened.shuffle("words", partitions=PARTITIONS, maps=2)
@@ -220,7 +229,8 @@ class Scene:
         """Play the kubelet."""
         self.wait(namespace, "pods", pod)
         conditions = [{"type": "Ready", "status": "True"}]
-        status = {"phase": "Running", "conditions": conditions}
+        ips = {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}
+        status = {"phase": "Running", "conditions": conditions, **ips}
         self.admin.merge(f"{self.path(namespace, 'pods', pod)}/status", {"status": status})
 
     def copies(self) -> list[str]:

@@ -27,6 +27,7 @@ from crossdock_operator.plan.ending import (
     sees_all_jobs,
     unfinished,
     waiting_for,
+    worker_addresses,
     worker_pods,
     worker_urls,
 )
@@ -122,6 +123,13 @@ def test_only_pods_that_ran_are_told() -> None:
     ) == (
         "https://m-worker-0.m-worker.data.svc:7070",
         "https://m-worker-0.m-worker.data.svc:7071",
+    )
+
+
+def test_pods_are_found_without_dns() -> None:
+    pods = [{"metadata": {"name": "m-worker-0"}, "status": {"podIP": "10.0.0.7"}}, pod("b", "x")]
+    assert worker_addresses(pods, namespace="data", cluster="m") == (
+        ("m-worker-0.m-worker.data.svc", "10.0.0.7"),
     )
 
 

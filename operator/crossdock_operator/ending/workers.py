@@ -9,7 +9,7 @@ from crossdock_operator.kinds import POD
 from crossdock_operator.kube import Kube
 from crossdock_operator.plan import names
 from crossdock_operator.plan.cluster import replicas
-from crossdock_operator.plan.ending import worker_pods, worker_urls
+from crossdock_operator.plan.ending import worker_addresses, worker_pods, worker_urls
 from crossdock_operator.records import Cluster
 from crossdock_operator.storage.access import Access
 from crossdock_operator.storage.tasks import Place, place_of
@@ -36,8 +36,9 @@ class Reach:
             KubeError: of the API server.
         """
         labels = f"{names.CLUSTER_UID}={access.cluster}"
-        found = self.kube.every(POD, access.namespace, labels=labels)
-        pods = set(worker_pods([pod async for pod in found]))
+        every = self.kube.every(POD, access.namespace, labels=labels)
+        found = [pod async for pod in every]
+        pods = set(worker_pods(found))
         if access.keeps_disks and cluster is not None and cluster.uid == access.cluster:
             # Between two pods of one disk there is none: whoever comes next has its files.
             pods |= {f"{names.workers(cluster)}-{n}" for n in range(replicas(cluster))}
@@ -51,7 +52,12 @@ class Reach:
                 cluster=access.name,
                 processes=access.processes,
             )
-        return place_of(access, endpoints=endpoints, token=administrators_token(access))
+        return place_of(
+            access,
+            endpoints=endpoints,
+            addresses=worker_addresses(found, namespace=access.namespace, cluster=access.name),
+            token=administrators_token(access),
+        )
 
 
 def administrators_token(access: Access) -> str:

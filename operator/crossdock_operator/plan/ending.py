@@ -69,10 +69,24 @@ def worker_urls(
     pods: Sequence[str], *, scheme: str, namespace: str, cluster: str, processes: int
 ) -> tuple[str, ...]:
     """Return the URLs of all workers of these pods, as they name themselves."""
-    domain = f"{cluster}-worker.{namespace}.svc"
     return tuple(
-        f"{scheme}://{pod}.{domain}:{names.PORT + n}" for pod in pods for n in range(processes)
+        f"{scheme}://{worker_host(pod, namespace, cluster)}:{names.PORT + n}"
+        for pod in pods
+        for n in range(processes)
     )
+
+
+def worker_host(pod: str, namespace: str, cluster: str) -> str:
+    """Return the name by which the workers of a pod are reached."""
+    return f"{pod}.{cluster}-worker.{namespace}.svc"
+
+
+def worker_addresses(
+    pods: Iterable[Object], *, namespace: str, cluster: str
+) -> tuple[tuple[str, str], ...]:
+    """Return where the hosts of pods are, as the API server has it."""
+    known = ((pod["metadata"]["name"], (pod.get("status") or {}).get("podIP")) for pod in pods)
+    return tuple((worker_host(name, namespace, cluster), str(ip)) for name, ip in known if ip)
 
 
 def sees_all_jobs(watched: Sequence[str], namespaces: Iterable[str]) -> bool:

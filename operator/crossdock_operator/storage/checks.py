@@ -17,10 +17,9 @@ from crossdock_operator.plan.conditions import YES
 from crossdock_operator.plan.ending import sees_all_jobs
 from crossdock_operator.plan.findings import Findings, audit_due_seconds, store_reachable
 from crossdock_operator.records import Cluster, Item
-from crossdock_operator.storage.access import Access
 from crossdock_operator.storage.copies import Copies
 from crossdock_operator.storage.keepers import Keepers
-from crossdock_operator.storage.tasks import Audit, Audited, Place, Probe, Probed
+from crossdock_operator.storage.tasks import Audit, Audited, Probe, Probed, place_of
 
 PROBE_SECONDS: Final = 300.0
 """Between two probes: five requests to the store each."""
@@ -155,16 +154,7 @@ class Checks:
     async def _probe(self, cluster: Cluster) -> Probed:
         access = await self.copies.keep(cluster)
         task = Probe(lifecycle=cluster.spec.store.lifecycle_check is LifecycleCheck.CHECK)
-        return await self.keepers.probe(access, self._storewise(access), task)
-
-    def _storewise(self, access: Access) -> Place:
-        """Return a place without workers."""
-        return Place(
-            cluster=access.cluster,
-            store=access.store,
-            options=access.options,
-            settle_seconds=access.settle_seconds,
-        )
+        return await self.keepers.probe(access, place_of(access), task)
 
     async def _audit(self, cluster: Cluster) -> Audited:
         access = await self.copies.keep(cluster)

@@ -32,12 +32,20 @@ class Place:
     settle_seconds: float = 30.0
     endpoints: tuple[str, ...] = ()
     """URLs of workers; none: none of them runs any more."""
+    addresses: tuple[tuple[str, str], ...] = ()
+    """Where hosts are: names of pods are not in DNS any more when their namespace goes."""
     token: str = ""
     """An administrator's."""
     authority: str = ""
 
 
-def place_of(access: Access, *, endpoints: tuple[str, ...], token: str) -> Place:
+def place_of(
+    access: Access,
+    *,
+    endpoints: tuple[str, ...] = (),
+    addresses: tuple[tuple[str, str], ...] = (),
+    token: str = "",
+) -> Place:
     """Return where a cluster's work is done."""
     return Place(
         cluster=access.cluster,
@@ -45,6 +53,7 @@ def place_of(access: Access, *, endpoints: tuple[str, ...], token: str) -> Place
         options=access.options,
         settle_seconds=access.settle_seconds,
         endpoints=endpoints,
+        addresses=addresses,
         token=token,
         authority=access.authority,
     )
@@ -101,8 +110,9 @@ def to_wire(number: int, place: Place, task: Task) -> dict[str, object]:
 
 def place_from(data: Mapping[str, Any]) -> Place:
     """Read a place."""
+    addresses = tuple((host, address) for host, address in data["addresses"])
     sequences = {"options": tuple(data["options"]), "endpoints": tuple(data["endpoints"])}
-    return Place(**{**data, **sequences})
+    return Place(**{**data, **sequences, "addresses": addresses})
 
 
 def task_from(name: str, arguments: Mapping[str, Any]) -> EndJob | Probe | Audit:

@@ -67,7 +67,12 @@ class Bench:
     def workers(self, place: Place) -> Iterator[Cluster]:
         """Give a client of the workers, as an administrator."""
         tls = ssl.create_default_context(cadata=place.authority) if place.authority else None
-        pool = Pool(token=lambda: place.token, tls=tls, timeouts=_TIMEOUTS)
+        pool = Pool(
+            token=lambda: place.token,
+            tls=tls,
+            timeouts=_TIMEOUTS,
+            addresses=dict(place.addresses),
+        )
         options = Options(
             store=place.store,
             store_cluster=place.cluster,
