@@ -12,8 +12,8 @@ from crossdock.errors import CrossdockError
 from crossdock_operator.queue import pause_seconds
 from crossdock_operator.records import Item
 
-AT_ONCE: Final = 64
-"""Attempts under way; others wait for their turn."""
+AT_ONCE: Final = 128
+"""Attempts of one group under way; others wait for their turn."""
 
 T = TypeVar("T")
 
@@ -49,9 +49,11 @@ class Attempts(Generic[T]):
     """Has an object looked at after so many seconds."""
     at_once: int = AT_ONCE
     _known: dict[Item, Attempt[T]] = field(default_factory=dict)
-    _slots: asyncio.Semaphore | None = None
+    _slots: dict[str, asyncio.Semaphore] = field(default_factory=dict)
 
-    def look(self, item: Item, tag: str, work: Callable[[], Coroutine[Any, Any, T]]) -> Attempt[T]:
+    def look(
+        self, item: Item, tag: str, work: Callable[[], Coroutine[Any, Any, T]], *, group: str
+    ) -> Attempt[T]:
         """Return how far the work for an object is; begin it, if it is time.
 
         The object is looked at again when an attempt ends, and when the next one is due.
@@ -60,6 +62,7 @@ class Attempts(Generic[T]):
             item: the object.
             tag: what the work is about.
             work: does it once; raises `CrossdockError` where it is to be tried again.
+            group: of objects that may hold each other up: those of one store, which may be away.
         """
         attempt = self._known.get(item)
         if attempt is None or attempt.tag != tag:
@@ -71,7 +74,9 @@ class Attempts(Generic[T]):
         if wait > 0:
             self.again(item, wait)
         else:
-            attempt.task = asyncio.get_running_loop().create_task(self._try(item, attempt, work))
+            attempt.task = asyncio.get_running_loop().create_task(
+                self._try(item, attempt, work, group)
+            )
         return attempt
 
     def note(self, item: Item, problem: CrossdockError) -> None:
@@ -88,12 +93,15 @@ class Attempts(Generic[T]):
             attempt.task.cancel()
 
     async def _try(
-        self, item: Item, attempt: Attempt[T], work: Callable[[], Coroutine[Any, Any, T]]
+        self,
+        item: Item,
+        attempt: Attempt[T],
+        work: Callable[[], Coroutine[Any, Any, T]],
+        group: str,
     ) -> None:
-        if self._slots is None:
-            self._slots = asyncio.Semaphore(self.at_once)
+        slots = self._slots.setdefault(group, asyncio.Semaphore(self.at_once))
         try:
-            async with self._slots:
+            async with slots:
                 attempt.result = await work()
             attempt.problem, attempt.failures = None, 0
         except CrossdockError as error:

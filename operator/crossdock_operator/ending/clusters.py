@@ -105,7 +105,7 @@ class ClusterEnds:
         async def work() -> Audited:
             return await self._sweep(cluster)
 
-        attempt = self.attempts.look(item, cluster.uid, work)
+        attempt = self.attempts.look(item, cluster.uid, work, group=cluster.uid)
         if attempt.result is not None:
             await self._release(cluster)
         elif attempt.problem is not None and is_abandoned(cluster):

@@ -65,7 +65,13 @@ class JobEnds:
                 does not open the store.
             KubeError: it is not held; look again later.
         """
-        patch = holding(job, {names.CLUSTER_UID: cluster_uid(job) or cluster.uid})
+        uid = cluster_uid(job)
+        if uid and uid != cluster.uid:
+            raise ConfigError(
+                f"what the job has is in an earlier ShuffleCluster {cluster.key.name}",
+                hint="make a new ShuffleJob",
+            )
+        patch = holding(job, {names.CLUSTER_UID: cluster.uid})
         if patch is None:
             return job
         self.checks.demand(cluster)
@@ -102,7 +108,8 @@ class JobEnds:
         async def work() -> Ended:
             return await self._end(job, abandoned=abandoned)
 
-        attempt = self.attempts.look(item, f"{job.uid} {abandoned}", work)
+        tag = f"{job.uid} {abandoned}"
+        attempt = self.attempts.look(item, tag, work, group=cluster_uid(job))
         if abandoned and attempt.ended:
             await self._abandon(job)
         elif attempt.result is not None:

@@ -13,10 +13,12 @@ from crossdock_operator.ending.attempts import Attempts
 from crossdock_operator.ending.listing import Listing
 from crossdock_operator.ending.workers import Reach
 from crossdock_operator.kinds import SHUFFLE_CLUSTER
+from crossdock_operator.plan import names
 from crossdock_operator.plan.conditions import YES
 from crossdock_operator.plan.ending import sees_all_jobs
 from crossdock_operator.plan.findings import Findings, audit_due_seconds, store_reachable
 from crossdock_operator.records import Cluster, Item
+from crossdock_operator.storage.access import Access
 from crossdock_operator.storage.copies import Copies
 from crossdock_operator.storage.keepers import Keepers
 from crossdock_operator.storage.tasks import Audit, Audited, Probe, Probed, place_of
@@ -142,7 +144,7 @@ class Checks:
         if now < one.due:
             self.again(item, one.due - now)
             return ""
-        attempt = attempts.look(item, f"{one.about} {one.number}", work)
+        attempt = attempts.look(item, f"{one.about} {one.number}", work, group="")
         if attempt.result is not None:
             one.last = attempt.result
             one.ended = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -151,13 +153,19 @@ class Checks:
             self.again(item, one.due - now)
         return "" if attempt.problem is None else str(attempt.problem)
 
+    async def _access(self, cluster: Cluster) -> Access:
+        """Return what it takes; where there is a copy of it, that is brought up to date."""
+        if cluster.annotations.get(names.USED) == "true":
+            return await self.copies.keep(cluster)
+        return await self.copies.look(cluster)
+
     async def _probe(self, cluster: Cluster) -> Probed:
-        access = await self.copies.keep(cluster)
+        access = await self._access(cluster)
         task = Probe(lifecycle=cluster.spec.store.lifecycle_check is LifecycleCheck.CHECK)
         return await self.keepers.probe(access, place_of(access), task)
 
     async def _audit(self, cluster: Cluster) -> Audited:
-        access = await self.copies.keep(cluster)
+        access = await self._access(cluster)
         place = await self.reach.place(access, cluster)
         as_of = time.monotonic()
         live = tuple(sorted(job.uid for job in await self.listing.every()))

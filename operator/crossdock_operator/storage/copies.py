@@ -1,8 +1,8 @@
 """What deletion needs of a cluster, kept in the operator's own namespace.
 
 A namespace that is deleted takes the cluster's Secrets with it at once, while its jobs wait for
-their data to be deleted. So a copy is there before a job's first byte, and until neither the
-cluster nor a job of it is left.
+their data to be deleted. So a copy is there before the first byte of a cluster's first job, and
+until neither the cluster nor a job of it is left.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from crossdock_operator.records import Cluster
 from crossdock_operator.storage.access import Access, access_to, text_of
 
 FRESH_SECONDS: Final = 60.0
-"""For so long a copy is not compared again with what it is of."""
+"""For so long a cluster's Secrets are not read again."""
 MANAGER: Final = "crossdock-operator-storage"
 """Field manager of copies."""
 
@@ -35,34 +35,40 @@ class Copies:
     namespace: str
     """The operator's."""
     _known: dict[str, tuple[Access, int, float]] = field(default_factory=dict)
-    """By uid: the copy, the cluster's generation, and when they were compared."""
+    """By uid: what was read, the cluster's generation then, and when."""
     _written: dict[str, str] = field(default_factory=dict)
     """By uid: digest of what the Secret has."""
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One at a time: jobs that begin at once read it once."""
 
-    async def keep(self, cluster: Cluster) -> Access:
-        """Make the copy be as the cluster is now; return it.
+    async def look(self, cluster: Cluster) -> Access:
+        """Return what it takes to reach a cluster, as it is now; nothing is written.
 
         Raises:
             ConfigError: a Secret that the cluster needs is not there.
             KubeError: of the API server.
         """
         async with self._lock:
-            return await self._keep(cluster)
+            return await self._look(cluster)
 
-    async def _keep(self, cluster: Cluster) -> Access:
+    async def keep(self, cluster: Cluster) -> Access:
+        """Make the copy be as the cluster is now; return it. Raises as `look`."""
+        async with self._lock:
+            access = await self._look(cluster)
+            if self._written.get(cluster.uid) != access.digest:
+                body = access.to_secret(self.namespace)
+                await self.kube.apply(SECRET, body, manager=MANAGER)
+                self._written[cluster.uid] = access.digest
+                log.info("copied what deletion needs", cluster=cluster.key, uid=cluster.uid)
+            return access
+
+    async def _look(self, cluster: Cluster) -> Access:
         known = self._known.get(cluster.uid)
         if known is not None:
             access, generation, at = known
             if generation == cluster.generation and time.monotonic() - at < FRESH_SECONDS:
                 return access
         access = await self._read(cluster)
-        if self._written.get(cluster.uid) != access.digest:
-            body = access.to_secret(self.namespace)
-            await self.kube.apply(SECRET, body, manager=MANAGER)
-            self._written[cluster.uid] = access.digest
-            log.info("copied what deletion needs", cluster=cluster.key, uid=cluster.uid)
         self._known[cluster.uid] = (access, cluster.generation, time.monotonic())
         return access
 

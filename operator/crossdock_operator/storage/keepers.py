@@ -26,7 +26,7 @@ from crossdock_operator.storage.tasks import (
     to_wire,
 )
 
-IDLE_SECONDS: Final = 30.0
+IDLE_SECONDS: Final = 15.0
 """After so long without work a storekeeper ends."""
 _LINE_BYTES: Final = 2**24
 _CLOUDS: Final = ("AWS_", "GOOGLE_", "AZURE_")

@@ -18,7 +18,7 @@ from crossdock.errors import CrossdockError
 from crossdock_operator.storage.tasks import Audit, EndJob, place_from, task_from
 from crossdock_operator.storage.work import Bench, Note, audit_cluster, end_job, probe
 
-AT_ONCE: Final = 64
+AT_ONCE: Final = 128
 """Tasks under way, most of which wait."""
 
 
