@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,6 +116,7 @@ async def run(settings: Settings) -> None:
             # kopf's end cancels what was begun after it: so all tasks are begun here, and it last.
             await _first(
                 _lead(leadership, leads),
+                _once_leading(leads, ends.tidying.run),
                 *(_take(reconcilers, queue, leads) for _ in range(TAKERS)),
                 watch(store, queue, namespaces=settings.namespaces),
             )
@@ -139,6 +140,13 @@ async def _lead(leadership: Leadership, leads: asyncio.Event) -> None:
     await leadership.acquire()
     leads.set()
     await leadership.hold()
+
+
+async def _once_leading(
+    leads: asyncio.Event, work: Callable[[], Coroutine[None, None, None]]
+) -> None:
+    await leads.wait()
+    await work()
 
 
 async def _take(reconcilers: Reconcilers, queue: Queue[Item], leads: asyncio.Event) -> None:

@@ -40,13 +40,13 @@ class Site:
     key: bytes = b""
     authority: Path | None = None
 
-    def create(self, *, endpoint: str = "", **spec: Any) -> None:
+    def create(self, *, endpoint: str = "", own_account: bool = False, **spec: Any) -> None:
         """Make the ShuffleCluster and its Secret, and start its workers."""
         scene = self.scene
         data = {k: v for k, v in ENVIRONMENT.items() if k.startswith("AWS_")}
         secret = {"metadata": {"name": "s3"}, "stringData": data}
         scene.admin.ask("POST", f"/api/v1/namespaces/{self.namespace}/secrets", secret)
-        store = {
+        store: dict[str, Any] = {
             "url": scene.store,
             "endpoint": endpoint or scene.server.endpoint,
             "region": scene.server.region,
@@ -54,6 +54,9 @@ class Site:
             "settleSeconds": SETTLE_SECONDS,
             "credentialsSecretRef": {"name": "s3"},
         }
+        if own_account:
+            del store["credentialsSecretRef"]
+            store["serviceAccountName"] = "store-access"
         spec = {"store": store, "workers": {"replicas": len(self.urls)},
                 "security": {"tls": {"mode": "Disabled"}}, **spec}  # fmt: skip
         body = cluster(self.name, **spec)
@@ -61,7 +64,7 @@ class Site:
         self.uid = made["metadata"]["uid"]
         keys = scene.wait(self.namespace, "secrets", f"{self.name}-key")["data"]["keys"]
         self.key = tokens.parse_keys(base64.b64decode(keys).decode())[0]
-        self._start_workers()
+        self._start_workers(own_account=own_account)
 
     def _tls_options(self) -> dict[str, object]:
         """Bring the workers' certificate to a directory, as a kubelet does."""
@@ -75,7 +78,7 @@ class Site:
         return {"tls_cert": directory / "tls.crt", "tls_key": directory / "tls.key",
                 "tls_ca": self.authority}  # fmt: skip
 
-    def _start_workers(self) -> None:
+    def _start_workers(self, *, own_account: bool) -> None:
         server = self.scene.server
         tls = self._tls_options()
         for url in self.urls:
@@ -99,6 +102,10 @@ class Site:
             self.workers.append(worker.launch())
         for worker in self.workers:
             worker.wait_ready()
+        if own_account:  # no pod is made without it
+            account = {"metadata": {"name": "store-access"}}
+            path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts"
+            self.scene.admin.ask("POST", path, account)
         for n in range(len(self.urls)):
             self.scene.make_ready(self.namespace, f"{self.name}-worker-{n}")
 

@@ -13,7 +13,7 @@ from control_plane import ControlPlane
 from ending_scene import Scene, Site, condition, scenes
 from faults import FaultyProxy, refuse
 from roles import grant
-from servers import S3Server, running, s3_options
+from servers import ENVIRONMENT, S3Server, running, s3_options
 
 from crossdock.store.api import Verb
 from crossdock.store.layout import ShuffleLayout, new_run
@@ -209,3 +209,41 @@ def test_jobs_wait_for_what_their_end_takes(scene: Scene, site: Site) -> None:
     scene.wait_gone(site.namespace, "shufflejobs", "wordcount")
     scene.delete(site.namespace, "shuffleclusters", "main")
     scene.wait_gone(site.namespace, "shuffleclusters", "main")
+
+
+def test_a_cluster_without_a_secret_is_cleaned_up_by_the_operators_account(
+    scene: Scene, plane: ControlPlane, tmp_path: Path, namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    grant(scene.admin, namespace)
+    site = scene.site(namespace, workers=1)
+    scene.start(plane, tmp_path, [namespace], site)
+    site.create(own_account=True)
+    uid = site.make_job("wordcount")
+    site.fill(uid)
+    assert scene.in_store(uid)
+    scene.delete(namespace, "shufflejobs", "wordcount")
+    scene.wait_gone(namespace, "shufflejobs", "wordcount")
+    assert not scene.in_store(uid)
+
+
+def test_copies_that_nobody_needs_go(scene: Scene, site: Site) -> None:
+    """Of a cluster that was let go by force, after its last job."""
+    site.create()
+    site.make_job("wordcount")
+    stray = "00000000-0000-4000-8000-00000000beef"
+    secret = {
+        "metadata": {
+            "name": f"crossdock-access-{stray}",
+            "labels": {"crossdock.dev/cluster-uid": stray},
+            "annotations": {"crossdock.dev/copy-of": f"{site.namespace}/main"},
+        }
+    }
+    scene.admin.ask("POST", f"/api/v1/namespaces/{scene.home}/secrets", secret)
+    assert scene.operator is not None
+    scene.operator.kill9()  # it looks when it begins to lead
+    scene.operator.start()
+    scene.wait_gone(scene.home, "secrets", f"crossdock-access-{stray}")
+    assert scene.copies() == [f"crossdock-access-{site.uid}"]

@@ -8,6 +8,7 @@ from crossdock_operator.ending.attempts import Attempts
 from crossdock_operator.ending.clusters import ClusterEnds
 from crossdock_operator.ending.jobs import JobEnds
 from crossdock_operator.ending.listing import Listing
+from crossdock_operator.ending.tidying import Tidying
 from crossdock_operator.ending.workers import Reach
 from crossdock_operator.kube import Kube
 from crossdock_operator.records import Item
@@ -25,6 +26,7 @@ class Endings:
     jobs: JobEnds
     clusters: ClusterEnds
     checks: Checks
+    tidying: Tidying
 
 
 @asynccontextmanager
@@ -58,6 +60,7 @@ async def endings(
             JobEnds(kube, store, copies, keepers, reach, listing, checks, ended),
             ClusterEnds(kube, store, copies, keepers, reach, listing, swept),
             checks,
+            Tidying(kube, copies, listing),
         )
     finally:
         await checks.close()
