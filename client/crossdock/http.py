@@ -132,15 +132,19 @@ class Connection:
         timeouts: Timeouts,
         release: Callable[["Connection"], None],
         cancel: Cancel,
+        address: str = "",
     ) -> None:
-        """Connect. `cancel` ends that, and what goes on until the connection is released."""
+        """Connect. `cancel` ends that, and what goes on until the connection is released.
+
+        Args: `address` is where the host is; "": as DNS has it.
+        """
         self.url = url
         self._host, host, port = address_of(url)
         self._release = release
         self._timeouts = timeouts
         self._cancel = cancel
         try:
-            self._socket = _connected(host, port, timeouts.connect_seconds, cancel)
+            self._socket = _connected(address or host, port, timeouts.connect_seconds, cancel)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
                 self._encrypt(tls, host)

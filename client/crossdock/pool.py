@@ -2,12 +2,12 @@
 
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from crossdock.cancel import Cancel
 from crossdock.errors import Unavailable
-from crossdock.http import Connection, Response, Timeouts
+from crossdock.http import Connection, Response, Timeouts, address_of
 from crossdock.wire.crc import BytesLike
 
 _IDLE_PER_WORKER: Final = 8
@@ -22,12 +22,22 @@ class Pool:
         token: Callable[[], str],
         tls: ssl.SSLContext | None = None,
         timeouts: Timeouts | None = None,
+        addresses: Mapping[str, str] | None = None,
     ) -> None:
+        """Connect later, as calls come.
+
+        Args:
+            token: tells the current one.
+            tls: how workers are checked; None: by the system's authorities.
+            timeouts: of a request.
+            addresses: by host name, where it is; others are asked of DNS.
+        """
         self.cancel = Cancel("the cluster is closed")
         """Ends all calls; the parent of what ends some of them."""
         self._token = token
         self._tls = tls
         self._timeouts = timeouts or Timeouts()
+        self._addresses = dict(addresses or {})
         self._lock = threading.Lock()
         self._idle: dict[str, list[Connection]] = {}
 
@@ -112,7 +122,12 @@ class Pool:
         if url.startswith("https:") and tls is None:
             tls = ssl.create_default_context()
         return Connection(
-            url, tls=tls, timeouts=self._timeouts, release=self._put_back, cancel=cancel
+            url,
+            tls=tls,
+            timeouts=self._timeouts,
+            release=self._put_back,
+            cancel=cancel,
+            address=self._addresses.get(address_of(url)[1], "") if self._addresses else "",
         )
 
     def _put_back(self, connection: Connection) -> None:

@@ -154,6 +154,15 @@ class Kube:
         path = kind.path(namespace, name, sub)
         return await self._call("PATCH", path, list(steps), content_type=_JSON_PATCH)
 
+    async def merge(self, kind: Kind, namespace: str, name: str, patch: Object) -> Object:
+        """Change the fields that a merge patch has.
+
+        Raises:
+            Stale: it has a resourceVersion, and that is not the newest.
+        """
+        path = kind.path(namespace, name)
+        return await self._call("PATCH", path, patch, content_type=_MERGE_PATCH)
+
     async def write_status(self, kind: Kind, namespace: str, name: str, status: Object) -> Object:
         """Write the whole status of an object."""
         step = {"op": "add", "path": "/status", "value": status}

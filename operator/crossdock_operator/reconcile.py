@@ -1,20 +1,32 @@
 """observe → plan → act → status, of one ShuffleCluster at a time."""
 
-import base64
 import datetime as dt
-import secrets
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
-from crossdock_operator.errors import Refused, Stale, Vanished
-from crossdock_operator.kinds import SECRET, SHUFFLE_CLUSTER, Object
+from crossdock_operator.ending.clusters import ClusterEnds
+from crossdock_operator.errors import Refused, Vanished
+from crossdock_operator.kinds import SHUFFLE_CLUSTER, Object
 from crossdock_operator.kube import Kube
-from crossdock_operator.plan import names
-from crossdock_operator.plan.cluster import Applied, Apply, Given, MakeKey, Observed, plan
+from crossdock_operator.plan.cluster import (
+    Action,
+    Applied,
+    Given,
+    Observed,
+    RenewCertificate,
+    RenewKeys,
+    next_renewal,
+    plan,
+)
+from crossdock_operator.plan.findings import NOTHING
 from crossdock_operator.plan.status import cluster_status
 from crossdock_operator.records import ChildKey, Cluster, Item, Key, mark_of
+from crossdock_operator.secrets_of_clusters import ClusterSecrets
+from crossdock_operator.storage.checks import Checks
 from crossdock_operator.store import Store
 
 MANAGER: Final = "crossdock-operator-cluster"
@@ -30,6 +42,11 @@ class Reconciler:
     kube: Kube
     store: Store
     given: Given
+    ends: ClusterEnds
+    checks: Checks
+    secrets: ClusterSecrets
+    again: Callable[[Item, float], None]
+    """Has an object looked at after so many seconds."""
     _applied: dict[Key, dict[ChildKey, Applied]] = field(default_factory=dict)
 
     async def reconcile(self, key: Key) -> None:
@@ -41,7 +58,14 @@ class Reconciler:
         cluster = self.store.clusters.get(key)
         if cluster is None:
             self._applied.pop(key, None)
+            self.checks.forget(Item(SHUFFLE_CLUSTER.name, key))
             return
+        if cluster.deleting:
+            self.checks.forget(Item(SHUFFLE_CLUSTER.name, key))
+            await self.ends.end(cluster)
+            return
+        if not cluster.spec.paused:
+            cluster = await self.ends.hold(cluster)
         refusal: Refused | None = None
         for action in plan(self._observed(cluster), self.given):
             try:
@@ -49,6 +73,9 @@ class Reconciler:
             except Refused as error:  # said in the status; the others are tried all the same
                 refusal = error
         await self._write_status(cluster, refused=refusal.message if refusal else "")
+        due = next_renewal(self._observed(cluster))
+        if due is not None and not cluster.spec.paused:
+            self.again(Item(SHUFFLE_CLUSTER.name, key), max(1.0, due - time.time()))
         if refusal is not None:
             raise refusal
 
@@ -57,11 +84,15 @@ class Reconciler:
             cluster=cluster,
             children=self.store.children(Item(SHUFFLE_CLUSTER.name, cluster.key)),
             applied=self._applied.get(cluster.key, {}),
+            now=time.time(),
         )
 
-    async def _act(self, cluster: Cluster, action: Apply | MakeKey) -> None:
-        if isinstance(action, MakeKey):
-            await self._make_key(cluster, action)
+    async def _act(self, cluster: Cluster, action: Action) -> None:
+        if isinstance(action, RenewKeys):
+            await self.secrets.renew_keys(cluster)
+            return
+        if isinstance(action, RenewCertificate):
+            await self.secrets.renew_certificate(cluster)
             return
         body = await self.kube.apply(action.kind, action.body, manager=MANAGER)
         self.store.saw_child(action.kind.name, body)
@@ -69,27 +100,11 @@ class Reconciler:
         self._applied.setdefault(cluster.key, {})[action.key] = applied
         log.info("applied", cluster=cluster.key, kind=action.kind.name, name=action.key.name)
 
-    async def _make_key(self, cluster: Cluster, action: MakeKey) -> None:
-        """Make the Secret, but never over one that is there: tokens of its key are in use."""
-        keys = base64.b64encode(secrets.token_hex(32).encode() + b"\n").decode()
-        body = {"metadata": names.metadata(cluster, action.name), "data": {names.KEY_FILE: keys}}
-        try:
-            made = await self.kube.create(SECRET, body)
-        except Stale:
-            found = await self.kube.get(SECRET, cluster.key.namespace, action.name)
-            if found is None:
-                raise
-            if found["metadata"].get("labels", {}).get(names.CLUSTER_LABEL) != cluster.key.name:
-                raise Refused(
-                    f"the Secret {action.name} is there already, and is not of this cluster",
-                    hint="delete it, or give the cluster another name",
-                ) from None
-            made = found
-        self.store.saw_child(SECRET.name, made)
-
     async def _write_status(self, cluster: Cluster, *, refused: str) -> None:
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        status: Object = cluster_status(self._observed(cluster), refused=refused, now=now)
+        found = NOTHING if cluster.spec.paused else self.checks.look(cluster)
+        observed = self._observed(cluster)
+        status: Object = cluster_status(observed, refused=refused, now=now, found=found)
         if status == cluster.status:
             return
         namespace, name = cluster.key

@@ -5,7 +5,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from crossdock.errors import ConfigError
 from crossdock.stages.states import Phase
+from crossdock_operator.ending.jobs import JobEnds
 from crossdock_operator.errors import Stale, Vanished
 from crossdock_operator.jobs.acceptance import judge, needs_labels, spec_of
 from crossdock_operator.jobs.keeping import Kept
@@ -15,7 +17,7 @@ from crossdock_operator.jobs.render import connection_name
 from crossdock_operator.jobs.state import State, document_of
 from crossdock_operator.jobs.telling import WARNING, Teller
 from crossdock_operator.jobs.tools import Tools
-from crossdock_operator.kinds import JOB, NAMESPACE, SHUFFLE_JOB, Object
+from crossdock_operator.kinds import NAMESPACE, SHUFFLE_JOB, Object
 from crossdock_operator.plan.conditions import NO, YES, Answer
 from crossdock_operator.plan.job_status import (
     Seen,
@@ -31,6 +33,8 @@ from crossdock_operator.records import Cluster, Item, Job, Key
 if TYPE_CHECKING:
     from crossdock_operator.jobs.running import Running
 
+NOT_READY_SECONDS: Final = 10.0
+"""After so long a job is looked at again whose cluster is not ready for it."""
 _PROGRESS_SECONDS: Final = 1.0
 """Numbers of the status are not written more often."""
 _PHASES: Final = {
@@ -48,6 +52,7 @@ class JobReconciler:
     """Brings jobs to what their specs say."""
 
     tools: Tools
+    ends: JobEnds
     _registry: Registry = field(init=False)
     _running: "dict[str, Running]" = field(default_factory=dict)
     """By uid, the jobs whose stages are under way."""
@@ -63,12 +68,16 @@ class JobReconciler:
 
         Raises:
             KubeError: not all of it was done; look again later.
+            ConfigError: its cluster is not ready for it.
         """
         job = self.tools.store.jobs.get(key)
         known = self._uids.get(key)
         if known is not None and (job is None or job.uid != known or job.deleting):
             self._drop(key, known)
         if job is None:
+            return
+        if job.deleting:
+            await self.ends.end(job)
             return
         self._uids[key] = job.uid
         cluster = self.tools.store.clusters.get(job.cluster)
@@ -105,14 +114,15 @@ class JobReconciler:
     async def _look_after(self, job: Job, cluster: Cluster | None) -> Seen:
         limits = lifetimes(job, cluster)
         accepted = await self._accepted(job, cluster)
-        if job.deleting:
-            await self._end_tasks(job)
-            return Seen(accepted=accepted)
         if is_true(job.status, "Complete") or is_true(job.status, "Failed"):
             return await self._after_the_end(job, cluster, accepted, limits)
         if accepted.status != YES or cluster is None:
             gone = f"ShuffleCluster {job.cluster.name} is gone" if accepted.status == YES else ""
             return Seen(accepted=accepted, waits_for=gone)
+        try:
+            job = await self.ends.hold(job, cluster)
+        except ConfigError as error:
+            return Seen(accepted=accepted, waits_for=str(error))
         if self._is_too_old(job, limits) and not job.spec.stages:
             said = f"the job is older than {limits.max_age_seconds} s"
             return Seen(accepted=accepted, ended=True, failure=said, reason="TooOld", over=True)
@@ -127,8 +137,6 @@ class JobReconciler:
         if is_true(job.status, "Accepted"):
             said = next(c for c in job.status["conditions"] if c["type"] == "Accepted")
             return Answer("Accepted", YES, said["reason"], said.get("message", ""))
-        if job.deleting:
-            return Answer("Accepted", NO, "Deleting")
         labels: dict[str, str] = {}
         if needs_labels(job, cluster):
             found = await self.tools.kube.get(NAMESPACE, "", job.key.namespace)
@@ -138,8 +146,13 @@ class JobReconciler:
             problem = await rehearse(self.tools.kube, job, cluster)
             if problem:
                 answer = Answer("Accepted", NO, "InvalidPodTemplate", problem)
-        if answer.status != YES:
+        if answer.status != YES or cluster is None:
             return answer
+        try:
+            job = await self.ends.hold(job, cluster)
+        except ConfigError as error:
+            self.tools.wake(Item(SHUFFLE_JOB.name, job.key), NOT_READY_SECONDS)
+            return Answer("Accepted", NO, "StoreNotReady", str(error))
         if job.spec.stages:
             await self._pin(job)
         await Teller(self.tools.kube).tell(job, "Accepted", "the job is accepted")
@@ -214,12 +227,6 @@ class JobReconciler:
             self.tools.wake(Item(SHUFFLE_JOB.name, job.key), left)
             return
         await self.tools.kube.delete(SHUFFLE_JOB, *job.key, uid=job.uid)
-
-    async def _end_tasks(self, job: Job) -> None:
-        """Delete the Jobs of a job that is being deleted: what they write is for nobody."""
-        for child in self.tools.store.children(Item(SHUFFLE_JOB.name, job.key)):
-            if child.kind == JOB.name:
-                await self.tools.kube.delete(JOB, job.key.namespace, child.name)
 
     def _is_too_old(self, job: Job, limits: Lifetimes) -> bool:
         if limits.max_age_seconds is None:

@@ -4,7 +4,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from crossdock_operator.api.cluster import ShuffleClusterSpec
@@ -48,6 +48,11 @@ class Cluster:
     deleting: bool
     spec: ShuffleClusterSpec
     status: Object
+    version: str = ""
+    """Its resourceVersion."""
+    finalizers: tuple[str, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Those of our group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,10 @@ class Job:
     finalizers: tuple[str, ...]
     spec: ShuffleJobSpec
     status: Object
+    version: str = ""
+    """Its resourceVersion."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Those of our group."""
 
     @property
     def cluster(self) -> Key:
@@ -85,7 +94,7 @@ class Child:
     batch: "Batch | None" = None
     """Of a Job that runs tasks."""
     renew_at: float = 0.0
-    """When the token in a connection Secret is to be renewed; seconds since 1970."""
+    """When a Secret is to be looked at again, seconds since 1970; 0: never."""
 
 
 def cluster_of(body: Object) -> Cluster:
@@ -98,6 +107,9 @@ def cluster_of(body: Object) -> Cluster:
         deleting="deletionTimestamp" in metadata,
         spec=read(ShuffleClusterSpec, body["spec"]),
         status=dict(body.get("status") or {}),
+        version=metadata["resourceVersion"],
+        finalizers=tuple(metadata.get("finalizers") or ()),
+        annotations=_ours(metadata),
     )
 
 
@@ -113,7 +125,14 @@ def job_of(body: Object) -> Job:
         finalizers=tuple(metadata.get("finalizers") or ()),
         spec=read(ShuffleJobSpec, body["spec"]),
         status=dict(body.get("status") or {}),
+        version=metadata["resourceVersion"],
+        annotations=_ours(metadata),
     )
+
+
+def _ours(metadata: Object) -> dict[str, str]:
+    found = metadata.get("annotations") or {}
+    return {name: text for name, text in found.items() if name.startswith(f"{GROUP}/")}
 
 
 def child_of(body: Object) -> Child:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Final
 
 import structlog
 
-from crossdock.errors import ConfigError
-from crossdock_operator.errors import KubeError, Stale, Vanished
+from crossdock.errors import ConfigError, CrossdockError
+from crossdock_operator.ending.parts import endings
+from crossdock_operator.errors import Stale, Vanished
 from crossdock_operator.jobs.tools import Tools
 from crossdock_operator.jobs.workers import Workers
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB
@@ -23,6 +24,7 @@ from crossdock_operator.queue import Queue
 from crossdock_operator.reconcile import Reconciler
 from crossdock_operator.reconcile_job import JobReconciler
 from crossdock_operator.records import Item
+from crossdock_operator.secrets_of_clusters import ClusterSecrets
 from crossdock_operator.store import Store
 from crossdock_operator.wiring import watch
 
@@ -86,21 +88,46 @@ async def run(settings: Settings) -> None:
         leadership = Leadership(
             kube, namespace=settings.namespace, name=LEASE_NAME, identity=identity
         )
-        workers = Workers(kube, settings.resolve)
-        tools = Tools(kube, store, workers, wake=lambda item, s: queue.add(item, after_seconds=s))
-        jobs = JobReconciler(tools)
-        reconcilers = Reconcilers(store, clusters=Reconciler(kube, store, given), jobs=jobs)
         leads = asyncio.Event()
-        # kopf's end cancels what was begun after it: so all tasks are begun here, and it last.
-        try:
-            await _first(
-                _lead(leadership, leads),
-                *(_take(reconcilers, queue, leads) for _ in range(TAKERS)),
-                watch(store, queue, namespaces=settings.namespaces),
+
+        def again(item: Item, seconds: float) -> None:
+            queue.add(item, after_seconds=seconds)
+
+        workers = Workers(kube, settings.resolve)
+        async with endings(
+            kube,
+            store,
+            namespace=settings.namespace,
+            watched=settings.namespaces,
+            resolve=settings.resolve,
+            number=lambda: leadership.transitions,
+            again=again,
+        ) as ends:
+            jobs = JobReconciler(Tools(kube, store, workers, wake=again), ends.jobs)
+            reconcilers = Reconcilers(
+                store,
+                clusters=Reconciler(
+                    kube,
+                    store,
+                    given,
+                    ends.clusters,
+                    ends.checks,
+                    ClusterSecrets(kube, store),
+                    again,
+                ),
+                jobs=jobs,
             )
-        finally:
-            workers.close()
-            jobs.close()
+            # kopf's end cancels what was begun after it: so all tasks are begun here, and it last.
+            try:
+                await _first(
+                    _lead(leadership, leads),
+                    _once_leading(leads, ends.tidying.run),
+                    *(_take(reconcilers, queue, leads) for _ in range(TAKERS)),
+                    watch(store, queue, namespaces=settings.namespaces),
+                )
+            finally:
+                workers.close()
+                jobs.close()
         if leads.is_set():
             await leadership.release()
 
@@ -123,10 +150,17 @@ async def _lead(leadership: Leadership, leads: asyncio.Event) -> None:
     await leadership.hold()
 
 
+async def _once_leading(
+    leads: asyncio.Event, work: Callable[[], Coroutine[None, None, None]]
+) -> None:
+    await leads.wait()
+    await work()
+
+
 async def _take(reconcilers: Reconcilers, queue: Queue[Item], leads: asyncio.Event) -> None:
     await leads.wait()
     while True:
-        with suppress(KubeError):  # it was told, and comes again
+        with suppress(CrossdockError):  # it was told, and comes again
             async with queue.taking() as item:
                 await _reconcile(reconcilers, queue, item)
 
@@ -137,7 +171,7 @@ async def _reconcile(reconcilers: Reconcilers, queue: Queue[Item], item: Item) -
     except Stale as error:
         log.debug("somebody was faster", item=item, error=str(error))
         raise
-    except KubeError as error:
+    except CrossdockError as error:
         log.warning("not done, and tried again", item=item, error=str(error))
         raise
     if reconcilers.knows(item):

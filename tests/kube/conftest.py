@@ -1,5 +1,6 @@
 """A control plane for the session, and an administrator of it."""
 
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from control_plane import ControlPlane, control_plane, controllers
 from crossdock_operator.kube import Kube
 from harness import SHARED_PROCESSES
 
+sys.path.append(str(Path(__file__).parents[1] / "stores"))  # servers and faults
 CRDS = Path(__file__).parents[2] / "crds"
 
 

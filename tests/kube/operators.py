@@ -18,21 +18,30 @@ class OperatorProcess:
     """`crossdock operator`, killed and started again as a test wishes."""
 
     def __init__(
-        self, plane: ControlPlane, directory: Path, namespace: str, options: Sequence[str] = ()
+        self,
+        plane: ControlPlane,
+        directory: Path,
+        namespace: str,
+        options: Sequence[str] = (),
+        *,
+        watched: Sequence[str] = (),
     ) -> None:
+        """Args: `watched` namespaces, by default its own; `options` of the command line."""
         self._log = directory / "operator.log"
         self._kubeconfig = directory / "kubeconfig-operator"
         config = plane.kubeconfig.read_text().replace(ADMIN_TOKEN, OPERATOR_TOKEN)
         self._kubeconfig.write_text(yaml.safe_dump(yaml.safe_load(config)))
         self._namespace = namespace
-        self._options = options
+        self._watched = tuple(watched) or (namespace,)
+        self._options = tuple(options)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
         """Start it; it is at work some seconds later."""
-        where = ["--namespace", self._namespace, "--watch", self._namespace]
-        image = ["--worker-image", "example.com/crossdock"]
-        command = [COMMAND, "operator", *image, *where, *self._options]
+        where = ["--namespace", self._namespace]
+        where += [part for each in self._watched for part in ("--watch", each)]
+        command = [COMMAND, "operator", "--worker-image", "example.com/crossdock", *where]
+        command += self._options
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,

@@ -1,16 +1,19 @@
 """What the operator may do: every verb that it uses, and no other."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from administrator import Administrator
 
 NAMESPACED = {
-    ("crossdock.dev", "shuffleclusters"): ["list", "watch"],
+    ("crossdock.dev", "shuffleclusters"): ["list", "watch", "get", "patch"],
     ("crossdock.dev", "shuffleclusters/status"): ["patch"],
-    ("crossdock.dev", "shufflejobs"): ["list", "watch", "delete"],
+    ("crossdock.dev", "shufflejobs"): ["list", "watch", "patch", "delete"],
     ("crossdock.dev", "shufflejobs/status"): ["patch"],
     ("apps", "statefulsets"): ["list", "watch", "create", "patch"],
     ("", "services"): ["list", "watch", "create", "patch"],
     ("", "serviceaccounts"): ["list", "watch", "create", "patch"],
-    ("", "secrets"): ["list", "watch", "create", "get", "patch"],
+    ("", "secrets"): ["list", "watch", "create", "get", "patch", "delete"],
     ("", "configmaps"): ["create", "get", "update"],
     ("", "events"): ["create"],
     ("", "namespaces"): ["get"],
@@ -26,12 +29,8 @@ NAMESPACED = {
 
 def grant(admin: Administrator, namespace: str) -> None:
     """Give the operator its rights in one namespace."""
-    rules = [
-        {"apiGroups": [group], "resources": [resource], "verbs": verbs}
-        for (group, resource), verbs in NAMESPACED.items()
-    ]
     root = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
-    admin.ask("POST", f"{root}/roles", {"metadata": {"name": "operator"}, "rules": rules})
+    admin.ask("POST", f"{root}/roles", {"metadata": {"name": "operator"}, "rules": _rules()})
     group = "rbac.authorization.k8s.io"
     binding = {
         "metadata": {"name": "operator"},
@@ -39,3 +38,32 @@ def grant(admin: Administrator, namespace: str) -> None:
         "subjects": [{"apiGroup": group, "kind": "User", "name": "operator"}],
     }
     admin.ask("POST", f"{root}/rolebindings", binding)
+
+
+@contextmanager
+def granted_everywhere(admin: Administrator) -> Iterator[None]:
+    """Give the operator its rights in all namespaces, until the context ends.
+
+    A Role goes with its namespace, and with it the right to let go what is held there.
+    """
+    root, group = "/apis/rbac.authorization.k8s.io/v1", "rbac.authorization.k8s.io"
+    body = {"metadata": {"name": "operator-tests"}, "rules": _rules()}
+    admin.ask("POST", f"{root}/clusterroles", body)
+    binding = {
+        "metadata": {"name": "operator-tests"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "operator-tests"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": "operator"}],
+    }
+    admin.ask("POST", f"{root}/clusterrolebindings", binding)
+    try:
+        yield
+    finally:
+        admin.ask("DELETE", f"{root}/clusterrolebindings/operator-tests")
+        admin.ask("DELETE", f"{root}/clusterroles/operator-tests")
+
+
+def _rules() -> list[dict[str, object]]:
+    return [
+        {"apiGroups": [group], "resources": [resource], "verbs": verbs}
+        for (group, resource), verbs in NAMESPACED.items()
+    ]

@@ -1,8 +1,15 @@
 """Specs for tests."""
 
-from typing import Any
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Final
 
 Spec = dict[str, Any]
+STORE: Final = Path(tempfile.mkdtemp(prefix="crossdock-test-kube-"))
+"""A directory as the store of clusters that need none: it is there while this process runs."""
+atexit.register(shutil.rmtree, STORE, ignore_errors=True)
 
 
 def cluster(name: str = "main", **spec: Any) -> Spec:
@@ -11,7 +18,7 @@ def cluster(name: str = "main", **spec: Any) -> Spec:
         "apiVersion": "crossdock.dev/v1alpha1",
         "kind": "ShuffleCluster",
         "metadata": {"name": name},
-        "spec": {"store": {"url": "s3://bucket/shuffles"}, **spec},
+        "spec": {"store": {"url": STORE.as_uri()}, **spec},
     }
 
 

@@ -13,7 +13,7 @@ from control_plane import ControlPlane
 from kubelet import Kubelet
 from operators import OperatorProcess, running_operator
 from roles import grant
-from specs import Spec, cluster, job, stage
+from specs import STORE, Spec, cluster, job, stage
 
 from harness import KEY, WorkerProcess, connect_all, eventually, started_workers
 
@@ -241,7 +241,9 @@ def job_scene(
         key = {"keys": base64.b64encode(KEY + b"\n").decode()}
         secret = {"metadata": {"name": "main-key", "labels": labels}, "data": key}
         admin.ask("POST", f"/api/v1/namespaces/{namespace}/secrets", secret)
-        admin.create(namespace, "shuffleclusters", cluster())
+        store = {"url": STORE.as_uri(), "settleSeconds": 1}
+        plain = {"tls": {"mode": "Disabled"}}
+        admin.create(namespace, "shuffleclusters", cluster(store=store, security=plain))
         urls = [worker.url for worker in started]
         names = {f"http://main.{namespace}.svc:7070": ",".join(urls)}
         kubelet = stack.enter_context(Kubelet(admin, namespace, directory / "kubelet", names))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from administrator import OURS, Administrator, Refused
-from specs import TARGET, cluster, job, stage
+from specs import STORE, TARGET, cluster, job, stage
 
 from crossdock_operator.api.cluster import ShuffleClusterSpec, Store
 from crossdock_operator.api.crds import texts
@@ -303,7 +303,7 @@ def test_what_the_server_fills_in_is_what_the_types_say(
 ) -> None:
     made = admin.create(namespace, "shuffleclusters", cluster())
     spec = read(ShuffleClusterSpec, made["spec"])
-    assert spec == ShuffleClusterSpec(store=Store(url="s3://bucket/shuffles"))
+    assert spec == ShuffleClusterSpec(store=Store(url=STORE.as_uri()))
     attached = {"max": 8, "scaleTargetRef": TARGET}
     made = admin.create(namespace, "shufflejobs", job(executors=attached, quota="1Gi"))
     target = ScaleTarget(api_version="apps/v1", kind="Deployment", name="executors")

@@ -1,5 +1,6 @@
 """What a cluster needs is decided without I/O: it converges, repairs drift, and then is silent."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,6 +30,9 @@ from crossdock_operator.plan.cluster import (
     Apply,
     Given,
     Observed,
+    RenewCertificate,
+    RenewKeys,
+    next_renewal,
     objects,
     plan,
     replicas,
@@ -67,7 +71,11 @@ specs = st.builds(
     store=stores,
     workers=workers,
     security=st.sampled_from(
-        [Security(), Security(tls=Tls(mode=TlsMode.SECRET, secret_ref=SecretReference(name="t")))]
+        [
+            Security(),
+            Security(tls=Tls(mode=TlsMode.SECRET, secret_ref=SecretReference(name="t"))),
+            Security(tls=Tls(mode=TlsMode.DISABLED)),
+        ]
     ),
     allowed_namespaces=st.sampled_from(
         [
@@ -136,10 +144,14 @@ def test_a_new_spec_touches_what_it_changes(
     before: ShuffleClusterSpec, after: ShuffleClusterSpec
 ) -> None:
     world = World()
-    world.round(cluster(before))
+    before_keys = set(world.round(cluster(before)))
     old = {(k.name, b["metadata"]["name"]): b for k, b in objects(cluster(before), GIVEN)}
     new = {(k.name, b["metadata"]["name"]): b for k, b in objects(cluster(after), GIVEN)}
-    assert set(world.round(cluster(after))) == {k for k in new if new[k] != old.get(k)}
+    certificate = {ChildKey(SECRET.name, "main-tls")} - before_keys
+    if after.security.tls.mode is not TlsMode.OWN:
+        certificate = set()
+    changed = {k for k in new if new[k] != old.get(k)}
+    assert set(world.round(cluster(after))) == changed | certificate
 
 
 @given(spec=specs)
@@ -187,7 +199,7 @@ def test_workers_take_their_command(spec: ShuffleClusterSpec) -> None:
     assert str(context.params["key_file"]).endswith(f"/{names.KEY_FILE}")
     assert context.params["processes"] == spec.workers.processes
     assert context.params["advertise"].startswith(
-        "https" if spec.security.tls.secret_ref else "http:"
+        "http:" if spec.security.tls.mode is TlsMode.DISABLED else "https:"
     )
 
 
@@ -279,3 +291,22 @@ def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     assert (second[0]["lastTransitionTime"], second[0]["reason"]) == ("t1", "Y")
     third = conditions([Answer("A", NO, "Y")], before=second, generation=2, now="t3")
     assert third[0]["lastTransitionTime"] == "t3"
+
+
+def test_secrets_are_looked_at_again_when_they_are_due() -> None:
+    world, spec = World(), ShuffleClusterSpec(store=Store(url="s3://b/p"))
+    touched = world.round(cluster(spec))
+    secrets = {key for key in touched if key.kind == SECRET.name}
+    assert secrets == {ChildKey("Secret", "main-key"), ChildKey("Secret", "main-tls")}
+    children = {key: replace(child, renew_at=10.0) for key, child in world.children.items()
+                if key in secrets}  # fmt: skip
+    world.children |= children
+
+    def at(now: float) -> Observed:
+        return Observed(
+            cluster=cluster(spec), children=world.children, applied=world.applied, now=now
+        )
+
+    assert plan(at(9.0), GIVEN) == []
+    assert next_renewal(at(9.0)) == 10.0
+    assert [type(each) for each in plan(at(10.0), GIVEN)] == [RenewKeys, RenewCertificate]

@@ -266,3 +266,49 @@ def test_many_files_on_one_curl_connection(
     answers = curl(*access, *arguments)
     assert answers.count('"duplicate": false') == 5
     curl(*access, "--request", "DELETE", url)
+
+
+def test_certificates_are_read_again(tmp_path: Path) -> None:
+    """Who renews them restarts no worker; peers take the new authority, too."""
+    old, new = (Authority.make(tmp_path, name) for name in ("old", "new"))
+    shown = {name: tmp_path / f"tls.{name}" for name in ("crt", "key", "ca")}
+
+    def show(authority: Authority, *trusted: Authority) -> None:
+        for name, text in (
+            ("ca", b"".join(each.ca.read_bytes() for each in trusted)),
+            ("key", authority.key.read_bytes()),
+            ("crt", authority.cert.read_bytes()),
+        ):
+            draft = tmp_path / "draft"
+            draft.write_bytes(text)
+            draft.replace(shown[name])
+
+    show(old, old)
+    options = {"tls_cert": shown["crt"], "tls_key": shown["key"], "tls_ca": shown["ca"],
+               "peers_interval_seconds": 0.2}  # fmt: skip
+    with started_workers(2, key=KEY, options=options) as (first, second):
+
+        def both(authority: Authority) -> bool:
+            with suppress(crossdock.CrossdockError), connect(first, authority.ca) as cluster:
+                return len(cluster.members().reachable) == 2
+            return False
+
+        eventually(lambda: both(old), what="they meet", pause=0.1)
+        show(new, old, new)
+        eventually(lambda: both(new), seconds=30, what="the new certificates", pause=0.5)
+        for worker in (first, second):
+            eventually(
+                lambda w=worker: all(p["state"] == "serving" for p in peers_of(w, new.ca)),
+                what="they know each other",
+            )
+
+
+def peers_of(worker: WorkerProcess, ca: Path) -> list[dict[str, str]]:
+    with (
+        connect(worker, ca) as cluster,
+        cluster.pool.call("GET", worker.url, "/v1/workers") as response,
+    ):
+        found = response.read_json()
+    assert isinstance(found, dict)
+    workers: list[dict[str, str]] = found["workers"]
+    return workers

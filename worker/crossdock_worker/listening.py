@@ -2,11 +2,10 @@
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
-from crossdock.errors import ConfigError
+from crossdock_worker import tls
 from crossdock_worker.front import ConnectionCount, Front
 from crossdock_worker.settings import Settings
 
@@ -79,9 +78,9 @@ async def listen(
 ) -> Listener:
     """Listen as the settings say; raises OSError when that cannot be."""
     loop = asyncio.get_running_loop()
-    context, limits = _tls(settings), settings.limits
+    shown, limits = tls.serving(settings), settings.limits
     inherited = settings.listen_fd
-    if context is None:
+    if shown is None:
 
         def connect() -> Front:
             return Front(make_protocol, connections, limits)
@@ -95,7 +94,7 @@ async def listen(
 
     async def shake(front: Front, sock: socket.socket) -> object:
         return await loop.connect_accepted_socket(
-            lambda: front, sock, ssl=context, ssl_handshake_timeout=limits.stall_seconds
+            lambda: front, sock, ssl=shown.context(), ssl_handshake_timeout=limits.stall_seconds
         )
 
     sockets = await _bound(settings) if inherited is None else [socket.socket(fileno=inherited)]
@@ -123,15 +122,3 @@ async def _bound(settings: Settings) -> list[socket.socket]:
             sock.close()
         raise
     return sockets
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls_cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"cannot load --tls-cert {settings.tls_cert}: {error}") from error
-    return context

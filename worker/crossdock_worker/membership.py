@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,6 +14,7 @@ import structlog
 from crossdock.errors import ConfigError, ProtocolError
 from crossdock.records import DRAINED, WorkerInfo
 from crossdock_worker.gossip import Gossip, Round
+from crossdock_worker.tls import Renewed
 
 log = structlog.get_logger()
 
@@ -48,7 +48,7 @@ class Membership:
         *,
         interval_seconds: float,
         token: Callable[[], str],
-        tls: ssl.SSLContext | None,
+        tls: Renewed | None,
         gone_file: Path,
         gossip: Gossip | None = None,
     ) -> None:
@@ -108,9 +108,12 @@ class Membership:
 
     async def run(self, own_id: str) -> None:
         """Ask all peers again and again, until cancelled."""
-        connector = aiohttp.TCPConnector(ssl=self._tls if self._tls is not None else True)
+        checked = True if self._tls is None else self._tls.context()
+        connector = aiohttp.TCPConnector(ssl=checked)
         async with aiohttp.ClientSession(timeout=_TIMEOUT, connector=connector) as session:
             while True:
+                if self._tls is not None:
+                    self._tls.context()  # the same one, with what is new in the file
                 try:
                     await self._ask_all(session, own_id)
                 except Exception:  # whatever it was: the next round may do better

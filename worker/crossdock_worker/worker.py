@@ -4,7 +4,6 @@ import asyncio
 import fcntl
 import os
 import resource
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from crossdock.store.opening import open_store
 from crossdock.store.probes import clear_old_probes
 from crossdock.store.records import Record
 from crossdock.views import ShuffleKey
-from crossdock_worker import accounts
+from crossdock_worker import accounts, tls
 from crossdock_worker.acklog import AckLog
 from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
@@ -118,7 +117,7 @@ class Worker:
             settings.peers,
             interval_seconds=settings.peers_interval_seconds,
             token=self.auth.own_token,
-            tls=self._peer_tls(),
+            tls=tls.of_peers(settings),
             gone_file=settings.data_dir / "gone",
             gossip=self.gossip,
         )
@@ -196,17 +195,6 @@ class Worker:
             meter=self.store_requests,
             most_bytes=settings.limits.read_batch_bytes,
         )
-
-    def _peer_tls(self) -> ssl.SSLContext | None:
-        option, ca = "--tls-ca", self.settings.tls_ca
-        if ca is None:
-            option, ca = "--tls-cert", self.settings.tls_cert
-        if ca is None:
-            return None
-        try:
-            return ssl.create_default_context(cafile=str(ca))
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"cannot load {option} {ca}: {error}") from error
 
     def client(self, token: str, *, deadline_seconds: float) -> crossdock.Cluster:
         """Return a client of this worker and its peers, for threads; the caller closes it."""

@@ -28,6 +28,8 @@ class AuditOptions:
     """What is younger is never touched. No job has a longer lease and grace than this together."""
     live: frozenset[str] | None = None
     """Uids of all jobs that live; None: as the workers say."""
+    live_as_of: float | None = None
+    """When these were asked for, monotonic; None: when the audit begins."""
     delete: bool = False
     timing: Timing = field(default_factory=Timing)
 
@@ -106,7 +108,7 @@ def audit(
         grace_seconds=options.grace_seconds,
         timing=options.timing,
         live=live,
-        asked=asked.asked,
+        asked=min(asked.asked, options.live_as_of or asked.asked),
     )
     disks = [(each, _judge(each, rules)) for each in asked.jobs]
     cleared = []

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from crossdock.cancel import Cancel
 from crossdock.cleanup.clearing import Cleared, clear
-from crossdock.errors import CleanupUnfinished, Unavailable
+from crossdock.errors import CleanupUnfinished, CrossdockError, Unavailable
 from crossdock.lifecycle.deletion import Clear, Deletion, Done, Tell, Wait
 from crossdock.lifecycle.stopping import Ender, Stopping
 from crossdock.lifecycle.timing import Timing
@@ -113,6 +113,8 @@ class DeletionOptions:
     """Ends it at the next wait or request, with `Closed`."""
     meter: Requests | None = None
     """Of the store, for the number of requests."""
+    note: Callable[[CrossdockError], None] = lambda _: None
+    """Is told, again and again, what is waited for: a store or workers that do not answer."""
 
 
 def delete_job(
@@ -227,6 +229,9 @@ class _Deletion:
         for name in told.stopped & names:
             machine.acked(name, now)
         machine.gone(told.gone & names, now)
+        silent = names - told.stopped - told.gone
+        if silent:
+            self._how.note(self._unfinished(silent))
         return bool((told.stopped | told.gone) & names)
 
     def _is_untouched(self) -> bool:
@@ -242,6 +247,7 @@ class _Deletion:
         except Unavailable as error:
             self._problem = error
             self._failures += 1
+            self._how.note(error)
             self._wait(wait_seconds(self._failures, error), frozenset())
             return
         self._problem, self._failures = None, 0

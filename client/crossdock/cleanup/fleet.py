@@ -53,8 +53,10 @@ class Asked:
 class Fleet:
     """All workers that an endpoint knows of. Its caller needs an administrator's token."""
 
-    def __init__(self, cluster: "Cluster") -> None:
+    def __init__(self, cluster: "Cluster", *, epoch: int | None = None) -> None:
+        """Args: `epoch` goes with fences: a job that was taken over with a higher one refuses."""
         self._cluster = cluster
+        self._query = "" if epoch is None else f"?epoch={epoch}"
 
     def ask(self) -> Asked:
         """Ask all which jobs they have.
@@ -98,11 +100,13 @@ class Fleet:
 
         Raises:
             CleanupUnfinished: some worker does not answer.
+            StaleEpoch: it lives, and somebody with a higher epoch owns it.
         """
         cluster = self._cluster
 
         def call(url: str) -> None:
-            with cluster.pool.call("DELETE", url, names.job_path(job)) as response:
+            path = f"{names.job_path(job)}{self._query}"
+            with cluster.pool.call("DELETE", url, path) as response:
                 response.read()
 
         away = cluster.ask_each(cluster.members(), call).away

@@ -32,8 +32,10 @@ class LifecycleCheck(StrEnum):
 class TlsMode(StrEnum):
     """How workers are spoken to."""
 
-    DISABLED = "Disabled"
+    OWN = "Own"
+    """By an authority that the operator makes for the cluster."""
     SECRET = "Secret"  # noqa: S105 -- where the certificate is
+    DISABLED = "Disabled"
 
 
 class DeletionPolicy(StrEnum):
@@ -41,6 +43,13 @@ class DeletionPolicy(StrEnum):
 
     DELETE = "Delete"
     RETAIN = "Retain"
+
+
+class JobsOnDeletion(StrEnum):
+    """What becomes of live jobs when their cluster is deleted."""
+
+    WAIT = "Wait"
+    END = "End"
 
 
 class NamespacesFrom(StrEnum):
@@ -225,9 +234,11 @@ class Tls:
             "mode Secret and secretRef go together",
         ),
     )
-    mode: Annotated[TlsMode, "Disabled: plain HTTP. Secret: a certificate of yours."] = (
-        TlsMode.DISABLED
-    )
+    mode: Annotated[
+        TlsMode,
+        "Own: certificates of an authority that the operator makes for the cluster, renewed in "
+        "time. Secret: a certificate of yours. Disabled: plain HTTP.",
+    ] = TlsMode.OWN
     secret_ref: Annotated[
         SecretReference | None,
         "Secret of type kubernetes.io/tls, with ca.crt beside it, good for the workers' names.",
@@ -317,6 +328,11 @@ class ShuffleClusterSpec:
         DeletionPolicy,
         "What becomes of the store's objects when the cluster is deleted.",
     ] = DeletionPolicy.DELETE
+    jobs_on_deletion: Annotated[
+        JobsOnDeletion,
+        "What becomes of live jobs when the cluster is deleted. Wait: it stays until they are "
+        "deleted. End: they are deleted with it.",
+    ] = JobsOnDeletion.WAIT
     paused: Annotated[bool, "While true the operator changes nothing of the cluster."] = False
 
 
@@ -331,6 +347,19 @@ class WorkersStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StorageStatus:
+    """What the newest audit found."""
+
+    last_audit_time: Annotated[str, "When it ended.", Text(40)] = ""
+    store_bytes: Annotated[int, "Bytes in the store, of jobs that live."] = 0
+    worker_bytes: Annotated[int, "Bytes on the workers' disks."] = 0
+    orphans: Annotated[int, "Objects, uploads and files that are of no job, and still there."] = 0
+    orphan_bytes: Annotated[int, "Their bytes."] = 0
+    deleted_orphans: Annotated[int, "Those that the audit deleted."] = 0
+    audit_requests: Annotated[int, "Requests to the store that the audit took."] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShuffleClusterStatus:
     """What the operator saw last."""
 
@@ -342,4 +371,5 @@ class ShuffleClusterStatus:
     summary: Annotated[str, "Ready pods of those wanted, such as 3/4.", Text(32)] = ""
     selector: Annotated[str, "Label selector of the worker pods.", Text(1024)] = ""
     endpoint: Annotated[str, "URL at which jobs reach the workers.", Text(1024)] = ""
+    storage: Annotated[StorageStatus | None, "What the newest audit found."] = None
     conditions: Annotated[Conditions, "Answers about the cluster."] = ()

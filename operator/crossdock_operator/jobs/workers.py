@@ -130,13 +130,13 @@ class Workers:
 
     async def authority(self, cluster: Cluster) -> str:
         """Return the authority of the workers' certificates, PEM; empty: they have none."""
-        secret = cluster.spec.security.tls.secret_ref
-        if secret is None:
+        name = names.certificate(cluster)
+        if not name:
             return ""
-        found = await self._kube.get(SECRET, cluster.key.namespace, secret.name)
+        found = await self._kube.get(SECRET, cluster.key.namespace, name)
         data = (found or {}).get("data") or {}
         if _AUTHORITY not in data:
-            raise Unavailable(f"the Secret {secret.name} has no {_AUTHORITY}")
+            raise Unavailable(f"the Secret {name} has no {_AUTHORITY} yet")
         return base64.b64decode(data[_AUTHORITY]).decode()
 
     async def job_token(self, cluster: Cluster, uid: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from crossdock_operator.api.cluster import AllowedNamespaces, NamespacesFrom
+from crossdock_operator.api.cluster import AllowedNamespaces, NamespacesFrom, TlsMode
 from crossdock_operator.api.schema import quantity
 from crossdock_operator.kinds import (
     NETWORK_POLICY,
@@ -48,6 +48,8 @@ class Observed:
     children: Mapping[ChildKey, Child] = field(default_factory=dict)
     applied: Mapping[ChildKey, Applied] = field(default_factory=dict)
     """Of this operator process; one that starts applies everything once."""
+    now: float = 0.0
+    """Seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,20 @@ class Apply:
 
 
 @dataclass(frozen=True, slots=True)
-class MakeKey:
-    """Make the Secret with the first signing key, if there is none."""
+class RenewKeys:
+    """Make the Secret with the signing keys, or have them rotated."""
 
     name: str
 
 
-Action: TypeAlias = Apply | MakeKey
+@dataclass(frozen=True, slots=True)
+class RenewCertificate:
+    """Make the workers' certificate by the cluster's own authority, or make it anew."""
+
+    name: str
+
+
+Action: TypeAlias = Apply | RenewKeys | RenewCertificate
 
 
 def plan(observed: Observed, given: Given) -> list[Action]:
@@ -79,8 +88,12 @@ def plan(observed: Observed, given: Given) -> list[Action]:
     if cluster.deleting or cluster.spec.paused:
         return []
     actions: list[Action] = []
-    if ChildKey(SECRET.name, names.signing_key(cluster)) not in observed.children:
-        actions.append(MakeKey(names.signing_key(cluster)))
+    if _is_due(observed, names.signing_key(cluster)):
+        actions.append(RenewKeys(names.signing_key(cluster)))
+    if cluster.spec.security.tls.mode is TlsMode.OWN and (
+        _is_due(observed, names.certificate(cluster))
+    ):
+        actions.append(RenewCertificate(names.certificate(cluster)))
     for kind, body in objects(cluster, given):
         action = Apply(kind, body, digest(body))
         child, applied = observed.children.get(action.key), observed.applied.get(action.key)
@@ -89,8 +102,20 @@ def plan(observed: Observed, given: Given) -> list[Action]:
     return actions
 
 
+def _is_due(observed: Observed, name: str) -> bool:
+    """Whether a Secret is to be made, or looked at again."""
+    child = observed.children.get(ChildKey(SECRET.name, name))
+    return child is None or 0 < child.renew_at <= observed.now
+
+
+def next_renewal(observed: Observed) -> float | None:
+    """Return when the next Secret is to be looked at again, seconds since 1970."""
+    due = (child.renew_at for key, child in observed.children.items() if key.kind == SECRET.name)
+    return min((at for at in due if at), default=None)
+
+
 def objects(cluster: Cluster, given: Given) -> list[tuple[Kind, Object]]:
-    """Return all objects of a cluster but for its signing key, in the order to make them."""
+    """Return all objects of a cluster but for its Secrets, in the order to make them."""
     name = names.workers(cluster)
     found: list[tuple[Kind, Object]] = []
     if cluster.spec.store.service_account_name is None:

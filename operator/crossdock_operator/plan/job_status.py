@@ -117,8 +117,6 @@ def row_after(row: StageRow, last: Object) -> StageRow:
 
 def _phase(job: Job, seen: Seen, answers: Sequence[Answer]) -> str:
     said = {answer.type: answer.status for answer in answers}
-    if job.deleting:
-        return "Deleting"
     if seen.ended:
         return "Succeeded" if seen.failure is None else "Failed"
     if said["Accepted"] != YES:

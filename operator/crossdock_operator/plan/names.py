@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from crossdock_operator.api.cluster import TlsMode
 from crossdock_operator.api.common import API_VERSION, GROUP
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, Object
 from crossdock_operator.records import Cluster
@@ -11,6 +12,19 @@ MANAGER: Final = "crossdock-operator"
 CLUSTER_LABEL: Final = f"{GROUP}/cluster"
 JOB_LABEL: Final = f"{GROUP}/job"
 """Of what belongs to a ShuffleJob of the same namespace."""
+FINALIZER: Final = f"{GROUP}/storage"
+"""Holds a ShuffleJob or ShuffleCluster until nothing of it is left in the store."""
+CLUSTER_UID: Final = f"{GROUP}/cluster-uid"
+"""On a ShuffleJob: the ShuffleCluster that has its data, which may be gone before it, or be
+another one of the same name. On a copy: whose it is."""
+COPY_OF: Final = f"{GROUP}/copy-of"
+USED: Final = f"{GROUP}/used"
+"""On a ShuffleCluster that ever had a job: something of it may be in the store."""
+KEY_ROLES: Final = f"{GROUP}/key-roles"
+"""On the Secret with the signing keys: what each line is for, and since when."""
+ABANDON: Final = f"{GROUP}/abandon-storage"
+"""The way out where a store never comes back. Only this value counts:"""
+ABANDON_VALUE: Final = "objects-may-stay"
 PORT: Final = 7070
 KEY_FILE: Final = "keys"
 """Of the Secret with the signing keys, as `crossdock worker --key-file` reads it."""
@@ -26,6 +40,24 @@ def signing_key(cluster: Cluster) -> str:
     return f"{cluster.key.name}-key"
 
 
+def access_copy(uid: str) -> str:
+    """Return the name of the Secret with what deletion needs of a cluster, by its uid."""
+    return f"crossdock-access-{uid}"
+
+
+def authority(cluster: Cluster) -> str:
+    """Return the name of the Secret with the cluster's own authorities; no pod has it."""
+    return f"{cluster.key.name}-ca"
+
+
+def certificate(cluster: Cluster) -> str:
+    """Return the name of the Secret with the workers' certificate; "" without TLS."""
+    tls = cluster.spec.security.tls
+    if tls.mode is TlsMode.OWN:
+        return f"{cluster.key.name}-tls"
+    return tls.secret_ref.name if tls.secret_ref else ""
+
+
 def endpoint(cluster: Cluster) -> str:
     """Return the URL at which jobs reach any worker."""
     return f"{scheme(cluster)}://{cluster.key.name}.{cluster.key.namespace}.svc:{PORT}"
@@ -33,7 +65,7 @@ def endpoint(cluster: Cluster) -> str:
 
 def scheme(cluster: Cluster) -> str:
     """Return http or https."""
-    return "https" if cluster.spec.security.tls.secret_ref else "http"
+    return "https" if certificate(cluster) else "http"
 
 
 def pod_labels(cluster: Cluster) -> dict[str, str]:

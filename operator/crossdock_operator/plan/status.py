@@ -5,19 +5,29 @@ from typing import Final
 from crossdock_operator.kinds import STATEFUL_SET, Object
 from crossdock_operator.plan import names
 from crossdock_operator.plan.cluster import Observed, replicas
-from crossdock_operator.plan.conditions import NO, UNKNOWN, YES, Answer, conditions
+from crossdock_operator.plan.conditions import NO, YES, Answer, conditions
+from crossdock_operator.plan.findings import (
+    NOTHING,
+    Findings,
+    storage_clean,
+    storage_status,
+    store_reachable,
+)
 from crossdock_operator.records import Child, ChildKey
 
 _MESSAGE_CHARACTERS: Final = 1024
 
 
-def cluster_status(observed: Observed, *, refused: str, now: str) -> Object:
+def cluster_status(
+    observed: Observed, *, refused: str, now: str, found: Findings = NOTHING
+) -> Object:
     """Return the whole status.
 
     Args:
         observed: what is known.
         refused: what the API server said of an object that it did not take; else empty.
         now: the time, as RFC 3339 has it.
+        found: in its store.
     """
     cluster = observed.cluster
     wanted = replicas(cluster)
@@ -27,6 +37,8 @@ def cluster_status(observed: Observed, *, refused: str, now: str) -> Object:
     rolled_out = workers.settled and workers.replicas == workers.updated == wanted
     selector = ",".join(f"{k}={v}" for k, v in names.pod_labels(cluster).items())
     answers = _answers(workers, wanted, rolled_out=rolled_out, refused=refused)
+    answers += [store_reachable(cluster, found), storage_clean(cluster, found)]
+    storage = storage_status(cluster, found)
     return {
         "observedGeneration": cluster.generation,
         "phase": _phase(observed, workers, wanted, rolled_out=rolled_out, refused=refused),
@@ -38,6 +50,7 @@ def cluster_status(observed: Observed, *, refused: str, now: str) -> Object:
         "summary": f"{workers.ready}/{wanted}",
         "selector": selector,
         "endpoint": names.endpoint(cluster),
+        **({"storage": storage} if storage else {}),
         "conditions": conditions(
             answers,
             before=cluster.status.get("conditions", ()),
@@ -80,11 +93,4 @@ def _answers(workers: Child, wanted: int, *, rolled_out: bool, refused: str) -> 
         degraded = Answer("Degraded", YES, "Refused", "see the condition Progressing")
     elif workers.ready < wanted:
         degraded = Answer("Degraded", YES, "WorkersNotReady", ready)
-    unknown = "this operator does not look at it yet"
-    return [
-        available,
-        progressing,
-        degraded,
-        Answer("StoreReachable", UNKNOWN, "NotChecked", unknown),
-        Answer("StorageClean", UNKNOWN, "NotChecked", unknown),
-    ]
+    return [available, progressing, degraded]

@@ -24,7 +24,7 @@ def pod_template(cluster: Cluster, default_image: str) -> Object:
     """Return the workers' PodTemplateSpec with the cluster's own merged over it."""
     spec = cluster.spec
     ours = {
-        "metadata": {"labels": names.pod_labels(cluster)},
+        "metadata": {"labels": _labels(cluster)},
         "spec": {
             "serviceAccountName": spec.store.service_account_name or names.workers(cluster),
             "automountServiceAccountToken": spec.store.service_account_name is not None,
@@ -50,8 +50,13 @@ def pod_template(cluster: Cluster, default_image: str) -> Object:
         },
     }
     merged: Object = merge(ours, spec.workers.pod_template)
-    merged["metadata"]["labels"] |= names.pod_labels(cluster)  # else nothing would select them
+    merged["metadata"]["labels"] |= _labels(cluster)  # else nothing would select them
     return merged
+
+
+def _labels(cluster: Cluster) -> dict[str, str]:
+    """Return the labels of pods: by the uid they differ from those of a cluster before."""
+    return {**names.pod_labels(cluster), names.CLUSTER_UID: cluster.uid}
 
 
 def command(cluster: Cluster) -> list[str]:
@@ -72,7 +77,7 @@ def command(cluster: Cluster) -> list[str]:
         **_persisting(spec.persistence),
         **_limits(spec.limits),
     }
-    if spec.security.tls.secret_ref:
+    if names.certificate(cluster):
         options |= {
             "tls-cert": f"{_TLS}/tls.crt",
             "tls-key": f"{_TLS}/tls.key",
@@ -95,7 +100,7 @@ def _container(cluster: Cluster, default_image: str) -> Object:
         {"name": "keys", "mountPath": _KEYS, "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 -- the pod's own
     ]
-    if spec.security.tls.secret_ref:
+    if names.certificate(cluster):
         mounts.append({"name": "tls", "mountPath": _TLS, "readOnly": True})
     return {
         "name": CONTAINER,
@@ -136,9 +141,8 @@ def _volumes(cluster: Cluster) -> list[Object]:
         limit = storage.empty_dir.size_limit if storage.empty_dir else None
         size = {"sizeLimit": quantity(limit)} if limit else {}
         found.append({"name": "data", "emptyDir": size})
-    if cluster.spec.security.tls.secret_ref:
-        secret = {"secretName": cluster.spec.security.tls.secret_ref.name}
-        found.append({"name": "tls", "secret": secret})
+    if certificate := names.certificate(cluster):
+        found.append({"name": "tls", "secret": {"secretName": certificate}})
     return found
 
 
