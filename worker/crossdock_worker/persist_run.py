@@ -188,7 +188,7 @@ class PersistRun:
     def _raise_damage(self, error: ObjectDamaged) -> None:
         """The store got other bytes than the writers sent: find where on this disk, if it is."""
         raise DataCorrupt(
-            f"{self._shuffle.payload.path} or the way to the store: {error}"
+            f"payload*.log in {self._shuffle.directory} or the way to the store: {error}"
         ) from error
 
     def _next_key(self) -> str:
