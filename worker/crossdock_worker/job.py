@@ -37,6 +37,7 @@ from crossdock.views import ShuffleKey
 from crossdock.wire.names import U64_MAX
 from crossdock.wire.tables import Table
 from crossdock_worker.attempts import GivenUp
+from crossdock_worker.demands import Demands
 from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json, writing
 from crossdock_worker.leave import Leaves
 from crossdock_worker.life import Life
@@ -78,6 +79,7 @@ class Job:
     given_up: GivenUp = field(default_factory=GivenUp)
     changed: Callable[[], None] = lambda: None
     """Called, from any thread, when something new is known of it that peers should be told."""
+    demands: Demands = field(default_factory=Demands)
     leaves: Leaves = field(init=False)
     """To write to the store."""
     lock: threading.RLock = field(default_factory=threading.RLock)
