@@ -16,9 +16,12 @@ from typer.testing import CliRunner
 
 from crossdock.cancel import Cancel
 from crossdock.cleanup import sweeping
+from crossdock.cleanup.audit import AuditOptions, audit
 from crossdock.cleanup.cli import run_audit
+from crossdock.cleanup.fleet import Fleet
 from crossdock.cleanup.sweeping import Rules, Sweep, sweep
-from crossdock.errors import CleanupUnfinished
+from crossdock.cluster import connect
+from crossdock.errors import CleanupUnfinished, ConfigError
 from crossdock.lifecycle.sweep import Verdict
 from crossdock.lifecycle.timing import Timing
 from crossdock.store.api import Store, Verb
@@ -195,7 +198,7 @@ def as_json(*arguments: object, code: int) -> Any:
         (["--store", "file:///tmp/x", "--cluster", "a/b"], "cluster"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--live", "a b"], "job"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--delete"], "--live ''"),
-        (["--store", "file:///tmp/x", "--cluster", "c", "--kube"], "crossdock[operator]"),
+        (["--store", "file:///tmp/x", "--cluster", "c", "--kube", "--live", ""], "leave one out"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--workers", "nobody"], "nobody"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--store-option", "x"], "NAME=VALUE"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--grace-seconds", "-1"], "Invalid value"),
@@ -243,8 +246,8 @@ def worker(
     return found
 
 
-def register(worker: WorkerProcess, job: str) -> None:
-    body = json.dumps({"owner": "runner"}).encode()
+def register(worker: WorkerProcess, job: str, *, owner: str = "runner") -> None:
+    body = json.dumps({"owner": owner}).encode()
     answer = worker.request("PUT", f"/v1/jobs/{job}", body=body, token=worker.admin_token())
     assert answer.status == 201
 
@@ -269,6 +272,35 @@ def test_workers_say_which_jobs_live(worker: WorkerProcess, tmp_path: Path) -> N
 
 def test_what_is_on_a_disk_goes_too(worker: WorkerProcess, tmp_path: Path) -> None:
     store = open_store((tmp_path / "store").as_uri())
+def test_who_else_knows_of_live_jobs_knows_none_of_processes(
+    worker: WorkerProcess, tmp_path: Path
+) -> None:
+    """As Kubernetes does: processes have told the workers of their jobs, and nobody else."""
+    store = open_store((tmp_path / "store").as_uri())
+    register(worker, "process")
+    register(worker, "ended", owner="cluster")
+    for job in ("process", "listed"):
+        put_job(store, job)
+    dead = put_job(store, "dead")
+    eventually(lambda: worker.get_json("/v1/jobs")["jobs"][0]["age_seconds"] > 1)
+    asked = []
+
+    def listed_jobs(cluster: str) -> frozenset[str]:
+        asked.append(cluster)
+        return frozenset({"listed"})
+
+    options = AuditOptions(cluster="c", grace_seconds=0.1, ask_live=listed_jobs, delete=True)
+    with connect([worker.url]) as cluster:
+        found = audit([store], Fleet(cluster), options)
+    assert asked == ["c"]
+    assert found.deleted.objects == len(dead)
+    assert {d.job: v for d, v in found.disks} == {
+        "process": Verdict.LIVE, "ended": Verdict.ORPHAN,
+    }  # fmt: skip
+    with connect([worker.url]) as cluster, pytest.raises(ConfigError, match="just begun"):
+        audit([store], Fleet(cluster), replace(options, grace_seconds=1e6))
+
+
     register(worker, "dead")
     register(worker, "live")
     given = ("--store", store.url, "--cluster", "c", "--workers", worker.url, "--live", "live")
