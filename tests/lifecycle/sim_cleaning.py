@@ -10,7 +10,7 @@ from sim_loop import Actor, Process
 
 from crossdock.lifecycle.deletion import Clear, Done, Tell
 from crossdock.lifecycle.facts import Stage
-from crossdock.lifecycle.runs import keys_of_run
+from crossdock.lifecycle.runs import keys_of_intent
 from crossdock.lifecycle.stopping import Ender
 from crossdock.lifecycle.sweep import Known, LiveJobs, Verdict
 from crossdock.store.layout import ShuffleLayout, place_of
@@ -152,7 +152,7 @@ def _keys_to_ask(keys: Iterable[str]) -> Iterable[str]:
     for key in keys:
         if is_intent(key):
             base, run = key.split("intents/")
-            yield from keys_of_run(ShuffleLayout(base), run, ORDINALS)
+            yield from keys_of_intent(ShuffleLayout(base), run, ordinals=ORDINALS)
 
 
 # -- sweeping ----------------------------------------------------------------------------------

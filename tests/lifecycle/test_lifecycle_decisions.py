@@ -20,8 +20,8 @@ from crossdock.lifecycle.lease import (
     must_clean,
     surroundings,
 )
-from crossdock.lifecycle.runs import Leftover, keys_of_run, leftover, may_forget
-from crossdock.lifecycle.stopping import Ender, Stopping
+from crossdock.lifecycle.runs import Leftover, intent_of, keys_of_intent, leftover, may_forget
+from crossdock.lifecycle.stopping import Ender, Stopping, idle_since
 from crossdock.lifecycle.sweep import (
     Known,
     LiveJobs,
@@ -34,7 +34,13 @@ from crossdock.lifecycle.sweep import (
 from crossdock.lifecycle.timing import Timing
 from crossdock.lifecycle.words import NEVER, Ages, Heard
 from crossdock.records import Owner
-from crossdock.store.layout import Place, ShuffleLayout, closed_homes, place_of
+from crossdock.store.layout import (
+    INTENT_ORDINALS,
+    Place,
+    ShuffleLayout,
+    closed_homes,
+    place_of,
+)
 from crossdock.views import ShuffleKey
 
 TIMING = Timing(settle_seconds=10, clock_margin=0.125, relist_seconds=1)
@@ -172,7 +178,7 @@ def test_a_run_is_undone_only_when_its_record_cannot_come_any_more() -> None:
 
 def test_a_runs_keys_are_those_of_its_layout() -> None:
     layout = ShuffleLayout.of("c1", ShuffleKey("j1", "s", 3))
-    keys = list(keys_of_run(layout, "r", 2))
+    keys = list(keys_of_intent(layout, "r", ordinals=2))
     assert keys == [layout.segment("r", 0), layout.segment("r", 1), layout.record("r")]
     assert {place_of(k) for k in keys} == {Place("c1", "j1", "r", is_intent=False)}
     assert place_of(layout.intent("r")) == Place("c1", "j1", "r", is_intent=True)
@@ -187,6 +193,13 @@ def test_a_runs_keys_are_those_of_its_layout() -> None:
         "c1/j1/0000/s/3/segments/",
     ):
         assert place_of(foreign) is None
+    assert place_of(layout.intent("r", 3)) == Place("c1", "j1", "r", is_intent=True, part=3)
+    assert list(keys_of_intent(layout, "r", 3, ordinals=2)) == [
+        layout.segment("r", 6), layout.segment("r", 7), layout.record("r"),
+    ]  # fmt: skip
+    for ordinal in (0, INTENT_ORDINALS - 1, INTENT_ORDINALS, 9 * INTENT_ORDINALS):
+        key = layout.segment("r", ordinal)
+        assert key in keys_of_intent(layout, "r", intent_of(ordinal))
 
 
 # -- stopping and deleting ---------------------------------------------------------------------
@@ -322,3 +335,5 @@ def test_ages_are_the_stores() -> None:
     then = datetime(2001, 1, 1, tzinfo=UTC)
     assert age_seconds(then, then + timedelta(seconds=5)) == 5
     assert age_seconds(None, then) is None
+    more = layout.intent("two", 1)
+    assert spent_intents([one, two, more], others) == [two, more]

@@ -279,7 +279,7 @@ def put_run(store: Store, job: str, *, segments: int = 2, intent: bool = False) 
     """Write what a persist run writes."""
     layout = ShuffleLayout.of("c", ShuffleKey(job, "words", 0))
     if intent:
-        store.put(layout.intent("run"), b'{"ordinals": 3}')
+        store.put(layout.intent("run"), b"{}")
     for ordinal in range(segments):
         store.put(layout.segment("run", ordinal), b"x" * 10)
     store.put(layout.record("run"), b"record")

@@ -25,7 +25,7 @@ from crossdock.errors import CleanupUnfinished, ConfigError
 from crossdock.lifecycle.sweep import Verdict
 from crossdock.lifecycle.timing import Timing
 from crossdock.store.api import Store, Verb
-from crossdock.store.layout import ShuffleLayout, closed_homes
+from crossdock.store.layout import INTENT_ORDINALS, ShuffleLayout, closed_homes
 from crossdock.store.opening import open_store
 from crossdock.views import ShuffleKey
 from harness import KEY, StartWorker, WorkerProcess, eventually
@@ -42,7 +42,7 @@ def put_job(store: Store, job: str, *, cluster: str = "c", intent: bool = False)
         if intent:
             keys.append(layout.intent("run"))
     for key in keys:
-        store.put(key, b'{"ordinals": 3}' if "intents" in key else b"data")
+        store.put(key, b"data")
     return sorted(keys)
 
 
@@ -111,19 +111,21 @@ def test_what_is_young_or_not_known_is_never_touched(store: Store) -> None:
 def test_unfinished_uploads_are_found_and_go(place: Place) -> None:
     store = place.store(replace(place.shape, part_bytes=5 * MIB, deadline_seconds=2))
     layout = ShuffleLayout.of("c", ShuffleKey("dead", "a", 0))
-    store.put(layout.intent("run"), b'{"ordinals": 3}')
-    keys = [layout.segment("run", 2), ShuffleLayout.of("c", ShuffleKey("live", "a", 0)).seal]
+    store.put(layout.intent("run"), b"{}")
+    store.put(layout.intent("run", 2), b"{}")
+    kept = ShuffleLayout.of("c", ShuffleKey("live", "a", 0)).seal
+    keys = [layout.segment("run", 2 * INTENT_ORDINALS + 1), kept]
     with ExitStack() as stack:
         for key in keys:
             stack.enter_context(store.upload(key)).write(bytes(6 * MIB))
         when_old(store)
         found = swept(store, rules("live"))
         seen = int(store.capabilities.lists_uploads)  # else only who deletes looks for them
-        assert (found.of(Verdict.ORPHAN).uploads, found.of(Verdict.ORPHAN).objects) == (seen, 1)
+        assert (found.of(Verdict.ORPHAN).uploads, found.of(Verdict.ORPHAN).objects) == (seen, 2)
         first = swept(store, rules("live"), delete=True)
         assert (first.deleted.uploads, first.deleted.objects) == (1, 0)
         second = swept(store, rules("live"), delete=True)
-        assert (second.deleted.uploads, second.deleted.objects) == (0, 1)
+        assert (second.deleted.uploads, second.deleted.objects) == (0, 2)
         assert not listed(store)
         assert not list(store.uploads(keys[0]))
         assert [u.key for u in store.uploads(keys[1])] == keys[1:]
@@ -270,8 +272,6 @@ def test_workers_say_which_jobs_live(worker: WorkerProcess, tmp_path: Path) -> N
     assert answer.code == "job_fenced"
 
 
-def test_what_is_on_a_disk_goes_too(worker: WorkerProcess, tmp_path: Path) -> None:
-    store = open_store((tmp_path / "store").as_uri())
 def test_who_else_knows_of_live_jobs_knows_none_of_processes(
     worker: WorkerProcess, tmp_path: Path
 ) -> None:
@@ -301,6 +301,8 @@ def test_who_else_knows_of_live_jobs_knows_none_of_processes(
         audit([store], Fleet(cluster), replace(options, grace_seconds=1e6))
 
 
+def test_what_is_on_a_disk_goes_too(worker: WorkerProcess, tmp_path: Path) -> None:
+    store = open_store((tmp_path / "store").as_uri())
     register(worker, "dead")
     register(worker, "live")
     given = ("--store", store.url, "--cluster", "c", "--workers", worker.url, "--live", "live")
