@@ -79,14 +79,15 @@ def _delete(
     decide, now = world.decide, actor.local
     workers = [n for n in world.names if n not in world.gone]
     stopping = decide.stopping(
-        workers, ender=ender, lease_seconds=LEASE, began=now(), timing=decide.timing
-    )
+        workers, ender=ender, lease_seconds=LEASE, began=now(), timing=decide.timing,
+        everybody=not world.gone,
+    )  # fmt: skip
     machine = decide.deletion(stopping, timing=decide.timing)
     refused = []
 
-    def answered(name: str, answer: str) -> None:
-        if answer == "done":
-            machine.acked(name, now())
+    def answered(name: str, answer: str | float) -> None:
+        if isinstance(answer, float):
+            machine.acked(name, now(), idle_seconds=answer)
         elif answer == "stale":
             refused.append(name)
 

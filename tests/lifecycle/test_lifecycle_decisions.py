@@ -66,6 +66,17 @@ def test_a_relayed_word_counts_from_before_the_question_and_until_the_answer() -
     assert words.later(Heard(1, 5), Heard(2, 4)) == Heard(2, 5)
 
 
+@pytest.mark.parametrize(
+    ("silent", "kept"), [(0, 0), (14.9, 0), (15, 15), (44.9, 30), (74.9, 60), (75, 70), (1e9, 70)]
+)
+def test_silence_is_kept_in_steps_and_never_so_much_that_a_start_ends_a_job(
+    silent: float, kept: float
+) -> None:
+    """Of lease 60 and grace 40, half a lease has to be listened for after each start."""
+    assert words.silence_to_keep(silent, lease_seconds=60, grace_seconds=40) == kept
+    assert words.silence_to_keep(silent, lease_seconds=0, grace_seconds=0) == 0
+
+
 def test_facts_are_joined_in_any_order() -> None:
     some = [
         Facts(3),
@@ -182,6 +193,13 @@ def test_a_runs_keys_are_those_of_its_layout() -> None:
     assert keys == [layout.segment("r", 0), layout.segment("r", 1), layout.record("r")]
     assert {place_of(k) for k in keys} == {Place("c1", "j1", "r", is_intent=False)}
     assert place_of(layout.intent("r")) == Place("c1", "j1", "r", is_intent=True)
+    assert place_of(layout.intent("r", 3)) == Place("c1", "j1", "r", is_intent=True, part=3)
+    assert list(keys_of_intent(layout, "r", 3, ordinals=2)) == [
+        layout.segment("r", 6), layout.segment("r", 7), layout.record("r"),
+    ]  # fmt: skip
+    for ordinal in (0, INTENT_ORDINALS - 1, INTENT_ORDINALS, 9 * INTENT_ORDINALS):
+        key = layout.segment("r", ordinal)
+        assert key in keys_of_intent(layout, "r", intent_of(ordinal))
     assert place_of(layout.manifest("ab")) == Place("c1", "j1", "", is_intent=False)
     assert place_of(layout.log("r")) == Place("c1", "j1", "r", is_intent=False)
     assert place_of(layout.seal) == Place("c1", "j1", "", is_intent=False)
@@ -193,13 +211,6 @@ def test_a_runs_keys_are_those_of_its_layout() -> None:
         "c1/j1/0000/s/3/segments/",
     ):
         assert place_of(foreign) is None
-    assert place_of(layout.intent("r", 3)) == Place("c1", "j1", "r", is_intent=True, part=3)
-    assert list(keys_of_intent(layout, "r", 3, ordinals=2)) == [
-        layout.segment("r", 6), layout.segment("r", 7), layout.record("r"),
-    ]  # fmt: skip
-    for ordinal in (0, INTENT_ORDINALS - 1, INTENT_ORDINALS, 9 * INTENT_ORDINALS):
-        key = layout.segment("r", ordinal)
-        assert key in keys_of_intent(layout, "r", intent_of(ordinal))
 
 
 # -- stopping and deleting ---------------------------------------------------------------------
@@ -229,6 +240,41 @@ def test_who_does_not_answer_stops_a_lease_later_once_one_has() -> None:
     assert owner.stopped(167.5) == 167.5
     assert operator.stopped(177.4) is None
     assert operator.stopped(177.5) == 177.5
+
+
+def test_who_has_written_nothing_for_long_stopped_then_if_nobody_else_wrote() -> None:
+    def last(*, everybody: bool) -> float | None:
+        found = Stopping(
+            "ab", ender=Ender.OWNER, lease_seconds=60, began=100, timing=TIMING, everybody=everybody
+        )
+        found.acked("a", 101, idle_seconds=45)  # 40 s of this clock, at least
+        assert found.stopped(102) is None
+        found.acked("b", 102, idle_seconds=9)
+        return found.stopped(102)
+
+    assert last(everybody=True) == 94
+    assert last(everybody=False) == 100
+    nobody = Stopping(
+        "", ender=Ender.OWNER, lease_seconds=60, began=100, timing=TIMING, everybody=True
+    )
+    assert nobody.stopped(101) == 100
+    assert idle_since(None, 50) == 50
+    assert idle_since(70, 50) == 70
+
+
+def test_a_deletion_waits_for_what_is_left_of_the_settle_time() -> None:
+    machine = Deletion(
+        Stopping(
+            "a", ender=Ender.OWNER, lease_seconds=60, began=100, timing=TIMING, everybody=True
+        ),
+        timing=TIMING,
+    )
+    machine.acked("a", 101, idle_seconds=9)  # 8 s of 11.25
+    cleared(machine, 101, objects=1)
+    assert machine.step(102) == [Wait(2.25)]
+    cleared(machine, 104.25)
+    cleared(machine, 105.5)
+    assert machine.step(106) == [Done(frozenset())]
 
 
 def test_who_is_gone_is_not_waited_for() -> None:
@@ -329,11 +375,11 @@ def test_an_intent_stays_as_long_as_anything_of_its_run() -> None:
     others = [layout.segment("one", 3), layout.manifest("ab"), "c1.txt"]
     assert spent_intents([one, two], others) == [two]
     assert spent_intents([one, two], [layout.record("two"), *others]) == []
+    more = layout.intent("two", 1)
+    assert spent_intents([one, two, more], others) == [two, more]
 
 
 def test_ages_are_the_stores() -> None:
     then = datetime(2001, 1, 1, tzinfo=UTC)
     assert age_seconds(then, then + timedelta(seconds=5)) == 5
     assert age_seconds(None, then) is None
-    more = layout.intent("two", 1)
-    assert spent_intents([one, two, more], others) == [two, more]
