@@ -22,7 +22,7 @@ from crossdock import (
 from crossdock.views import ShuffleKey
 from crossdock.wire import frame, tables
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
-from crossdock_worker import selection
+from crossdock_worker import selection, stripes
 from crossdock_worker.shuffle_log import ShuffleLog
 from harness import StartWorker, WorkerProcess
 
@@ -167,7 +167,7 @@ def put(log: ShuffleLog, map_id: int, payload: bytes) -> None:
 
 @pytest.mark.parametrize("at", [2**31, 2**32, 5 * 2**30])
 def test_logs_beyond_32_bits(start_worker: StartWorker, tmp_path: Path, at: int) -> None:
-    """Payloads on both sides of 2 and 4 GiB; the file is sparse. A worker serves it, too."""
+    """Payloads behind 2 and 4 GiB of a file, which is sparse. A worker serves it, too."""
     payloads = {0: b"begins here", 1: b"x" * 5000, 2: b"behind it"}
     worker = start_worker()
     with open_job([worker]) as job:
@@ -178,13 +178,13 @@ def test_logs_beyond_32_bits(start_worker: StartWorker, tmp_path: Path, at: int)
         log = ShuffleLog.open(directory, ShuffleKey(job.uid, "large"))
         assert log is not None
         put(log, 0, payloads[0])
-        log.payload.end = at - 2000  # as if that much had been pushed in between
+        log.payload.files[0].end = at - 2000  # as if that much had been pushed in between
         put(log, 1, payloads[1])
         put(log, 2, payloads[2])
         snapshot, absent = log.snapshot(tables.frame_keys(log.frames()))
         assert not len(absent)
         offsets = np.sort(snapshot.rows["payload_at"]).tolist()
-        assert offsets[-2:] == [at - 2000, at + 3000]
+        assert offsets[-2:] == [stripes.address(0, at - 2000), stripes.address(0, at)]
         stats = selection.statistics(snapshot, 2)
         assert int(stats["bytes"].sum()) == sum(map(len, payloads.values())) + 2 * 40
         log.close()

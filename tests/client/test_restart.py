@@ -310,7 +310,7 @@ def test_a_push_cut_off_by_a_crash_harms_nothing_and_costs_no_space(tmp_path: Pa
         assert sorted(again.frames()["map"].tolist()) == [0, 2, 3, 4]
         assert again.payload.used_bytes == len(b"zero" + b"three")
         put(again, 5, bytes(5000))
-        assert again.payload.end == 4 + 5000 + 5
+        assert [file.end for file in again.payload.files] == [4 + 5000, 5]
         again.close()
     log.close()
 
@@ -324,7 +324,7 @@ def test_an_empty_frame_behind_a_lost_push_is_no_damage(tmp_path: Path) -> None:
         again = ShuffleLog.open(tmp_path, key)
         assert again is not None
         assert again.frames()["map"].tolist() == [2]
-        assert again.payload.end == 0
+        assert again.payload.files[0].end == 0
         again.close()
     log.close()
 

@@ -73,7 +73,7 @@ def reopened(log: ShuffleLog) -> ShuffleLog:
 
 
 def blocks_on_disk(log: ShuffleLog) -> int:
-    return sum(f.path.stat().st_blocks * 512 for f in (log.payload, log.index))
+    return sum(f.path.stat().st_blocks * 512 for f in (*log.payload.files, log.index))
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_a_read_that_has_begun_sees_what_it_found(log: ShuffleLog) -> None:
     assert not np.count_nonzero(snapshot.payload[: 2 * BIG]), "a hole, which reads as zeros"
     assert (log.space.leaving_bytes, log.payload.used_bytes) == (0, used + BIG)
     put(log, 10, 0, 1, size=2 * BIG)
-    assert log.payload.used_bytes == used + 3 * BIG == log.payload.end
+    assert log.payload.used_bytes == used + 3 * BIG == log.payload.files[0].end
 
 
 def test_an_abort_does_not_pull_frames_from_under_a_read(log: ShuffleLog) -> None:

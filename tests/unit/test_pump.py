@@ -36,7 +36,7 @@ def test_without_a_descriptor_the_worker_pushes_back(
         with pytest.raises(Overloaded, match="ulimit -n"), pump.duplicate(Transport(sock)):
             pass
         with pytest.raises(Overloaded, match=r"ulimit -n") as caught:
-            log.payload_fd()
+            log.payload_descriptors()
         assert "payload.log" in str(caught.value)
     log.close()
 

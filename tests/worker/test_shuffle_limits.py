@@ -116,7 +116,7 @@ def test_a_client_goes_to_a_worker_with_room(start_worker: StartWorker) -> None:
 
 def test_the_limit_follows_the_descriptors() -> None:
     limits = Limits(max_connections=1000)
-    assert limits.shuffle_room(20_064) == (20_000 - 3000) // 5
+    assert limits.shuffle_room(20_064) == (20_000 - 4000) // 5
     assert limits.shuffle_room(1024) == 1024 // 10
     assert limits.shuffle_room(4) == 1
     assert limits.shuffle_room(resource.RLIM_INFINITY) > 100_000

@@ -85,10 +85,12 @@ class RangeFile:
     no space for long.
     """
 
-    __slots__ = ("_free", "_free_bytes", "_map", "_view", "end", "fd", "path")
+    __slots__ = ("_extent_bytes", "_free", "_free_bytes", "_map", "_view", "end", "fd", "path")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, extent_bytes: int = 2**63) -> None:
+        """Open a file, made if need be. No range crosses a multiple of `extent_bytes`."""
         self.path = path
+        self._extent_bytes = extent_bytes
         self.fd = open_file(path, os.O_RDWR)
         self.end = 0
         self._free: list[tuple[int, int]] = []  # rising; no two touch, none ends at `end`
@@ -99,16 +101,23 @@ class RangeFile:
     def reserve(self, size: int) -> int:
         """Return the offset of a range of `size` bytes that is now the caller's alone."""
         for i, (offset, length) in enumerate(self._free):
-            if length >= size:
-                if length == size:
-                    del self._free[i]
-                else:
-                    self._free[i] = (offset + size, length - size)
+            at = self._within_extent(offset, size)
+            if offset + length >= at + size:
+                rest = [(offset, at - offset), (at + size, offset + length - at - size)]
+                self._free[i : i + 1] = [part for part in rest if part[1]]
                 self._free_bytes -= size
-                return offset
-        offset = self.end
-        self.end += size
-        return offset
+                return at
+        at = self._within_extent(self.end, size)
+        if at > self.end:
+            self._free.append((self.end, at - self.end))
+            self._free_bytes += at - self.end
+        self.end = at + size
+        return at
+
+    def _within_extent(self, offset: int, size: int) -> int:
+        """Return where a range can begin, at `offset` or later."""
+        extent = self._extent_bytes
+        return offset if offset % extent + size <= extent else offset + extent - offset % extent
 
     def give_back(self, offset: int, size: int) -> None:
         """Take a range back whose bytes nobody will read."""
@@ -175,16 +184,24 @@ class RangeFile:
                 raise disk_error(error, str(self.path)) from error
             view, offset = view[n:], offset + n
 
-    def mapped(self) -> npt.NDArray[np.uint8]:
-        """Return u8[≥ end], the file's bytes; stays valid for as long as it is held.
+    def grow(self) -> int:
+        """Have the file reach so far that what is handed out can be mapped; return how far.
 
-        The file is grown (sparsely) ahead of its end, so that it is mapped anew only rarely.
+        That is (sparsely) ahead of its end, so that it is mapped anew only rarely.
         """
+        if not self.end:
+            return 0
+        size = max(_MAP_STEP_BYTES, 1 << (self.end - 1).bit_length())
+        with writing(self.path):
+            if os.fstat(self.fd).st_size < size:
+                os.ftruncate(self.fd, size)
+        return size
+
+    def mapped(self) -> npt.NDArray[np.uint8]:
+        """Return u8[≥ end], the file's bytes; stays valid for as long as it is held."""
         if self.end > len(self._view):
-            size = max(_MAP_STEP_BYTES, 1 << (self.end - 1).bit_length())
+            size = self.grow()
             with writing(self.path):
-                if os.fstat(self.fd).st_size < size:
-                    os.ftruncate(self.fd, size)
                 self._map = mmap.mmap(self.fd, size, prot=mmap.PROT_READ)
             self._view = np.frombuffer(self._map, np.uint8)
         return self._view

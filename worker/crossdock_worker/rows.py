@@ -10,6 +10,7 @@ from crossdock.wire import crc, tables
 from crossdock.wire.crc import I64, U32
 from crossdock.wire.frame import COLUMN_BYTES, Columns, FrameHeader
 from crossdock.wire.tables import Table
+from crossdock_worker import stripes
 
 ROW: Final = np.dtype([*tables.FRAME.descr, ("payload_at", "<u8"), ("index_at", "<u8")])
 """A frame and where its bytes are, 80 bytes."""
@@ -48,17 +49,22 @@ class Snapshot:
     rows: Table
     """`ROW`s, in the order asked for."""
     payload: npt.NDArray[np.uint8]
+    """By address (stripes.py)."""
     index: U32
     era: int = 0
     """The log's when it was made: in a later one, some of these frames may be gone."""
     pieces: int = field(init=False)
     payload_bytes: int = field(init=False)
+    payload_ends: tuple[int, ...] = field(init=False)
+    """Of each file of the payload log, how far these frames reach."""
 
     def __post_init__(self) -> None:
         """Add up what reads ask for again and again."""
         object.__setattr__(self, "pieces", int(self.rows["pieces"].sum(dtype=np.int64)))
         payload_bytes = int(self.rows["payload_bytes"].sum(dtype=np.uint64))
         object.__setattr__(self, "payload_bytes", payload_bytes)
+        at, size = (self.rows[name].astype(np.int64) for name in ("payload_at", "payload_bytes"))
+        object.__setattr__(self, "payload_ends", stripes.ends(at, size))
 
 
 def row_of(header: FrameHeader, columns: Columns, reservation: Reservation) -> np.void:

@@ -27,7 +27,7 @@ from aiohttp.abc import AbstractStreamWriter
 from crossdock.errors import CrossdockError, DataCorrupt, PeerGone
 from crossdock.wire import blocks
 from crossdock.wire.crc import I64, BytesLike
-from crossdock_worker import pump
+from crossdock_worker import pump, stripes
 from crossdock_worker.front import Front, front_of
 from crossdock_worker.gather import gather
 from crossdock_worker.patience import Patience
@@ -42,49 +42,54 @@ _WRITE_BYTES: Final = 256 * 1024
 BINARY: Final = "application/octet-stream"
 
 
-Damaged = Callable[[int], CrossdockError]
-"""Notes that the log cannot be read at an offset; returns the error."""
+Damaged = Callable[[int, int], CrossdockError]
+"""Notes that a file of the log cannot be read at an offset; returns the error."""
 
 
 class FileRuns:
-    """Runs of a file that are sent as they lie there; keeps its place over calls."""
+    """Runs of files that are sent as they lie there; keeps its place over calls."""
 
-    def __init__(self, fd: int, offsets: I64, lengths: I64, damaged: Damaged) -> None:
-        """Args: `fd` is now this object's to close."""
+    def __init__(
+        self, descriptors: list[int], addresses: I64, lengths: I64, damaged: Damaged
+    ) -> None:
+        """Args: `descriptors` are now this object's to close."""
         self._damaged = damaged
         self.total_bytes = int(lengths.sum())
-        self._fd = fd
-        self._runs = iter(zip(offsets.tolist(), lengths.tolist(), strict=True))
-        self._offset = 0
-        self._left = 0
+        self._descriptors = descriptors
+        addresses, lengths = stripes.split(addresses, lengths)
+        files, offsets = stripes.place(addresses)
+        self._runs = iter(zip(files.tolist(), offsets.tolist(), lengths.tolist(), strict=True))
+        self._at = 0, 0, 0
+        """File, offset and length of what is left of the run that is being sent."""
 
     def send(self, sock: socket.socket, moved: Callable[[int], None]) -> None:
         """Send what is left, and tell `moved`; raises BlockingIOError when the socket is full."""
-        sendfile, out, file = os.sendfile, sock.fileno(), self._fd
-        offset, left = self._offset, self._left
+        sendfile, out, descriptors = os.sendfile, sock.fileno(), self._descriptors
+        file, offset, left = self._at
         total = 0
         try:
             while True:
                 while left:
-                    sent = sendfile(out, file, offset, left)
+                    sent = sendfile(out, descriptors[file], offset, left)
                     if not sent:  # the log is shorter than its index says
-                        raise self._damaged(offset)
+                        raise self._damaged(file, offset)
                     offset += sent
                     left -= sent
                     total += sent
-                offset, left = next(self._runs, (0, 0))
+                file, offset, left = next(self._runs, (0, 0, 0))
                 if not left:
                     return
         except OSError as error:
             if error.errno == errno.EIO:  # the disk's: a socket has none
-                raise self._damaged(offset) from error
+                raise self._damaged(file, offset) from error
             raise
         finally:
-            self._offset, self._left = offset, left
+            self._at = file, offset, left
             moved(total)
 
     def close(self) -> None:
-        os.close(self._fd)
+        for descriptor in self._descriptors:
+            os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,25 +116,25 @@ def batch(
     log: npt.NDArray[np.uint8],
     *,
     skip: int,
-    payload_fd: Callable[[], int] | None,
+    descriptors: Callable[[], list[int]] | None,
     damaged: Damaged,
 ) -> Answer:
     """Return the answer to a read: the head of a batch, and its payload from byte `skip` on.
 
     Args:
         selection: the pieces.
-        log: the mapped file they lie in.
+        log: the mapped log they lie in.
         skip: bytes of the payload to leave out.
-        payload_fd: makes a descriptor of the file to send from; None: copy always.
-        damaged: called when the file cannot be read while it is sent.
+        descriptors: makes descriptors of the log's files to send from; None: copy always.
+        damaged: called when a file cannot be read while it is sent.
     """
     head = blocks.encode_head(selection.columns, end=selection.end, skip=skip)
     offsets, lengths = selection.runs(skip)
     payload_bytes = int(lengths.sum())
     if not payload_bytes:
         return Answer([head])
-    if payload_fd is not None and payload_bytes >= SENDFILE_RUN_BYTES * len(lengths):
-        return Answer([head], runs=FileRuns(payload_fd(), offsets, lengths, damaged))
+    if descriptors is not None and payload_bytes >= SENDFILE_RUN_BYTES * len(lengths):
+        return Answer([head], runs=FileRuns(descriptors(), offsets, lengths, damaged))
     return Answer([head, gather(log, offsets, lengths)])
 
 

@@ -10,6 +10,7 @@ from crossdock.store.accounting import prices_of
 from crossdock.store.api import StoreOptions
 from crossdock.store.layout import DEFAULT_CLUSTER
 from crossdock_worker.patience import Patience
+from crossdock_worker.stripes import EXTENT_BYTES, FILES
 
 MIB: Final = 2**20
 NONE: Final = "none"
@@ -18,10 +19,10 @@ LAST_SECONDS: Final = 10.0
 """How long what is cut off at the end may take to give back what it holds."""
 _OWN_DESCRIPTORS: Final = 64
 """Open files of a worker for itself: logs, sockets, libraries; generous."""
-_PER_CONNECTION: Final = 3
-"""A socket, its duplicate in a thread, a log's file that is sent from."""
+_PER_CONNECTION: Final = 2 + FILES
+"""A socket, its duplicate in a thread, the log's files that are sent from."""
 _PER_SHUFFLE: Final = 5
-"""Three logs; and `mmap` keeps a duplicate of the descriptor of each of the two that are read."""
+"""Four files; and `mmap` keeps a duplicate of the descriptor of the index."""
 _MANY_DESCRIPTORS: Final = 2**20
 
 
@@ -89,6 +90,8 @@ class Limits:
                 f"--segment-bytes {self.segment_bytes} is less than 1 MiB more than "
                 f"--max-frame-bytes {self.max_frame_bytes}: no segment could hold its pieces"
             )
+        if self.max_frame_bytes > EXTENT_BYTES:
+            raise ConfigError(f"--max-frame-bytes must not be more than {EXTENT_BYTES}")
         if self.max_shuffles < 0:
             raise ConfigError("--max-shuffles must not be below 0")
         if self.max_inflight_bytes < self.max_frame_bytes:

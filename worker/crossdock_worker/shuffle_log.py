@@ -1,7 +1,7 @@
 """One generation of one shuffle on this worker's disk.
 
     journal       what is visible (journal.py); a frame exists when its record does
-    payload.log   payloads, each a contiguous range
+    payload*.log  payloads, each a contiguous range (stripes.py)
     index.log     per frame u32[5 n]: the columns as they came, then where each piece ends
     runs/         what of it was persisted (runs.py)
 
@@ -9,7 +9,6 @@ Memory holds one row per frame; the index of pieces is read through a map of its
 frames that go is given back to the file system when nobody can be reading it any more (pins.py).
 """
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ from crossdock.wire.frame import Columns, FrameHeader
 from crossdock.wire.tables import Table
 from crossdock_worker import journal
 from crossdock_worker.attempts import Attempts, GivenUp, of_attempts
-from crossdock_worker.files import RangeFile, make_directory, writing
+from crossdock_worker.files import RangeFile, make_directory
 from crossdock_worker.held import HeldFrames, Holdings
 from crossdock_worker.journal import FREE_KEYS, Kind
 from crossdock_worker.replay import ABORTED, PARTITIONS, restore
@@ -50,6 +49,7 @@ from crossdock_worker.rows import (
 )
 from crossdock_worker.runs import Runs
 from crossdock_worker.space import LogSpace, attempted
+from crossdock_worker.stripes import StripedFile
 
 _KEYS_AT_ONCE: Final = 16_384
 
@@ -156,6 +156,7 @@ class ShuffleLog:
         finally:
             with self._lock:
                 self._writers -= 1
+                self.space.written(reservation)
                 if not reservation.taken:
                     self.space.give_back(reservation)
                 self._close_when_idle()
@@ -291,8 +292,7 @@ class ShuffleLog:
                 if era != self._era:  # rows were moved meanwhile
                     continue
                 here = found >= 0
-                rows = self._held.at(found[here])
-                index = self.index.mapped().view("<u4")
+                rows, index = self._held.at(found[here]), self.index.mapped().view("<u4")
                 return Snapshot(rows, self.payload.mapped(), index, era), keys[~here]
 
     def _look_up(self, keys: Table) -> tuple[I64, int]:
@@ -314,11 +314,11 @@ class ShuffleLog:
         """Whether none of a snapshot's frames can be gone; asked with a pin taken before."""
         return snapshot.era == self._era
 
-    def payload_fd(self) -> int:
-        """Return a duplicate of the payload log's descriptor; the caller closes it."""
-        with self._lock, writing(self.payload.path):
+    def payload_descriptors(self) -> list[int]:
+        """Return duplicates of the payload log's descriptors; the caller closes them."""
+        with self._lock:
             self._raise_closed()
-            return os.dup(self.payload.fd)
+            return self.payload.descriptors()
 
     def raise_damage(self) -> None:
         """Raise what a restart or a read found damaged, if anything."""
@@ -345,7 +345,7 @@ class ShuffleLog:
             raise self.note_damage(self.index, int(damaged["index_at"]))
 
     @property
-    def payload(self) -> RangeFile:
+    def payload(self) -> StripedFile:
         """The log of payloads."""
         return self.space.payload
 

@@ -12,6 +12,7 @@ from crossdock.errors import CrossdockError, DataCorrupt
 from crossdock.wire.crc import I64
 from crossdock.wire.frame import FrameHeader
 from crossdock.wire.tables import Table
+from crossdock_worker import stripes
 from crossdock_worker.files import RangeFile
 from crossdock_worker.pins import Pins
 from crossdock_worker.rows import (
@@ -21,13 +22,18 @@ from crossdock_worker.rows import (
     first_damaged,
     index_bytes_of,
 )
+from crossdock_worker.stripes import StripedFile
 
 log = structlog.get_logger()
 
 
 def remove_log(directory: Path) -> None:
     """Delete the files of a shuffle, and the directories that are empty then."""
-    for name in ("payload.log", "index.log", "journal"):  # without a journal there is no log
+    for name in (
+        *stripes.names("payload"),
+        "index.log",
+        "journal",
+    ):  # without a journal there is no log
         with suppress(OSError):  # then the next start deletes it
             (directory / name).unlink(missing_ok=True)
     for empty in (directory, directory.parent):
@@ -41,7 +47,7 @@ class LogSpace:
     def __init__(self, directory: Path) -> None:
         """Open the files, made if need be."""
         with ExitStack() as opened:  # if one file cannot be opened, the others are closed
-            self.payload = RangeFile(directory / "payload.log")
+            self.payload = StripedFile(directory, "payload")
             opened.callback(self.payload.close)
             self.index = RangeFile(directory / "index.log")
             opened.pop_all()
@@ -62,7 +68,7 @@ class LogSpace:
             rows: `ROW`s.
             gone: whether other frames are gone, of which a crash may have left the space.
         """
-        self.payload.restore(rows["payload_at"], rows["payload_bytes"])
+        self.payload.restore(rows["payload_at"].astype(np.int64), rows["payload_bytes"])
         self.index.restore(rows["index_at"], index_bytes_of(rows["pieces"].astype(np.int64)))
         if gone:
             attempted(self.payload.punch_unused)
@@ -70,7 +76,7 @@ class LogSpace:
 
     def damage(self, rows: Table) -> DataCorrupt | None:
         """Look whether both logs are as long as their ranges say, and the index is intact."""
-        for file in (self.payload, self.index):
+        for file in (*self.payload.files, self.index):
             size = file.size
             if size < file.end:
                 return DataCorrupt(f"{file.path} ends at offset {size}, not {file.end}")
@@ -80,9 +86,10 @@ class LogSpace:
         return None
 
     def cut_short(self, snapshot: Snapshot) -> tuple[RangeFile, int] | None:
-        """Return the log that is shorter than a snapshot's map of it, if one is, and its size."""
-        for file, mapped in ((self.payload, snapshot.payload), (self.index, snapshot.index)):
-            if (size := file.size) < mapped.nbytes:
+        """Return the file that ends before what a snapshot needs of it, if any, and its size."""
+        files = (*self.payload.files, self.index)
+        for file, end in zip(files, (*snapshot.payload_ends, snapshot.index.nbytes), strict=True):
+            if (size := file.size) < end:
                 return file, size
         return None
 
@@ -95,6 +102,10 @@ class LogSpace:
             self.index.reserve(index_bytes),
             index_bytes,
         )
+
+    def written(self, reservation: Reservation) -> None:
+        """Take note that nobody writes to ranges any more, whatever became of them."""
+        self.payload.written(reservation.payload_at)
 
     def give_back(self, reservation: Reservation) -> None:
         """Take back ranges in which no frame became visible."""
@@ -125,7 +136,7 @@ class LogSpace:
                 file.give_back(offset, size)
         self.leaving_bytes -= disk_bytes_of(rows)
 
-    def _ranges(self, rows: Table) -> list[tuple[RangeFile, list[tuple[int, int]]]]:
+    def _ranges(self, rows: Table) -> list[tuple[RangeFile | StripedFile, list[tuple[int, int]]]]:
         index_bytes = index_bytes_of(rows["pieces"].astype(np.int64))
         return [
             (self.payload, _joined(rows["payload_at"].astype(np.int64), rows["payload_bytes"])),

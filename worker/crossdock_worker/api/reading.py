@@ -160,8 +160,8 @@ async def _read(
     skip = query_int(request, "skip", 0)
     front = front_of(request)
 
-    def damaged(offset: int) -> CrossdockError:
-        return shuffle.note_damage(shuffle.payload, offset)
+    def damaged(file: int, offset: int) -> CrossdockError:
+        return shuffle.note_damage(shuffle.payload.files[file], offset)
 
     def plan() -> Answer:
         began = time.monotonic()
@@ -172,9 +172,13 @@ async def _read(
         payload_bytes = int(chosen.columns.length.sum(dtype=np.int64))
         if skip > payload_bytes:
             raise ProtocolError(f"skip={skip} is more than the batch has")
-        payload_fd = shuffle.payload_fd if front is not None and front.direct else None
+        direct = front is not None and front.direct
         answer = serve.batch(
-            chosen, snapshot.payload, skip=skip, payload_fd=payload_fd, damaged=damaged
+            chosen,
+            snapshot.payload,
+            skip=skip,
+            descriptors=shuffle.payload_descriptors if direct else None,
+            damaged=damaged,
         )
         read.from_file = answer.runs is not None
         worker.metrics.served("disk", payload_bytes - skip, time.monotonic() - began)
