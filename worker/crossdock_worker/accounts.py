@@ -84,6 +84,7 @@ def overview(uid: str, job: Job | None, uptime_seconds: float) -> dict[str, obje
     age = uptime_seconds if job is None else clock() - job.life.since
     return {
         "uid": uid,
+        "owner": None if job is None else job.record.owner,
         "fenced": job is not None and job.fenced,
         "age_seconds": round(age, 3),
         "disk_bytes": 0 if job is None else job.disk_bytes,

@@ -64,7 +64,7 @@ class Job:
     trash: Trash
     check_room: Callable[[], None]
     """Raises `Overloaded` when the worker takes no further shuffle."""
-    life: Life = field(default_factory=Life)
+    life: Life
     released: dict[str, int] = field(default_factory=dict)
     shuffles: dict[tuple[str, int], ShuffleLog] = field(default_factory=dict)
     introduced: bool = False

@@ -137,8 +137,8 @@ class _Keeper:
                     env=dict(self._variables),
                     limit=_LINE_BYTES,
                 )
-                if self.ended:
-                    self.end()
+                if self.ended:  # while it was started
+                    self._process.kill()
                 self._reader = asyncio.create_task(self._read(self._process))
         assert self._process.stdin is not None
         return self._process.stdin
@@ -148,8 +148,11 @@ class _Keeper:
         try:
             while line := await process.stdout.readline():
                 self._answered(json.loads(line))
+        except asyncio.CancelledError:  # kopf does that to all tasks when it ends, and waits
+            self.end()
+            raise
         finally:
-            self.end()  # kopf cancels all tasks when it ends, and waits for them
+            self.ended = True
             code = await process.wait()
             if self._waiting:
                 log.warning("a storekeeper ended", code=code, tasks=len(self._waiting))
@@ -170,8 +173,8 @@ class _Keeper:
             waiting.result.set_result(answer["result"])
 
     def end(self) -> None:
-        self.ended = True
-        if self._process is not None and self._process.returncode is None:
+        already, self.ended = self.ended, True
+        if self._process is not None and not already:
             with suppress(ProcessLookupError):
                 self._process.kill()  # it keeps nothing, and its requests are the store's now
 

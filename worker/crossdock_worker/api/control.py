@@ -159,5 +159,11 @@ async def delete_job(request: web.Request) -> web.Response:
     if request.query.get("proved") == "true":
         clean = partial(worker.jobs.learn_ended, uid, Facts(0, Stage.CLEAN), None)
         await in_pool(worker, clean)
-    body = {"uid": uid, "freed_bytes": freed, "stored": stored, "worker": worker.identity.id}
+    body = {
+        "uid": uid,
+        "freed_bytes": freed,
+        "stored": stored,
+        "store_idle_seconds": worker.jobs.writes.idle_seconds(uid),
+        "worker": worker.identity.id,
+    }
     return web.json_response(body)
