@@ -62,7 +62,7 @@ class Job:
     key: Key
     uid: str
     generation: int
-    created: float
+    created: float = 0.0
     """Seconds since 1970."""
     deleting: bool
     finalizers: tuple[str, ...]
