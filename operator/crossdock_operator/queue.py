@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 FIRST_SECONDS: Final = 0.5
@@ -13,6 +14,22 @@ MOST_SECONDS: Final = 300.0
 """Longest pause between two tries of a key that fails."""
 
 K = TypeVar("K")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """How much there is to do."""
+
+    due: int
+    """Keys that wait for a taker."""
+    later: int
+    """Keys that are not due yet."""
+    taken: int
+    """Keys that are being worked on."""
+    oldest_seconds: float
+    """For how long a key has been due."""
+    stalled_seconds: float
+    """For how long keys have been due while none was taken or done."""
 
 
 def pause_seconds(failures: int, jitter: float) -> float:
@@ -42,10 +59,24 @@ class Queue(Generic[K]):
         self._again: dict[K, float] = {}
         self._failures: dict[K, int] = {}
         self._changed = asyncio.Event()
+        self._progress = clock()
 
     def __len__(self) -> int:
         """Return how many keys wait or are being worked on."""
         return len(self._due) + len(self._taken)
+
+    def depth(self) -> Depth:
+        """Return how much there is to do now."""
+        now = self._clock()
+        due = [at for at in self._due.values() if at <= now]
+        oldest = now - min(due, default=now)
+        return Depth(
+            due=len(due),
+            later=len(self._due) - len(due),
+            taken=len(self._taken),
+            oldest_seconds=oldest,
+            stalled_seconds=min(oldest, now - self._progress),
+        )
 
     def add(self, key: K, *, after_seconds: float = 0.0) -> None:
         """Have a key worked on, at the latest after so long.
@@ -86,6 +117,7 @@ class Queue(Generic[K]):
     def _done(self, key: K) -> None:
         """Let the key be taken again: soon, if there was news of it meanwhile."""
         self._taken.discard(key)
+        self._progress = self._clock()
         again = self._again.pop(key, None)
         if again is not None:
             self.add(key, after_seconds=max(0.0, again - self._clock()))
@@ -105,6 +137,7 @@ class Queue(Generic[K]):
                 heapq.heappop(self._heap)
                 del self._due[key]
                 self._taken.add(key)
+                self._progress = self._clock()
                 return key
             try:
                 async with asyncio.timeout(wait):

@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from crossdock_operator.api.cluster import ShuffleClusterSpec
+from crossdock_operator.api.common import GROUP, PAUSED
 from crossdock_operator.api.job import ShuffleJobSpec
 from crossdock_operator.api.reading import read
 from crossdock_operator.kinds import Object
@@ -43,6 +44,13 @@ class Cluster:
     deleting: bool
     spec: ShuffleClusterSpec
     status: Object
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Those of our group."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing of it is to be changed."""
+        return self.spec.paused or self.annotations.get(PAUSED) == "true"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +64,13 @@ class Job:
     finalizers: tuple[str, ...]
     spec: ShuffleJobSpec
     status: Object
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Those of our group."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing of it is to be changed."""
+        return self.annotations.get(PAUSED) == "true"
 
     @property
     def cluster(self) -> Key:
@@ -87,6 +102,7 @@ def cluster_of(body: Object) -> Cluster:
         deleting="deletionTimestamp" in metadata,
         spec=read(ShuffleClusterSpec, body["spec"]),
         status=dict(body.get("status") or {}),
+        annotations=_ours(metadata),
     )
 
 
@@ -101,7 +117,13 @@ def job_of(body: Object) -> Job:
         finalizers=tuple(metadata.get("finalizers") or ()),
         spec=read(ShuffleJobSpec, body["spec"]),
         status=dict(body.get("status") or {}),
+        annotations=_ours(metadata),
     )
+
+
+def _ours(metadata: Object) -> dict[str, str]:
+    found = metadata.get("annotations") or {}
+    return {name: text for name, text in found.items() if name.startswith(f"{GROUP}/")}
 
 
 def child_of(body: Object) -> Child:

@@ -1,36 +1,45 @@
-"""What the operator may do: every verb that it uses, and no other."""
+"""Gives the user `operator` what the operator's own roles say, and no more."""
 
-from administrator import Administrator
+from collections.abc import Sequence
+from typing import Any
 
-NAMESPACED = {
-    ("crossdock.dev", "shuffleclusters"): ["list", "watch"],
-    ("crossdock.dev", "shuffleclusters/status"): ["patch"],
-    ("crossdock.dev", "shufflejobs"): ["list", "watch"],
-    ("crossdock.dev", "shufflejobs/status"): ["patch"],
-    ("apps", "statefulsets"): ["list", "watch", "create", "patch"],
-    ("", "services"): ["list", "watch", "create", "patch"],
-    ("", "serviceaccounts"): ["list", "watch", "create", "patch"],
-    ("", "secrets"): ["list", "watch", "create", "get"],
-    ("policy", "poddisruptionbudgets"): ["list", "watch", "create", "patch"],
-    ("networking.k8s.io", "networkpolicies"): ["list", "watch", "create", "patch"],
-    ("coordination.k8s.io", "leases"): ["get", "create", "update"],
-    # Who owns an object with blockOwnerDeletion must be allowed to hold up its owner's end.
-    ("crossdock.dev", "shuffleclusters/finalizers"): ["update"],
-}
+from administrator import Administrator, Object
+
+from crossdock_operator.rbac import looked_after, own_namespace
+
+_GROUP = "rbac.authorization.k8s.io"
+_ROOT = f"/apis/{_GROUP}/v1"
 
 
-def grant(admin: Administrator, namespace: str) -> None:
-    """Give the operator its rights in one namespace."""
-    rules = [
-        {"apiGroups": [group], "resources": [resource], "verbs": verbs}
-        for (group, resource), verbs in NAMESPACED.items()
-    ]
-    root = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
-    admin.ask("POST", f"{root}/roles", {"metadata": {"name": "operator"}, "rules": rules})
-    group = "rbac.authorization.k8s.io"
+def grant(admin: Administrator, namespace: str, *watched: str) -> None:
+    """Let an operator run in a namespace, and look after objects there or in those named."""
+    _bind(admin, "Role", "operator", own_namespace(), namespace)
+    for each in watched or (namespace,):
+        _bind(admin, "Role", "operator-jobs", looked_after(), each)
+
+
+def grant_all(admin: Administrator, namespace: str) -> None:
+    """Let an operator run in a namespace, and look after objects everywhere."""
+    _bind(admin, "Role", "operator", own_namespace(), namespace)
+    _bind(admin, "ClusterRole", "operator", looked_after())
+
+
+def revoke_all(admin: Administrator) -> None:
+    """Take away what holds everywhere."""
+    for plural in ("clusterrolebindings", "clusterroles"):
+        admin.ask("DELETE", f"{_ROOT}/{plural}/operator")
+
+
+def _bind(
+    admin: Administrator, kind: str, name: str, rules: Sequence[Object], namespace: str = ""
+) -> None:
+    root = f"{_ROOT}/namespaces/{namespace}" if namespace else _ROOT
+    plural = f"{kind.lower()}s"
+    role: dict[str, Any] = {"metadata": {"name": name}, "rules": rules}
+    admin.ask("POST", f"{root}/{plural}", role)
     binding = {
-        "metadata": {"name": "operator"},
-        "roleRef": {"apiGroup": group, "kind": "Role", "name": "operator"},
-        "subjects": [{"apiGroup": group, "kind": "User", "name": "operator"}],
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": _GROUP, "kind": kind, "name": name},
+        "subjects": [{"apiGroup": _GROUP, "kind": "User", "name": "operator"}],
     }
-    admin.ask("POST", f"{root}/rolebindings", binding)
+    admin.ask("POST", f"{root}/{kind.lower()}bindings", binding)

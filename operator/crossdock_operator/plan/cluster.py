@@ -76,7 +76,7 @@ Action: TypeAlias = Apply | MakeKey
 def plan(observed: Observed, given: Given) -> list[Action]:
     """Return what is to be done now. Where all is as it should be, nothing."""
     cluster = observed.cluster
-    if cluster.deleting or cluster.spec.paused:
+    if cluster.deleting or cluster.paused:
         return []
     actions: list[Action] = []
     if ChildKey(SECRET.name, names.signing_key(cluster)) not in observed.children:

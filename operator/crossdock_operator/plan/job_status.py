@@ -1,7 +1,7 @@
 """The status of a ShuffleJob, from what is observed."""
 
 from crossdock_operator.kinds import Object
-from crossdock_operator.plan.conditions import NO, YES, Answer, conditions
+from crossdock_operator.plan.conditions import NO, YES, Answer, conditions, paused
 from crossdock_operator.records import Cluster, Job
 
 
@@ -20,9 +20,9 @@ def job_status(job: Job, cluster: Cluster | None, *, now: str) -> Object:
         accepted = Answer("Accepted", NO, "ClusterNotFound", message)
     return {
         "observedGeneration": job.generation,
-        "phase": "Deleting" if job.deleting else "Pending",
+        "phase": "Deleting" if job.deleting else "Paused" if job.paused else "Pending",
         "conditions": conditions(
-            [accepted],
+            [accepted, *paused(now=job.paused)],
             before=job.status.get("conditions", ()),
             generation=job.generation,
             now=now,
