@@ -101,6 +101,10 @@ class _Operator:
         self._pulse = Pulse(time.monotonic)
         self._store = Store()
         self._queue = Queue[Item](asyncio.get_running_loop().time)
+        self.intake = Intake(self._store, self._queue)
+        namespaces = settings.namespaces or ("",)
+        self._resync = Resync(kube, self.intake, metrics, WATCHED, namespaces)
+        kube.before_write = leadership.check
         given = Given(worker_image=settings.worker_image, namespace=settings.namespace)
         self._takers = Takers(
             Reconcilers(
@@ -111,11 +115,8 @@ class _Operator:
             self._queue,
             leadership,
             metrics,
+            self._resync.warm,
         )
-        kube.before_write = leadership.check
-        namespaces = settings.namespaces or ("",)
-        self.intake = Intake(self._store, self._queue)
-        self._resync = Resync(kube, self.intake, metrics, WATCHED, namespaces)
         self.watches = Watches(
             (kind.plural for kind in WATCHED),
             namespaces,
@@ -150,7 +151,8 @@ class _Operator:
         )
 
     def _waits_for(self) -> list[str]:
-        return [] if self.watches.complete else ["not all objects were listed yet"]
+        all_known = self._resync.warm.is_set() and self.watches.complete
+        return [] if all_known else ["not all objects were listed yet"]
 
     def _gauges(self) -> list[Gauge]:
         depth = self._queue.depth()

@@ -54,6 +54,8 @@ class Takers:
     queue: Queue[Item]
     leadership: Leadership
     metrics: Metrics
+    warm: asyncio.Event
+    """Set when all objects are known."""
 
     async def take(self) -> None:
         """Look at one object after the other, for ever; one that fails comes again, later.
@@ -61,6 +63,7 @@ class Takers:
         Raises:
             LeadershipLost: another operator may lead. Stop at once.
         """
+        await self.warm.wait()
         await self.leadership.led()
         while True:
             try:

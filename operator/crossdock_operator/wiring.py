@@ -79,7 +79,10 @@ async def watch(
 
 def _register(registry: kopf.OperatorRegistry, intake: Intake, kind: Kind) -> None:
     async def saw(body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002
-        intake.saw(kind, dict(body), deleted=type == "DELETED")
+        found = dict(body)
+        if type is None and intake.store.knows(kind.name, found):
+            return  # of a list, and not news
+        intake.saw(kind, found, deleted=type == "DELETED")
 
     where = (kind.group, kind.version, kind.plural)
     kopf.on.event(*where, id=kind.plural, registry=registry)(saw)

@@ -155,6 +155,12 @@ class Leads:
         pass
 
 
+def warm() -> asyncio.Event:
+    found = asyncio.Event()
+    found.set()
+    return found
+
+
 def outcomes(metrics: Metrics) -> dict[str, float]:
     samples = [s for family in metrics.registry.collect() for s in family.samples]
     name = "crossdock_operator_reconciles_total"
@@ -164,7 +170,7 @@ def outcomes(metrics: Metrics) -> dict[str, float]:
 async def test_one_object_that_always_fails_does_not_stop_the_others() -> None:
     work = Work([KeyError("a fault"), ApiUnavailable("away"), Stale("late")])
     queue, metrics = Queue[Item](asyncio.get_running_loop().time, lambda: 0.0), Metrics()
-    takers = Takers(work, queue, Leads(), metrics)  # type: ignore[arg-type]
+    takers = Takers(work, queue, Leads(), metrics, warm())  # type: ignore[arg-type]
     queue.add(A)
     queue.add(B)
     taking = asyncio.create_task(takers.take())
@@ -177,7 +183,7 @@ async def test_one_object_that_always_fails_does_not_stop_the_others() -> None:
 
 async def test_a_taker_ends_when_another_leads() -> None:
     queue = Queue[Item](asyncio.get_running_loop().time)
-    takers = Takers(Work([LeadershipLost("gone")]), queue, Leads(), Metrics())  # type: ignore[arg-type]
+    takers = Takers(Work([LeadershipLost("gone")]), queue, Leads(), Metrics(), warm())  # type: ignore[arg-type]
     queue.add(A)
     with pytest.raises(LeadershipLost):
         await asyncio.wait_for(takers.take(), 5)
