@@ -1,7 +1,9 @@
 """What is seen of objects goes into the store, and into the queue what is to be looked at then."""
 
+import dataclasses
 from dataclasses import dataclass
 
+from crossdock_operator.api.cluster import Workers
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB, Kind, Object
 from crossdock_operator.queue import Queue
 from crossdock_operator.records import Cluster, Item, Key
@@ -51,9 +53,9 @@ class Intake:
 
 
 def _serves(cluster: Cluster | None) -> tuple[object, ...]:
-    """Return what jobs go by: a cluster's status changes often, and has thousands of jobs."""
+    """Return what jobs go by: a cluster has thousands, and is scaled often."""
     if cluster is None:
         return ()
+    spec = dataclasses.replace(cluster.spec, workers=Workers())
     status = cluster.status
-    return (cluster.uid, cluster.generation, cluster.deleting, status.get("phase"),
-            status.get("endpoint"))  # fmt: skip
+    return cluster.uid, cluster.deleting, spec, status.get("phase"), status.get("endpoint")

@@ -1,4 +1,4 @@
-"""A queue of keys: each once, the soonest first, again later if it failed."""
+"""A queue of keys: each once, of those that are due the most urgent, again later if it failed."""
 
 import asyncio
 import heapq
@@ -47,13 +47,27 @@ class Queue(Generic[K]):
     """Keys to be worked on, by any number of takers. A key is with one taker at a time."""
 
     def __init__(
-        self, clock: Callable[[], float], jitter: Callable[[], float] = random.random
+        self,
+        clock: Callable[[], float],
+        jitter: Callable[[], float] = random.random,
+        *,
+        rank: Callable[[K], int] = lambda _: 0,
     ) -> None:
-        """Begin empty. `clock` gives seconds of the event loop."""
+        """Begin empty.
+
+        Args:
+            clock: seconds of the event loop.
+            jitter: from 0 to 1.
+            rank: of several keys that are due, one of the lowest rank is taken.
+        """
         self._clock = clock
         self._jitter = jitter
+        self._rank = rank
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
+        """All keys, by when they are due; entries that do not count any more are passed over."""
+        self._ready: list[tuple[int, float, int, K]] = []
+        """Those that were due when somebody looked, by rank."""
         self._order = itertools.count()
         self._taken: set[K] = set()
         self._again: dict[K, float] = {}
@@ -125,16 +139,11 @@ class Queue(Generic[K]):
     async def _next(self) -> K:
         while True:
             self._changed.clear()
-            wait: float | None = None
-            while self._heap:
-                at, _, key = self._heap[0]
-                if self._due.get(key) != at:  # it was moved forward, or forgotten
-                    heapq.heappop(self._heap)
+            wait = self._sort_out_due()
+            while self._ready:
+                _, at, _, key = heapq.heappop(self._ready)
+                if self._due.get(key) != at:  # it was taken, or forgotten
                     continue
-                wait = at - self._clock()
-                if wait > 0:
-                    break
-                heapq.heappop(self._heap)
                 del self._due[key]
                 self._taken.add(key)
                 self._progress = self._clock()
@@ -144,3 +153,16 @@ class Queue(Generic[K]):
                     await self._changed.wait()
             except TimeoutError:
                 continue
+
+    def _sort_out_due(self) -> float | None:
+        """Sort by rank what is due now; return the seconds until the next one is."""
+        while self._heap:
+            at, order, key = self._heap[0]
+            if self._due.get(key) != at:  # it was moved forward, or forgotten
+                heapq.heappop(self._heap)
+                continue
+            if at > self._clock():
+                return at - self._clock()
+            heapq.heappop(self._heap)
+            heapq.heappush(self._ready, (self._rank(key), at, order, key))
+        return None

@@ -21,6 +21,7 @@ from crossdock_operator.metrics import Metrics
 from crossdock_operator.store import item_of
 
 EVERY_SECONDS: Final = 600.0
+_PAGE: Final = 200
 
 log = structlog.get_logger()
 
@@ -78,7 +79,7 @@ class Resync:
         """
         store = self.intake.store
         missing, missed, version = set(store.known(kind.name, namespace)), 0, 0
-        async for page in self.kube.pages(kind, namespace, labels=self.labels[kind]):
+        async for page in self.kube.pages(kind, namespace, labels=self.labels[kind], page=_PAGE):
             version = version or page.version
             for body in page.objects:
                 missing.discard(item_of(kind.name, body))

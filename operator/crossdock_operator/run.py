@@ -100,7 +100,10 @@ class _Operator:
         self._leadership = leadership
         self._pulse = Pulse(time.monotonic)
         self._store = Store()
-        self._queue = Queue[Item](asyncio.get_running_loop().time)
+        # Clusters are few, and thousands of jobs may be due.
+        self._queue = Queue[Item](
+            asyncio.get_running_loop().time, rank=lambda item: item.kind != SHUFFLE_CLUSTER.name
+        )
         self.intake = Intake(self._store, self._queue)
         namespaces = settings.namespaces or ("",)
         self._resync = Resync(kube, self.intake, metrics, WATCHED, namespaces)

@@ -39,7 +39,7 @@ WATCHED: Final[dict[Kind, str]] = {
     NETWORK_POLICY: _OURS,
 }
 """What is watched, and by which labels: only what the operator made, but for our own kinds."""
-_PAGE: Final = 250
+_PAGE: Final = 200
 """Objects of one answer to a watch's first list: kopf has it all in memory at once."""
 
 _LONGEST_PAUSE_SECONDS: Final = 4.0
