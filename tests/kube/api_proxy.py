@@ -30,6 +30,11 @@ class Refusal:
     hits: int = 0
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: operators are killed in the middle of requests."""
+
+
 class ApiProxy:
     """Speaks HTTP on a free port while its context lasts, and HTTPS to the server."""
 
@@ -44,7 +49,7 @@ class ApiProxy:
         self._watches: dict[str, set[http.client.HTTPResponse]] = {}
         self.calls: list[Call] = []
         """Requests that came, in order."""
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
