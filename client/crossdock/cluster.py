@@ -102,7 +102,8 @@ class Cluster:
         """Open a job.
 
         With `owner` this process owns it: it is registered with every worker, and its lease is
-        renewed until the job is closed. Without, this process attaches to a registered job.
+        renewed until the job is closed; that of owner `cluster` need not be. Without, this
+        process attaches to a registered job.
 
         Args:
             uid: of the job.
@@ -135,6 +136,12 @@ class Cluster:
         with self._lock:
             self._jobs.append(job)
         return job
+
+    def forget(self, job: Job) -> None:
+        """Let go of a job that was closed."""
+        with self._lock:
+            if job in self._jobs:
+                self._jobs.remove(job)
 
     def members(self, *, fresh: bool = False, cancel: Cancel | None = None) -> Members:
         """Return the workers there are, asked for at most every two seconds unless `fresh`.

@@ -20,7 +20,7 @@ from crossdock.errors import (
     StaleEpoch,
     Unavailable,
 )
-from crossdock.records import JobRecord
+from crossdock.records import JobRecord, Owner
 from crossdock.retry import patiently
 from crossdock.shuffle import Shuffle
 from crossdock.speaking import Speaker, record_of
@@ -62,10 +62,11 @@ class Job:
         else:
             self.record = record
             self.record = patiently(self._register, deadline_seconds=deadline)
-            self._renewer = threading.Thread(
-                target=self._renew, name=f"crossdock-lease-{uid}", daemon=True
-            )
-            self._renewer.start()
+            if record.owner is not Owner.CLUSTER:  # its silence ends nothing
+                self._renewer = threading.Thread(
+                    target=self._renew, name=f"crossdock-lease-{uid}", daemon=True
+                )
+                self._renewer.start()
 
     @property
     def epoch(self) -> int:
@@ -141,6 +142,15 @@ class Job:
             return [(str(s["name"]), int(s["disk_bytes"])) for s in value["shuffles"]]  # type: ignore[index]
         except (TypeError, KeyError, ValueError) as error:
             raise ProtocolError(f"{url}{self.path} answers no job: {error!r}") from error
+
+    def say(self) -> None:
+        """Tell every worker that answers of the job, once: for an owner without a lease to renew.
+
+        Raises:
+            JobFenced: the job was ended.
+            Unavailable: no worker answers; call again.
+        """
+        self._register()
 
     def introduce(self, url: str, *, cancel: Cancel | None = None) -> None:
         """Tell a worker of the job that does not know it: it came later, or was away."""
@@ -225,6 +235,7 @@ class Job:
         Released shuffles that still have something in the store keep it until the job's end.
         """
         self._closed.set()
+        self.cluster.forget(self)
         self.releases.close()
         if self._renewer is not None and self._renewer is not threading.current_thread():
             self._renewer.join()

@@ -11,9 +11,13 @@
 
 `shares` has what each task reads, by its index. The task's index and attempt, the workers and the
 token come by environment variables (`ENV_…`).
+
+In a pod the file is compressed, and in parts, since an object of the API server has 1 MiB at most.
 """
 
+import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +30,12 @@ ENV_INDEX: Final = "CROSSDOCK_TASK_INDEX"
 ENV_ATTEMPT: Final = "CROSSDOCK_TASK_ATTEMPT"
 ENV_JOB_INDEX: Final = "JOB_COMPLETION_INDEX"
 """What Kubernetes sets in the pods of an Indexed Job."""
+ENV_POD_UID: Final = "CROSSDOCK_POD_UID"
+"""Of several pods of one try each writes under an attempt of its own: `attempt_of_pod`."""
 VERSION: Final = 1
+_PART: Final = "part-"
+_MAX_BYTES: Final = 2**30
+"""Of a stage file that came compressed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +174,56 @@ class StageFile:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{what} is no stage file: {error!r}") from error
+
+
+def attempt_of_pod(attempt: int, uid: str) -> int:
+    """Return the attempt under which a pod writes.
+
+    Args:
+        attempt: that its try was started with; its low 16 bits are 0.
+        uid: of the pod. Kubernetes may start another for the same try when the first is lost.
+    """
+    return attempt | int.from_bytes(hashlib.sha256(uid.encode()).digest()[:2])
+
+
+def pack(data: bytes, *, part_bytes: int) -> dict[str, bytes]:
+    """Return a stage file's contents as files of a directory, none larger than `part_bytes`."""
+    packed = zlib.compress(data)
+    starts = range(0, len(packed), part_bytes)
+    return {f"{_PART}{n:05d}": packed[at : at + part_bytes] for n, at in enumerate(starts)}
+
+
+def unpack(parts: Mapping[str, bytes]) -> bytes:
+    """Return the contents of a stage file from what `pack` made of it.
+
+    Raises:
+        ConfigError: these are no such files.
+    """
+    names = sorted(name for name in parts if name.startswith(_PART))
+    decoder = zlib.decompressobj()
+    try:
+        data = decoder.decompress(b"".join(parts[name] for name in names), _MAX_BYTES)
+    except zlib.error as error:
+        raise ConfigError(f"the parts of a stage file are damaged: {error}") from error
+    if not decoder.eof:
+        raise ConfigError("parts of a stage file are missing, or it has more than 1 GiB")
+    return data
+
+
+def read_stage_file(path: Path) -> StageFile:
+    """Read a stage file, or a directory with one in parts.
+
+    Raises:
+        ConfigError: it cannot be read, or is none.
+    """
+    try:
+        if path.is_dir():
+            data = unpack({p.name: p.read_bytes() for p in path.iterdir() if p.is_file()})
+        else:
+            data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {ENV_STAGE_FILE}: {error}") from error
+    return StageFile.decode(data, what=str(path))
 
 
 def _source(value: Mapping[str, Any]) -> FilesSource | ShuffleSource:

@@ -25,6 +25,7 @@ from crossdock.stagefile import (
     ENV_ATTEMPT,
     ENV_INDEX,
     ENV_JOB_INDEX,
+    ENV_POD_UID,
     ENV_STAGE_FILE,
     FilesSource,
     FilesTarget,
@@ -32,6 +33,8 @@ from crossdock.stagefile import (
     ShuffleSource,
     ShuffleTarget,
     StageFile,
+    attempt_of_pod,
+    read_stage_file,
 )
 from crossdock.view import View
 from crossdock.wire.names import U32_MAX, U64_MAX
@@ -220,20 +223,14 @@ def task() -> Task:
             f"{ENV_STAGE_FILE} is not set: this process is no task of a staged job",
             hint="run the job with: crossdock run job.yaml",
         )
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read {ENV_STAGE_FILE}: {error}") from error
-    stage = StageFile.decode(data, what=path)
+    stage = read_stage_file(Path(path))
     index = _number(ENV_INDEX, os.environ.get(ENV_INDEX) or os.environ.get(ENV_JOB_INDEX), U32_MAX)
     if index >= len(stage.shares):
         raise ConfigError(f"task {index} of stage {stage.stage!r}, which has {len(stage.shares)}")
-    attempt = os.environ.get(ENV_ATTEMPT)
-    return Task(
-        stage,
-        index=index,
-        attempt=_number(ENV_ATTEMPT, attempt, U64_MAX) if attempt else secrets.randbits(64),
-    )
+    given = os.environ.get(ENV_ATTEMPT)
+    attempt = _number(ENV_ATTEMPT, given, U64_MAX) if given else secrets.randbits(64)
+    pod = os.environ.get(ENV_POD_UID)
+    return Task(stage, index=index, attempt=attempt_of_pod(attempt, pod) if pod else attempt)
 
 
 def _number(name: str, text: str | None, top: int) -> int:

@@ -1,6 +1,7 @@
 """`crossdock operator`."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -26,8 +27,15 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
     ] = None,
     listen: Annotated[str, typer.Option(help="HOST:PORT for health and metrics.")] = "0.0.0.0:8080",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    resolve: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAMESPACE/NAME=URL",
+            help="Reach a cluster's workers at this URL, not at its Service; repeatable.",
+        ),
+    ] = None,
 ) -> None:
-    """Run the operator: look after ShuffleClusters and ShuffleJobs. More: docs/operator.md."""
+    """Run the operator: look after ShuffleClusters and ShuffleJobs. See docs/operator.md."""
     from crossdock import logs  # noqa: PLC0415 -- keeps --help quick
     from crossdock_operator.run import Settings, run  # noqa: PLC0415
 
@@ -42,8 +50,20 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
         worker_image=worker_image,
         host=host.strip("[]") or "0.0.0.0",
         port=int(port),
+        resolve=_resolved(resolve or ()),
     )
     asyncio.run(run(settings))
+
+
+def _resolved(given: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for each in given:
+        where, equals, url = each.partition("=")
+        namespace, slash, name = where.partition("/")
+        if not (equals and slash and namespace and name and url):
+            raise ConfigError(f"--resolve {each!r} is not NAMESPACE/NAME=URL")
+        found.setdefault((namespace, name), []).append(url)
+    return found
 
 
 def _own_namespace() -> str:

@@ -48,4 +48,7 @@ NETWORK_POLICY: Final = Kind(
     name="NetworkPolicy", plural="networkpolicies", group="networking.k8s.io"
 )
 LEASE: Final = Kind(name="Lease", plural="leases", group="coordination.k8s.io")
+CONFIG_MAP: Final = Kind(name="ConfigMap", plural="configmaps")
+JOB: Final = Kind(name="Job", plural="jobs", group="batch")
+NAMESPACE: Final = Kind(name="Namespace", plural="namespaces")
 EVENT: Final = Kind(name="Event", plural="events")

@@ -178,10 +178,11 @@ class Kube:
         body = {"apiVersion": kind.api_version, "kind": kind.name, **body}
         return await self._call("PATCH", path, body, query=query, content_type=_APPLY)
 
-    async def create(self, kind: Kind, body: Object) -> Object:
+    async def create(self, kind: Kind, body: Object, *, dry_run: bool = False) -> Object:
         """Make an object, or raise `Stale` if it is there already."""
         body = {"apiVersion": kind.api_version, "kind": kind.name, **body}
-        return await self._call("POST", kind.path(body["metadata"]["namespace"]), body)
+        path = kind.path(body["metadata"]["namespace"])
+        return await self._call("POST", path, body, query=_dry(dry_run))
 
     async def replace(self, kind: Kind, body: Object) -> Object:
         """Write a whole object, or raise `Stale` if its resourceVersion is not the newest."""

@@ -11,8 +11,13 @@ from typing import Final
 import yaml
 
 from crossdock_operator.kinds import (
+    CONFIG_MAP,
+    EVENT,
+    JOB,
     LEASE,
+    NAMESPACE,
     NETWORK_POLICY,
+    POD,
     POD_DISRUPTION_BUDGET,
     SECRET,
     SERVICE,
@@ -35,12 +40,17 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
     (SHUFFLE_CLUSTER, "status"): ("patch",),
     # Who owns an object with blockOwnerDeletion must be allowed to hold up its owner's end.
     (SHUFFLE_CLUSTER, "finalizers"): ("update",),
-    (SHUFFLE_JOB, ""): ("list", "watch"),
+    (SHUFFLE_JOB, ""): ("list", "watch", "delete"),
     (SHUFFLE_JOB, "status"): ("patch",),
     (STATEFUL_SET, ""): _KEPT,
     (SERVICE, ""): _KEPT,
     (SERVICE_ACCOUNT, ""): _KEPT,
-    (SECRET, ""): ("list", "watch", "create", "get"),
+    (SECRET, ""): ("list", "watch", "create", "get", "patch"),
+    (CONFIG_MAP, ""): ("create", "get", "update"),
+    (JOB, ""): ("list", "watch", "create", "get", "patch", "delete"),
+    (POD, ""): ("list",),
+    (EVENT, ""): ("create",),
+    (NAMESPACE, ""): ("get",),  # its labels, where a cluster's selector asks for some
     (POD_DISRUPTION_BUDGET, ""): _KEPT,
     (NETWORK_POLICY, ""): _KEPT,
 }

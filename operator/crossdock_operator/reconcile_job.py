@@ -1,24 +1,63 @@
 """observe → plan → act → status, of one ShuffleJob at a time."""
 
 import datetime as dt
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
-from crossdock_operator.errors import Vanished
-from crossdock_operator.kinds import SHUFFLE_JOB, Object
-from crossdock_operator.kube import Kube
-from crossdock_operator.plan.cluster import Given
-from crossdock_operator.plan.job_status import job_status
-from crossdock_operator.records import Job, Key
-from crossdock_operator.store import Store
+from crossdock.stages.states import Phase
+from crossdock_operator.errors import Stale, Vanished
+from crossdock_operator.jobs.acceptance import judge, needs_labels, spec_of
+from crossdock_operator.jobs.keeping import Kept
+from crossdock_operator.jobs.registering import Registry
+from crossdock_operator.jobs.rehearsing import rehearse
+from crossdock_operator.jobs.render import connection_name
+from crossdock_operator.jobs.state import State, document_of
+from crossdock_operator.jobs.telling import WARNING, Teller
+from crossdock_operator.jobs.tools import Tools
+from crossdock_operator.kinds import JOB, NAMESPACE, SHUFFLE_JOB, Object
+from crossdock_operator.plan.conditions import NO, YES, Answer
+from crossdock_operator.plan.job_status import (
+    Seen,
+    StageRow,
+    is_true,
+    job_status,
+    only_numbers_differ,
+    paused_status,
+    row_after,
+)
+from crossdock_operator.plan.lifetimes import Lifetimes, lifetimes
+from crossdock_operator.records import Cluster, Item, Job, Key
+
+if TYPE_CHECKING:
+    from crossdock_operator.jobs.running import Running
+
+_PROGRESS_SECONDS: Final = 1.0
+"""Numbers of the status are not written more often."""
+_PHASES: Final = {
+    Phase.WAITING: "Waiting",
+    Phase.PLANNING: "Waiting",
+    Phase.OBSERVING: "Running",
+    Phase.RUNNING: "Running",
+    Phase.RECORDING: "Running",
+    Phase.DONE: "Done",
+}
 
 
 @dataclass(slots=True)
 class JobReconciler:
     """Brings jobs to what their specs say."""
 
-    kube: Kube
-    store: Store
-    given: Given
+    tools: Tools
+    _registry: Registry = field(init=False)
+    _running: "dict[str, Running]" = field(default_factory=dict)
+    """By uid, the jobs whose stages are under way."""
+    _uids: dict[Key, str] = field(default_factory=dict)
+    _written: dict[str, float] = field(default_factory=dict)
+    """By uid, when the status was written last; monotonic."""
+
+    def __post_init__(self) -> None:
+        self._registry = Registry(self.tools)
 
     async def reconcile(self, key: Key) -> None:
         """Do for a job what is to be done now.
@@ -26,17 +65,240 @@ class JobReconciler:
         Raises:
             KubeError: not all of it was done; look again later.
         """
-        job = self.store.jobs.get(key)
-        if job is not None:
-            await self._write_status(job)
+        job = self.tools.store.jobs.get(key)
+        known = self._uids.get(key)
+        if known is not None and (job is None or job.uid != known or job.deleting):
+            self._drop(key, known)
+        if job is None:
+            return
+        self._uids[key] = job.uid
+        if job.paused and not job.deleting:
+            await self._write(job, paused_status(job, now=_now()))
+            return
+        cluster = self.tools.store.clusters.get(job.cluster)
+        try:
+            seen = await self._look_after(job, cluster)
+        except Vanished:
+            return  # it, or its namespace, is going away
+        except Stale:
+            self._drop(key, job.uid)  # what this operator thinks of it is not true any more
+            raise
+        await self._write_status(job, seen)
 
-    async def _write_status(self, job: Job) -> None:
-        now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        status: Object = job_status(job, self.store.clusters.get(job.cluster), now=now)
+    def close(self) -> None:
+        """Let go of all jobs: another operator goes on with them."""
+        for key, uid in list(self._uids.items()):
+            self._drop(key, uid)
+
+    def _drop(self, key: Key, uid: str) -> None:
+        self._uids.pop(key, None)
+        self._written.pop(uid, None)
+        self._let_go(uid)
+
+    def _let_go(self, uid: str) -> None:
+        """End what is held for a job: connections too, where no other job needs them."""
+        running = self._running.pop(uid, None)
+        if running is not None:
+            running.close()
+        self._registry.forget(uid)
+        if running is not None:
+            busy = self._running.keys() | self._registry.busy()
+            known = self.tools.store.jobs.values()
+            self.tools.workers.keep({job.cluster for job in known if job.uid in busy})
+
+    # -- one look --------------------------------------------------------------------------
+
+    async def _look_after(self, job: Job, cluster: Cluster | None) -> Seen:
+        limits = lifetimes(job, cluster)
+        accepted = await self._accepted(job, cluster)
+        if job.deleting:
+            await self._end_tasks(job)
+            return Seen(accepted=accepted)
+        if is_true(job.status, "Complete") or is_true(job.status, "Failed"):
+            return await self._after_the_end(job, cluster, accepted, limits)
+        if accepted.status != YES or cluster is None:
+            gone = f"ShuffleCluster {job.cluster.name} is gone" if accepted.status == YES else ""
+            return Seen(accepted=accepted, waits_for=gone)
+        if self._is_too_old(job, limits) and not job.spec.stages:
+            said = f"the job is older than {limits.max_age_seconds} s"
+            return Seen(accepted=accepted, ended=True, failure=said, reason="TooOld", over=True)
+        ready = await self._registry.ready(job, cluster)
+        connection = "" if ready else connection_name(job.key.name)
+        if not job.spec.stages or (ready and job.uid not in self._running):
+            return Seen(accepted=accepted, ready=ready, connection=connection)
+        return await self._run(job, cluster, limits, ready)
+
+    async def _accepted(self, job: Job, cluster: Cluster | None) -> Answer:
+        """Return whether the job is taken; once it is, it stays so."""
+        if is_true(job.status, "Accepted"):
+            said = next(c for c in job.status["conditions"] if c["type"] == "Accepted")
+            return Answer("Accepted", YES, said["reason"], said.get("message", ""))
+        if job.deleting:
+            return Answer("Accepted", NO, "Deleting")
+        labels: dict[str, str] = {}
+        if needs_labels(job, cluster):
+            found = await self.tools.kube.get(NAMESPACE, "", job.key.namespace)
+            labels = ((found or {}).get("metadata") or {}).get("labels") or {}
+        answer = judge(job, cluster, labels)
+        if answer.status == YES and job.spec.stages and cluster is not None:
+            problem = await rehearse(self.tools.kube, job, cluster)
+            if problem:
+                answer = Answer("Accepted", NO, "InvalidPodTemplate", problem)
+        if answer.status != YES:
+            return answer
+        if job.spec.stages:
+            await self._pin(job)
+        await Teller(self.tools.kube).tell(job, "Accepted", "the job is accepted")
+        return answer
+
+    async def _pin(self, job: Job) -> None:
+        """Keep the spec as it is now: what lies inside pod templates can be changed later."""
+        await Kept.pin(self.tools.kube, job, _fresh(job, time.time()))
+
+    async def _run(self, job: Job, cluster: Cluster, limits: Lifetimes, ready: str) -> Seen:
+        now = time.time()
+        running = self._running.get(job.uid)
+        if running is None:
+            # Only where a job runs: the machine and all that it needs take 2 MiB.
+            from crossdock_operator.jobs.running import Running  # noqa: PLC0415
+
+            handle = self._registry.take(job.uid)
+            kept = await Kept.take_up(self.tools.kube, job, _fresh(job, now))
+            running = await Running.take_up(self.tools, job, kept, handle)
+            self._running[job.uid] = running
+        if self._is_too_old(job, limits):
+            running.stop("TooOld", f"the job is older than {limits.max_age_seconds} s")
+        await running.advance(job, cluster, keep_on_failure=limits.keep_on_failure, now=now)
+        ended = running.state.ended
+        return Seen(
+            accepted=_pinned(job, running),
+            ready=ready,
+            connection=connection_name(job.key.name),
+            stages=_rows(job, running),
+            waits_for=running.waits_for,
+            ended=ended is not None,
+            failure=None if ended is None else ended.failure,
+            reason="" if ended is None else ended.reason,
+            over=running.state.released,
+            worker_bytes=running.usage.worker_bytes,
+            store_bytes=running.usage.store_bytes,
+            store_requests=running.usage.store_requests,
+        )
+
+    # -- the end ---------------------------------------------------------------------------
+
+    async def _after_the_end(
+        self, job: Job, cluster: Cluster | None, accepted: Answer, limits: Lifetimes
+    ) -> Seen:
+        """See to what is left of a job that has ended; delete it when its time has come."""
+        conditions = {c["type"]: c for c in job.status["conditions"]}
+        failed = conditions["Failed"]["status"] == YES
+        over = conditions["Running"]["reason"] == "Ended"
+        seen = Seen(
+            accepted=accepted,
+            ended=True,
+            failure=conditions["Failed"].get("message", "") if failed else None,
+            reason=conditions["Failed"]["reason"],
+            over=over,
+        )
+        if not over and job.spec.stages and cluster is not None:
+            ready = await self._registry.ready(job, cluster)
+            if not ready or job.uid in self._running:
+                seen = await self._run(job, cluster, limits, ready)
+        if seen.over:
+            self._let_go(job.uid)
+        await self._expire(job, conditions["Failed" if failed else "Complete"], limits)
+        return seen
+
+    async def _expire(self, job: Job, ended: Object, limits: Lifetimes) -> None:
+        ttl = limits.ttl_seconds(failed=ended["type"] == "Failed")
+        if ttl is None:
+            return
+        at = dt.datetime.fromisoformat(ended["lastTransitionTime"]).timestamp()
+        left = at + ttl - time.time()
+        if left > 0:
+            self.tools.wake(Item(SHUFFLE_JOB.name, job.key), left)
+            return
+        await self.tools.kube.delete(SHUFFLE_JOB, *job.key, uid=job.uid)
+
+    async def _end_tasks(self, job: Job) -> None:
+        """Delete the Jobs of a job that is being deleted: what they write is for nobody."""
+        for child in self.tools.store.children(Item(SHUFFLE_JOB.name, job.key)):
+            if child.kind == JOB.name:
+                await self.tools.kube.delete(JOB, job.key.namespace, child.name)
+
+    def _is_too_old(self, job: Job, limits: Lifetimes) -> bool:
+        if limits.max_age_seconds is None:
+            return False
+        left = job.created + limits.max_age_seconds - time.time()
+        if left > 0:
+            self.tools.wake(Item(SHUFFLE_JOB.name, job.key), left)
+        return left <= 0
+
+    # -- the status ------------------------------------------------------------------------
+
+    async def _write_status(self, job: Job, seen: Seen) -> None:
+        job = self.tools.store.jobs.get(job.key, job)
+        status = job_status(job, seen, now=_now())
         if status == job.status:
             return
-        try:
-            body = await self.kube.write_status(SHUFFLE_JOB, *job.key, status)
-        except Vanished:
+        passed = time.monotonic() - self._written.get(job.uid, float("-inf"))
+        if passed < _PROGRESS_SECONDS and only_numbers_differ(status, job.status):
+            self.tools.wake(Item(SHUFFLE_JOB.name, job.key), _PROGRESS_SECONDS - passed)
             return
-        self.store.saw_job(body)
+        if not await self._write(job, status):
+            return
+        self._written[job.uid] = time.monotonic()
+        if seen.ended and not (is_true(job.status, "Complete") or is_true(job.status, "Failed")):
+            teller = Teller(self.tools.kube)
+            if seen.failure is None:
+                await teller.tell(job, "Complete", "all stages are done")
+            else:
+                await teller.tell(job, "Failed", seen.failure, kind=WARNING)
+
+    async def _write(self, job: Job, status: Object) -> bool:
+        """Write a status that differs; return whether the job is there still."""
+        if status == job.status:
+            return True
+        try:
+            body = await self.tools.kube.write_status(SHUFFLE_JOB, *job.key, status)
+        except Vanished:
+            return False
+        self.tools.store.saw_job(body)
+        return True
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _fresh(job: Job, now: float) -> State:
+    document = document_of(job.key.name, spec_of(job))
+    return State(document=document, since=None if job.spec.suspend else now)
+
+
+def _pinned(job: Job, running: "Running") -> Answer:
+    """Say so where the spec is no longer what runs."""
+    if document_of(job.key.name, spec_of(job)) == running.state.document:
+        return Answer("Accepted", YES, "Accepted")
+    message = "a pod template was changed since; the job runs as it was accepted"
+    return Answer("Accepted", YES, "RunsAsAccepted", message)
+
+
+def _rows(job: Job, running: "Running") -> list[StageRow]:
+    rows = []
+    failed = running.state.ended is not None and running.state.ended.failure is not None
+    for name, state in running.staged.machine.stages.items():
+        facts = running.facts(name)
+        phase = _PHASES[state.phase]
+        row = StageRow(
+            name=name,
+            phase="Failed" if failed and phase == "Running" else phase,
+            tasks=len(state.tasks),
+            done=len(state.winners),
+            attempts=state.attempts,
+            partitions=facts.partitions,
+            bytes=facts.bytes_out,
+        )
+        rows.append(row_after(row, job.status))
+    return rows

@@ -1,16 +1,20 @@
 """What is kept of objects that were seen: as much as decisions need."""
 
+import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from crossdock_operator.api.cluster import ShuffleClusterSpec
 from crossdock_operator.api.common import GROUP, PAUSED
 from crossdock_operator.api.job import ShuffleJobSpec
 from crossdock_operator.api.reading import read
+from crossdock_operator.jobs.batch import Batch, batch_of
 from crossdock_operator.kinds import Object
+
+RENEW_AT: Final = f"{GROUP}/renew-at"
 
 
 class Key(NamedTuple):
@@ -60,6 +64,8 @@ class Job:
     key: Key
     uid: str
     generation: int
+    created: float
+    """Seconds since 1970."""
     deleting: bool
     finalizers: tuple[str, ...]
     spec: ShuffleJobSpec
@@ -90,6 +96,10 @@ class Child:
     updated: int = 0
     settled: bool = True
     """Whether its status is about its newest spec."""
+    batch: "Batch | None" = None
+    """Of a Job that runs tasks."""
+    renew_at: float = 0.0
+    """When the token in a connection Secret is to be renewed; seconds since 1970."""
 
 
 def cluster_of(body: Object) -> Cluster:
@@ -113,6 +123,7 @@ def job_of(body: Object) -> Job:
         key=Key(metadata["namespace"], metadata["name"]),
         uid=metadata["uid"],
         generation=metadata["generation"],
+        created=seconds_of(metadata["creationTimestamp"]),
         deleting="deletionTimestamp" in metadata,
         finalizers=tuple(metadata.get("finalizers") or ()),
         spec=read(ShuffleJobSpec, body["spec"]),
@@ -135,7 +146,14 @@ def child_of(body: Object) -> Child:
         ready=status.get("readyReplicas", 0),
         updated=status.get("updatedReplicas", 0),
         settled=status.get("observedGeneration", 0) >= body["metadata"].get("generation", 0),
+        batch=batch_of(body),
+        renew_at=float((body["metadata"].get("annotations") or {}).get(RENEW_AT, 0)),
     )
+
+
+def seconds_of(time: str) -> float:
+    """Return a time of the API server in seconds since 1970."""
+    return dt.datetime.fromisoformat(time).timestamp()
 
 
 def mark_of(body: Object) -> str:

@@ -4,9 +4,9 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,8 @@ from crossdock_operator.calls import call_of
 from crossdock_operator.errors import ApiUnavailable, NotAllowed, Vanished
 from crossdock_operator.health import Pulse, Signs, problems
 from crossdock_operator.intake import Intake
+from crossdock_operator.jobs.tools import Tools
+from crossdock_operator.jobs.workers import Workers
 from crossdock_operator.kinds import SHUFFLE_CLUSTER
 from crossdock_operator.kube import Kube
 from crossdock_operator.leader import LEASE_NAME, Leadership
@@ -55,6 +57,8 @@ class Settings:
     host: str
     port: int
     """Where health and metrics are served; 0 takes a free one."""
+    resolve: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
+    """By namespace and name of a cluster, URLs of its workers; default: its Service."""
 
 
 async def run(settings: Settings) -> None:
@@ -76,6 +80,7 @@ async def run(settings: Settings) -> None:
             lease, namespace=settings.namespace, name=LEASE_NAME,
             identity=f"{socket.gethostname()}-{secrets.token_hex(4)}",
         ), metrics)  # fmt: skip
+        stack.callback(operator.close)
         await stack.enter_async_context(
             serving(operator.answers, host=settings.host, port=settings.port)
         )
@@ -108,12 +113,14 @@ class _Operator:
         namespaces = settings.namespaces or ("",)
         self._resync = Resync(kube, self.intake, metrics, WATCHED, namespaces)
         kube.before_write = leadership.check
+        self._workers = Workers(kube, settings.resolve)
+        self._jobs = JobReconciler(Tools(kube, self._store, self._workers, wake=self._wake))
         given = Given(worker_image=settings.worker_image, namespace=settings.namespace)
         self._takers = Takers(
             Reconcilers(
                 self._store,
                 clusters=Reconciler(kube, self._store, given),
-                jobs=JobReconciler(kube, self._store, given),
+                jobs=self._jobs,
             ),
             self._queue,
             leadership,
@@ -133,6 +140,14 @@ class _Operator:
         """Return what runs beside the watches; none of it ends by itself."""
         takers = [self._takers.take() for _ in range(TAKERS)]
         return [self._lead(), self._pulse.beat(), self._resync.run(), *takers]
+
+    def close(self) -> None:
+        """Let go of workers and jobs: tasks go on, and another operator with them."""
+        self._workers.close()
+        self._jobs.close()
+
+    def _wake(self, item: Item, seconds: float) -> None:
+        self._queue.add(item, after_seconds=seconds)
 
     async def leave(self) -> None:
         """Give leadership up, if this operator has it."""

@@ -13,6 +13,7 @@ import kopf
 from crossdock_operator.calls import call_of
 from crossdock_operator.intake import Intake
 from crossdock_operator.kinds import (
+    JOB,
     NETWORK_POLICY,
     POD_DISRUPTION_BUDGET,
     SECRET,
@@ -37,6 +38,7 @@ WATCHED: Final[dict[Kind, str]] = {
     SECRET: _OURS,
     POD_DISRUPTION_BUDGET: _OURS,
     NETWORK_POLICY: _OURS,
+    JOB: _OURS,
 }
 """What is watched, and by which labels: only what the operator made, but for our own kinds."""
 _PAGE: Final = 200

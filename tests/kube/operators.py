@@ -28,6 +28,7 @@ class OperatorProcess:
         plane: ControlPlane,
         directory: Path,
         namespace: str,
+        options: Sequence[str] = (),
         *,
         watch: Sequence[str] | None = None,
         server: str = "",
@@ -38,6 +39,7 @@ class OperatorProcess:
             plane: the control plane.
             directory: of its files.
             namespace: where it runs.
+            options: more of its command line.
             watch: what it looks after; empty: everything; default: where it runs.
             server: URL at which it reaches the API server, if not straight.
         """
@@ -47,7 +49,7 @@ class OperatorProcess:
         if server:
             config = config.replace(plane.url, server)
         self._kubeconfig.write_text(yaml.safe_dump(yaml.safe_load(config)))
-        self._options = ["--namespace", namespace, "--listen", "127.0.0.1:0"]
+        self._options = ["--namespace", namespace, "--listen", "127.0.0.1:0", *options]
         for each in (namespace,) if watch is None else watch:
             self._options += ["--watch", each]
         self._process: subprocess.Popen[bytes] | None = None
@@ -132,12 +134,12 @@ def running_operator(
     plane: ControlPlane,
     directory: Path,
     namespace: str,
-    *,
+    *options: str,
     watch: Sequence[str] | None = None,
     server: str = "",
 ) -> Iterator[OperatorProcess]:
     """Run an operator, by default for one namespace, until the context ends."""
-    operator = OperatorProcess(plane, directory, namespace, watch=watch, server=server)
+    operator = OperatorProcess(plane, directory, namespace, options, watch=watch, server=server)
     try:
         yield operator.start()
     finally:

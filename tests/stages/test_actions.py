@@ -8,9 +8,10 @@ from threading import Barrier
 from runs import JobDirectory, maps, reduces
 
 from crossdock.jobfile.load import load
-from crossdock.stagefile import ShuffleSource, StageFile
+from crossdock.stagefile import ShuffleSource
 from crossdock.stages.actions import Actions, find_inputs
 from crossdock.stages.events import Planned, Recorded
+from crossdock.stages.places import LocalPlace
 from crossdock.stages.rundir import RunDirectory
 from harness import WorkerProcess, connect_all
 
@@ -33,14 +34,14 @@ def test_stages_that_are_recorded_at_once_all_name_their_winners_to_a_reader(
         worker = stack.enter_context(WorkerProcess()).start()
         cluster = stack.enter_context(connect_all([worker]))
         handle = stack.enter_context(cluster.job("job-1", owner="runner"))
-        actions = Actions(
-            job,
-            handle=handle,
-            run=run,
+        place = LocalPlace(
+            run,
+            job=handle.uid,
             data_root=file.parent,
             files=find_inputs(job, file.parent),
             overwrite=False,
         )
+        actions = Actions(job, handle=handle, place=place)
         for shuffle in (handle.shuffle(side, partitions=6) for side in SIDES):
             for attempt in range(2):
                 with shuffle.writer(map_id=0, attempt=attempt) as writer:
@@ -59,7 +60,8 @@ def test_stages_that_are_recorded_at_once_all_name_their_winners_to_a_reader(
                     done.result(timeout=30)
                 if number == 0:
                     assert isinstance(actions.plan(reader), Planned)
-                path = actions.stage_path(reader.name)
-                told = StageFile.decode(path.read_bytes(), what=str(path)).inputs
-                winners = {s.shuffle: s.winners for s in told if isinstance(s, ShuffleSource)}
+                made = place.read(reader.name)
+                assert made is not None
+                told = [s for s in made.inputs if isinstance(s, ShuffleSource)]
+                winners = {s.shuffle: s.winners for s in told}
                 assert winners == dict.fromkeys(SIDES, ((0, attempt),)), number

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import crossdock
 from crossdock.errors import ConfigError
@@ -10,6 +12,7 @@ from crossdock.stagefile import (
     ENV_ATTEMPT,
     ENV_INDEX,
     ENV_JOB_INDEX,
+    ENV_POD_UID,
     ENV_STAGE_FILE,
     FilesSource,
     FilesTarget,
@@ -17,12 +20,17 @@ from crossdock.stagefile import (
     ShuffleSource,
     ShuffleTarget,
     StageFile,
+    pack,
+    unpack,
 )
 from crossdock.tasks import FilesOutput, ShuffleInput, ShuffleOutput, task
 from crossdock.wire.names import U64_MAX
 from harness import WorkerProcess
 
-ENVIRONMENT = (ENV_ATTEMPT, ENV_INDEX, ENV_JOB_INDEX, ENV_STAGE_FILE, "CROSSDOCK_ENDPOINTS")
+ENVIRONMENT = (
+    *(ENV_ATTEMPT, ENV_INDEX, ENV_JOB_INDEX, ENV_POD_UID, ENV_STAGE_FILE),
+    "CROSSDOCK_ENDPOINTS",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -189,3 +197,39 @@ def test_a_view_that_is_not_what_was_planned_for_is_not_read(
                         list(source.read())
         assert job.shuffle("join", partitions=1).complete_attempts() == {1: 5}
         assert job.shuffle("join", partitions=1).complete_attempts(since=6) == {}
+
+
+@given(data=st.binary(max_size=3000), part=st.integers(1, 500))
+def test_a_stage_file_in_parts_is_whole_again(data: bytes, part: int) -> None:
+    parts = pack(data, part_bytes=part)
+    assert unpack({**parts, "..data": b"what a mounted directory has beside"}) == data
+    assert max(map(len, parts.values())) <= part
+
+
+def test_parts_that_are_missing_or_damaged_are_told() -> None:
+    parts = pack(bytes(range(256)) * 4, part_bytes=100)
+    with pytest.raises(ConfigError, match="missing"):
+        unpack(dict(list(parts.items())[:-1]))
+    with pytest.raises(ConfigError, match="damaged"):
+        unpack({name: b"\0" + part for name, part in parts.items()})
+
+
+def test_pods_of_one_try_write_under_attempts_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a pod: the file in parts in a directory, the index from Kubernetes."""
+    directory = tmp_path / "stage"
+    directory.mkdir()
+    for name, data in pack(stage_file(tmp_path).encode(), part_bytes=64).items():
+        (directory / name).write_bytes(data)
+    monkeypatch.setenv(ENV_STAGE_FILE, str(directory))
+    monkeypatch.setenv(ENV_JOB_INDEX, "1")
+    monkeypatch.setenv(ENV_ATTEMPT, str(5 << 16))
+    attempts = set()
+    for uid in ("a", "b"):
+        monkeypatch.setenv(ENV_POD_UID, uid)
+        with task() as found:
+            assert found.index == 1
+            assert found.attempt >> 16 == 5
+            attempts.add(found.attempt)
+    assert len(attempts) == 2

@@ -21,7 +21,6 @@ from crossdock.jobfile.model import (
     StageInput,
 )
 from crossdock.retry import patiently
-from crossdock.stagefile import StageFile
 from crossdock.stages.events import (
     Answer,
     InputsChecked,
@@ -31,9 +30,8 @@ from crossdock.stages.events import (
     Recorded,
 )
 from crossdock.stages.inputs import InputFile, find_files
-from crossdock.stages.outputs import Output, local_path
+from crossdock.stages.places import Place
 from crossdock.stages.planning import stage_file, with_view
-from crossdock.stages.rundir import RunDirectory, write_atomically
 from crossdock.view import View
 from crossdock.views import contents
 
@@ -77,26 +75,18 @@ class Actions:
         job: ShuffleJob,
         *,
         handle: Job,
-        run: RunDirectory,
-        data_root: Path,
-        files: FilesByStage,
-        overwrite: bool,
+        place: Place,
     ) -> None:
         """Begin.
 
         Args:
             job: the job file.
             handle: the job at the workers.
-            run: where stage files go.
-            data_root: what names of files are relative to.
-            files: what `find_inputs` has found.
-            overwrite: whether a result may replace files.
+            place: where stage files and results are.
         """
         self._job = job
         self._handle = handle
-        self._run = run
-        self._root = data_root
-        self._overwrite = overwrite
+        self._place = place
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         """Held while a stage file is written, or changed: stages that are recorded tell readers."""
@@ -104,20 +94,11 @@ class Actions:
         self.held: dict[str, int] = {}
         """Bytes that the workers had of each stage's shuffle at the last `look`."""
         self.facts = {stage.name: StageFacts() for stage in job.stages}
-        self._files = files
 
     def restore(self, stage: str, winners: Mapping[int, int]) -> None:
         """Take over the winners that an earlier runner recorded."""
         with self._lock:
             self._winners[stage] = dict(winners)
-
-    def stage_path(self, stage: str) -> Path:
-        """Return the stage file that its tasks read."""
-        return self._run.path / "stages" / f"{stage}.json"
-
-    def output(self, stage: Stage) -> Output | None:
-        """Return where a stage's files go, if it has any."""
-        return output_of(stage, job=self._handle.uid, data_root=self._root)
 
     def look(self) -> None:
         """Ask how much the workers hold of each stage's shuffle."""
@@ -142,17 +123,16 @@ class Actions:
         except AttemptsMissing:
             return self.check_inputs(stage)
         facts = self.facts[stage.name]
-        files = self._files[stage.name]
-        output = self.output(stage)
+        files = self._place.files(stage)
         made = stage_file(
             stage,
             job=self._handle.uid,
             views=views,
             files=files,
-            directory=None if output is None else output.target,
+            directory=self._place.target(stage),
         )
         with self._writing:
-            write_atomically(self.stage_path(stage.name), made.encode())
+            self._place.write(made)
         facts.bytes_in = sum(int(v.bytes.sum()) for v in views.values()) + sum(
             f.size for found in files.values() for f in found
         )
@@ -171,16 +151,15 @@ class Actions:
     def observe(self, stage: Stage, *, since: int) -> Answer:
         """Find tasks that were complete before this runner began; no attempt below `since`."""
         if isinstance(stage.output, FilesOutput):
-            return Observed(stage.name, self._run.done(stage.name, since=since))
+            return Observed(stage.name, self._place.done(stage, since=since))
         shuffle = self._handle.shuffle(stage.name, partitions=stage.output.partitions)
         return Observed(stage.name, shuffle.complete_attempts(since=since))
 
     def record(self, stage: Stage, winners: Mapping[int, int]) -> Answer:
         """Make sure that all is there that won; publish it, if it is the job's result."""
         facts = self.facts[stage.name]
-        output = self.output(stage)
-        if output is not None:
-            facts.bytes_out = output.publish(stage.name, winners, overwrite=self._overwrite)
+        if isinstance(stage.output, FilesOutput):
+            facts.bytes_out = self._place.publish(stage, winners)
             return Recorded(stage.name)
         with self._lock:
             self._winners[stage.name] = dict(winners)
@@ -207,13 +186,12 @@ class Actions:
         If they wrote something else the stages are planned anew; else their plan holds.
         """
         for reader in self._job.stages:
-            path = self.stage_path(reader.name)
             if not any(i.stage == stage for i in stage_inputs(reader)):
                 continue
             with self._writing:
-                if path.exists():
-                    made = StageFile.decode(path.read_bytes(), what=str(path))
-                    write_atomically(path, with_view(made, view).encode())
+                made = self._place.read(reader.name)
+                if made is not None:
+                    self._place.write(with_view(made, view))
 
     def _view(self, stage: str) -> View:
         output = self._job.stage(stage).output
@@ -226,10 +204,3 @@ class Actions:
 def stage_inputs(stage: Stage) -> Sequence[StageInput]:
     """Return the inputs of a stage that are shuffles."""
     return [i for i in stage.inputs if isinstance(i, StageInput)]
-
-
-def output_of(stage: Stage, *, job: str, data_root: Path) -> Output | None:
-    """Return where a stage's files go, if its output are files."""
-    if not isinstance(stage.output, FilesOutput):
-        return None
-    return Output(local_path(data_root, stage.output.files, what="output"), job)

@@ -32,6 +32,8 @@ class Observed:
     complete: Mapping[int, int]
     """Index → attempt whose output is whole."""
     ask: int = 0
+    running: Mapping[int, int] = field(default_factory=dict)
+    """Index → attempt that an earlier runner started, and that goes on: where tasks outlive it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Recorded:
     contents: Mapping[int, str] = field(default_factory=dict)
     """Index → digest of what the winner wrote."""
     ask: int = 0
+    winners: Mapping[int, int] = field(default_factory=dict)
+    """Index → attempt that wrote it, where that is another number than the try was started with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,13 +58,20 @@ from crossdock.stages.states import (
 MAX_REPAIRS: Final = 10
 """How often the maps of one stage may be lost before the job gives up."""
 _TRY_BITS: Final = 24
+COPY_BITS: Final = 16
+"""Of attempts on a cluster: one try may be several pods there, and each writes under its own."""
 
 
 class Machine:
     """One run of a staged job. Not thread-safe."""
 
     def __init__(
-        self, rules: Iterable[StageRules], *, epoch: int = 0, checkpoint: Checkpoint | None = None
+        self,
+        rules: Iterable[StageRules],
+        *,
+        epoch: int = 0,
+        checkpoint: Checkpoint | None = None,
+        copy_bits: int = 0,
     ) -> None:
         """Begin, or go on.
 
@@ -72,8 +79,10 @@ class Machine:
             rules: stages, each after those it reads.
             epoch: higher than that of any earlier runner of the job.
             checkpoint: what an earlier runner left.
+            copy_bits: so many low bits of every attempt are 0, for who runs it to fill in.
         """
         self._epoch = epoch
+        self._copy_bits = copy_bits
         self._asks = 0
         self.stages = {r.name: StageState(r) for r in rules}
         self.finished: Finish | None = None
@@ -146,12 +155,12 @@ class Machine:
                 actions = self._finish(f"stage {name}: {reason}")
             case Planned(_, shares):
                 actions = self._planned(stage, shares)
-            case Observed(_, complete):
-                actions = self._observed(stage, complete)
+            case Observed(_, complete, _, running):
+                actions = self._observed(stage, complete, running)
             case InputsChecked(_, missing):
                 actions = self._inputs_checked(stage, missing)
-            case Recorded(_, contents):
-                actions = self._recorded(stage, contents)
+            case Recorded(_, contents, _, winners):
+                actions = self._recorded(stage, contents, winners)
             case OutputMissing(_, missing):
                 actions = self._output_missing(stage, missing)
         return actions
@@ -166,10 +175,16 @@ class Machine:
         stage.phase = Phase.RUNNING
         return []
 
-    def _observed(self, stage: StageState, complete: Mapping[int, int]) -> list[Action]:
+    def _observed(
+        self, stage: StageState, complete: Mapping[int, int], running: Mapping[int, int]
+    ) -> list[Action]:
         for index, attempt in complete.items():
             if index < len(stage.tasks) and attempt >= stage.since:
                 stage.tasks[index].winner, stage.tasks[index].proven = attempt, True
+        for index, attempt in running.items():
+            if index < len(stage.tasks) and attempt >= stage.since:
+                task = stage.tasks[index]
+                task.running = attempt if task.winner is None else None
         stage.phase = Phase.RUNNING
         return []
 
@@ -261,7 +276,11 @@ class Machine:
             return self._finish(problem)
         return self._judge(stage)
 
-    def _recorded(self, stage: StageState, contents: Mapping[int, str]) -> list[Action]:
+    def _recorded(
+        self, stage: StageState, contents: Mapping[int, str], winners: Mapping[int, int]
+    ) -> list[Action]:
+        for index, attempt in winners.items():
+            stage.tasks[index].winner = attempt
         before, stage.contents = stage.contents, dict(contents)
         stage.phase = Phase.DONE
         stage.version += 1
@@ -321,7 +340,7 @@ class Machine:
         return self._asks
 
     def _next_attempt(self, stage: StageState) -> int:
-        return (self._epoch << _TRY_BITS) | stage.attempts
+        return ((self._epoch << _TRY_BITS) | stage.attempts) << self._copy_bits
 
     def _versions_above(self, stage: StageState) -> dict[str, int]:
         return {name: self.stages[name].version for name in stage.rules.upstream}

@@ -19,13 +19,14 @@ from crossdock.job import Job
 from crossdock.jobfile.advice import warnings
 from crossdock.jobfile.load import load, loads
 from crossdock.jobfile.model import ShuffleJob
-from crossdock.stages.actions import Actions, find_inputs, output_of
+from crossdock.stages.actions import Actions, find_inputs
 from crossdock.stages.display import Display
 from crossdock.stages.events import TaskId
 from crossdock.stages.interrupts import Interrupts
 from crossdock.stages.leaving import DeadRuns, clear_store
 from crossdock.stages.local import LocalLauncher, LocalWorker
 from crossdock.stages.outputs import local_path, missing_parents
+from crossdock.stages.places import LocalPlace, output_of
 from crossdock.stages.processes import ProcessBackend, Processes
 from crossdock.stages.progress import JobProgress
 from crossdock.stages.rundir import RunDirectory, RunRecord, dead_runs
@@ -234,14 +235,14 @@ def _run(
             persistence=job.persistence,
         )  # fmt: skip
         handle = stack.enter_context(_registered(cluster, register, worker, interrupts))
-        actions = Actions(
-            job,
-            handle=handle,
-            run=run,
+        place = LocalPlace(
+            run,
+            job=record.job,
             data_root=Path(record.data_root),
             files=files,
             overwrite=record.overwrite,
         )
+        actions = Actions(job, handle=handle, place=place)
         runner = StageRunner(
             job,
             actions=actions,

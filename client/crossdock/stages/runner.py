@@ -2,14 +2,14 @@
 
 import queue
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from typing import Final, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 from crossdock.errors import CrossdockError
-from crossdock.jobfile.model import FilesOutput, ShuffleJob, Stage
+from crossdock.jobfile.model import ShuffleJob, Stage
 from crossdock.stages.actions import Actions
 from crossdock.stages.backend import Backend, TaskProcess
 from crossdock.stages.events import (
@@ -31,14 +31,13 @@ from crossdock.stages.events import (
 )
 from crossdock.stages.machine import Machine
 from crossdock.stages.progress import JobProgress, StageProgress
+from crossdock.stages.rules import rules_of
 from crossdock.stages.rundir import RunDirectory
-from crossdock.stages.states import Checkpoint, StageCheckpoint, StageRules
+from crossdock.stages.states import Checkpoint
 
 _ACTION_THREADS: Final = 4
 _CHECKPOINT: Final = "checkpoint.json"
 _REFRESH_SECONDS: Final = 0.25
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,7 @@ class StageRunner:
         self._saved: object = None
         self._spans: dict[str, tuple[float, float | None]] = {}
         kept = _read_checkpoint(run)
-        self._machine = Machine(_rules(job), epoch=epoch, checkpoint=kept)
+        self._machine = Machine(rules_of(job), epoch=epoch, checkpoint=kept)
         for name, stage in kept.stages.items():
             if stage.winners is not None:
                 actions.restore(name, stage.winners)
@@ -194,7 +193,7 @@ class StageRunner:
     # -- what survives -----------------------------------------------------------------------
 
     def _save(self) -> None:
-        value = asdict(self._machine.checkpoint())
+        value = self._machine.checkpoint().to_json()
         if value != self._saved:
             self._run.write(_CHECKPOINT, value)
             self._saved = value
@@ -228,33 +227,6 @@ class StageRunner:
         return JobProgress(name=self._job.name, stages=tuple(stages), seconds=now - self._began)
 
 
-def _rules(job: ShuffleJob) -> list[StageRules]:
-    return [
-        StageRules(
-            name=stage.name,
-            upstream=tuple(s.name for s in job.upstream(stage)),
-            tries=stage.retries + 1,
-            final=isinstance(stage.output, FilesOutput),
-        )
-        for stage in job.stages
-    ]
-
-
 def _read_checkpoint(run: RunDirectory) -> Checkpoint:
-    kept = run.read(_CHECKPOINT) or {"stages": {}}
-    return Checkpoint(
-        stages={
-            name: StageCheckpoint(
-                shares=tuple(stage["shares"]),
-                since=stage["since"],
-                winners=_by_index(stage["winners"]),
-                contents=_by_index(stage["contents"]) or {},
-            )
-            for name, stage in kept["stages"].items()
-        }
-    )
-
-
-def _by_index(value: Mapping[str, T] | None) -> dict[int, T] | None:
-    """Return a mapping whose keys JSON has made into strings."""
-    return None if value is None else {int(index): v for index, v in value.items()}
+    kept = run.read(_CHECKPOINT)
+    return Checkpoint() if kept is None else Checkpoint.from_json(kept)

@@ -1,10 +1,13 @@
 """What the machine knows of stages and tasks, and what of it must survive the runner."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import Any, Self, TypeVar
 
 from crossdock.stages.events import Share, TaskId
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,30 @@ class Checkpoint:
     """What must survive the runner."""
 
     stages: Mapping[str, StageCheckpoint] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read the JSON object that `to_json` made, as it is or after a way through JSON."""
+        return cls(
+            stages={
+                name: StageCheckpoint(
+                    shares=None if stage["shares"] is None else tuple(stage["shares"]),
+                    since=stage["since"],
+                    winners=_by_index(stage["winners"]),
+                    contents=_by_index(stage["contents"]) or {},
+                )
+                for name, stage in value["stages"].items()
+            }
+        )
+
+
+def _by_index(value: Mapping[str, T] | None) -> dict[int, T] | None:
+    """Return a mapping whose keys JSON has made into strings."""
+    return None if value is None else {int(index): v for index, v in value.items()}
 
 
 class Phase(StrEnum):

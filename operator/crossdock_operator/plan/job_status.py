@@ -1,30 +1,186 @@
 """The status of a ShuffleJob, from what is observed."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 from crossdock_operator.kinds import Object
-from crossdock_operator.plan.conditions import NO, YES, Answer, conditions, paused
-from crossdock_operator.records import Cluster, Job
+from crossdock_operator.plan.conditions import NO, UNKNOWN, YES, Answer, conditions, paused
+from crossdock_operator.records import Job
 
 
-def job_status(job: Job, cluster: Cluster | None, *, now: str) -> Object:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRow:
+    """One stage, for the status."""
+
+    name: str
+    phase: str = "Waiting"
+    tasks: int = 0
+    done: int = 0
+    attempts: int = 0
+    partitions: int = 0
+    bytes: int = 0
+
+    def to_json(self) -> Object:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What is known of a job."""
+
+    accepted: Answer
+    ready: str | None = None
+    """Empty: its workers know it and its connection Secret is there; else what it waits for.
+    None: as it was said last."""
+    stages: Sequence[StageRow] | None = None
+    """None: as they were said last."""
+    waits_for: str = ""
+    """What its stages cannot go on without just now."""
+    ended: bool = False
+    failure: str | None = None
+    reason: str = ""
+    """Of the failure, in one word."""
+    over: bool = False
+    """Whether nothing is left to do for its stages."""
+    connection: str = ""
+    worker_bytes: int | None = None
+    """None: as it was said last."""
+    store_bytes: int = 0
+    store_requests: int = 0
+
+
+def job_status(job: Job, seen: Seen, *, now: str) -> Object:
     """Return the whole status.
 
     Args:
-        job: the job.
-        cluster: the one that serves it, if it is there.
+        job: the job, with its last status.
+        seen: what is known of it.
         now: the time, as RFC 3339 has it.
     """
-    accepted = Answer("Accepted", YES, "Accepted")
-    if cluster is None:
-        namespace, name = job.cluster
-        message = f"there is no ShuffleCluster {name} in namespace {namespace}; the job waits"
-        accepted = Answer("Accepted", NO, "ClusterNotFound", message)
-    return {
+    last = job.status
+    rows = last.get("stages") or []
+    if seen.stages is not None:
+        rows = [row.to_json() for row in seen.stages]
+    answers = _answers(job, seen)
+    status: Object = {
         "observedGeneration": job.generation,
-        "phase": "Deleting" if job.deleting else "Paused" if job.paused else "Pending",
+        "phase": _phase(job, seen, answers),
         "conditions": conditions(
-            [accepted, *paused(now=job.paused)],
-            before=job.status.get("conditions", ()),
-            generation=job.generation,
-            now=now,
+            answers, before=last.get("conditions", ()), generation=job.generation, now=now
         ),
     }
+    if rows:
+        done = sum(row["phase"] == "Done" for row in rows)
+        status |= {"stages": rows, "progress": f"{done}/{len(rows)}"}
+    numbers = {
+        "workerBytes": seen.worker_bytes,
+        "storeBytes": seen.store_bytes,
+        "storeRequests": seen.store_requests,
+    }
+    if seen.worker_bytes is None:
+        numbers = {name: last[name] for name in numbers if name in last}
+    status |= numbers
+    if connection := seen.connection or last.get("connectionSecret", ""):
+        status["connectionSecret"] = connection
+    return status
+
+
+def paused_status(job: Job, *, now: str) -> Object:
+    """Return the status of a job of which nothing is changed: as it was, but that it is paused."""
+    before = job.status.get("conditions", ())
+    answers = conditions(paused(now=True), before=before, generation=job.generation, now=now)
+    return {
+        **job.status,
+        "observedGeneration": job.generation,
+        "phase": "Paused",
+        "conditions": [*(c for c in before if c["type"] != "Paused"), *answers],
+    }
+
+
+def is_true(status: Object, kind: str) -> bool:
+    """Return whether a condition was True when the status was written."""
+    return any(c["type"] == kind and c["status"] == YES for c in status.get("conditions", ()))
+
+
+def only_numbers_differ(one: Object, other: Object) -> bool:
+    """Return whether two statuses tell the same but for how far it has come."""
+
+    def without(status: Object) -> Object:
+        numbers = {"workerBytes", "storeBytes", "storeRequests"}
+        kept = {name: value for name, value in status.items() if name not in numbers}
+        rows = status.get("stages", ())
+        return {**kept, "stages": [(row["name"], row["phase"], row["tasks"]) for row in rows]}
+
+    return without(one) == without(other)
+
+
+def row_after(row: StageRow, last: Object) -> StageRow:
+    """Return a row with what an operator that took over has not seen itself."""
+    for before in last.get("stages") or ():
+        if before["name"] == row.name and row.phase == "Done":
+            return replace(
+                row,
+                partitions=row.partitions or before.get("partitions", 0),
+                bytes=row.bytes or before.get("bytes", 0),
+                attempts=max(row.attempts, before.get("attempts", 0)),
+            )
+    return row
+
+
+def _phase(job: Job, seen: Seen, answers: Sequence[Answer]) -> str:
+    said = {answer.type: answer.status for answer in answers}
+    if job.deleting:
+        return "Deleting"
+    if seen.ended:
+        return "Succeeded" if seen.failure is None else "Failed"
+    if said["Accepted"] != YES:
+        return "Pending"
+    if job.spec.suspend:
+        return "Suspended"
+    if said["Ready"] != YES:
+        return "Waiting"
+    return "Running" if job.spec.stages else "Ready"
+
+
+def _answers(job: Job, seen: Seen) -> list[Answer]:
+    found = [seen.accepted]
+    if seen.accepted.status == YES:
+        found.append(_ready(job, seen))
+    if not job.spec.stages and not seen.ended:
+        return found
+    if seen.ended:
+        reason = "Ended" if seen.over else "Ending"
+        found.append(Answer("Running", NO, reason, seen.waits_for))
+        failure = seen.failure
+        found.append(
+            Answer("Complete", YES, "Succeeded")
+            if failure is None
+            else Answer("Complete", NO, seen.reason)
+        )
+        found.append(
+            Answer("Failed", NO, "Succeeded")
+            if failure is None
+            else Answer("Failed", YES, seen.reason, failure[:4096])
+        )
+    elif seen.accepted.status != YES:
+        found.append(Answer("Running", NO, "NotAccepted"))
+    elif job.spec.suspend:
+        found.append(Answer("Running", NO, "Suspended", "spec.suspend is true"))
+    elif seen.waits_for:
+        found.append(Answer("Running", YES, "WaitsForWorkers", seen.waits_for[:1024]))
+    else:
+        found.append(Answer("Running", YES, "Running"))
+    unknown = "this operator does not look at it yet"
+    return [*found, Answer("DataDurable", UNKNOWN, "NotChecked", unknown)]
+
+
+def _ready(job: Job, seen: Seen) -> Answer:
+    if seen.ready is None:
+        for condition in job.status.get("conditions", ()):
+            if condition["type"] == "Ready":
+                status = condition["status"]
+                return Answer("Ready", status, condition["reason"], condition.get("message", ""))
+        return Answer("Ready", NO, "NotRegistered")
+    if seen.ready:
+        return Answer("Ready", NO, "NotRegistered", seen.ready[:1024])
+    return Answer("Ready", YES, "Registered")

@@ -1,0 +1,1 @@
+"""ShuffleJobs run: registered with their cluster's workers, and their stages as Indexed Jobs."""

@@ -1,0 +1,166 @@
+"""Jobs made known to their workers, and the Secret with which tasks and engines reach them."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+from crossdock.cluster import Cluster as Client
+from crossdock.errors import CrossdockError, Unavailable
+from crossdock.job import Job as Handle
+from crossdock.records import Owner
+from crossdock_operator.errors import Refused, Stale
+from crossdock_operator.jobs.render import connection, connection_name
+from crossdock_operator.jobs.tools import AGAIN_SECONDS, Tools
+from crossdock_operator.jobs.workers import RENEW_SECONDS
+from crossdock_operator.kinds import SECRET, SHUFFLE_JOB, Object
+from crossdock_operator.plan import names
+from crossdock_operator.plan.job_status import is_true
+from crossdock_operator.records import RENEW_AT, ChildKey, Cluster, Item, Job
+
+_NOT_YET: Final = "the workers are being told of the job"
+
+
+class Registry:
+    """Which jobs this operator has registered. Of the event loop's thread."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._handles: dict[str, Handle] = {}
+        """By uid, of jobs with stages that nobody has taken yet."""
+        self._asked: set[str] = set()
+        self._done: set[str] = set()
+        self._problems: dict[str, str] = {}
+
+    async def ready(self, job: Job, cluster: Cluster) -> str:
+        """Return what a job waits for until its tasks can reach the workers; empty: nothing.
+
+        The operator is one owner, whichever process it is: the epoch stays 0 for the job's life,
+        since a higher one would refuse the frames of tasks that run. The job's end fences it.
+
+        Raises:
+            KubeError: the API server does not do it now.
+        """
+        try:
+            waits_for = await self._registered(job, cluster)
+            if not waits_for:
+                await self._connect(job, cluster)
+        except (Unavailable, Refused) as error:
+            self._tools.wake(Item(SHUFFLE_JOB.name, job.key), AGAIN_SECONDS)
+            return str(error)
+        return waits_for
+
+    def busy(self) -> set[str]:
+        """Return the uids of jobs that are being registered, or wait to be taken."""
+        return self._asked | self._handles.keys()
+
+    def take(self, uid: str) -> Handle:
+        """Return the handle of a job that is ready; the caller closes it."""
+        return self._handles.pop(uid)
+
+    def forget(self, uid: str) -> None:
+        """Let go of a job."""
+        self._done.discard(uid)
+        self._asked.discard(uid)
+        self._problems.pop(uid, None)
+        handle = self._handles.pop(uid, None)
+        if handle is not None:
+            handle.close()
+
+    # -- workers ---------------------------------------------------------------------------
+
+    async def _registered(self, job: Job, cluster: Cluster) -> str:
+        uid = job.uid
+        if uid in self._done or (not job.spec.stages and is_true(job.status, "Ready")):
+            return ""
+        if uid not in self._asked:
+            client = await self._tools.workers.client(cluster)
+            self._asked.add(uid)
+            self._tools.workers.ask(
+                partial(_register, client, job, cluster), partial(self._heard, job)
+            )
+        return self._problems.get(uid, _NOT_YET)
+
+    def _heard(self, job: Job, future: "asyncio.Future[Handle]") -> None:
+        if job.uid not in self._asked or future.cancelled():
+            return
+        self._asked.discard(job.uid)
+        item, error = Item(SHUFFLE_JOB.name, job.key), future.exception()
+        if error is not None:
+            known = isinstance(error, CrossdockError)
+            self._problems[job.uid] = str(error) if known else repr(error)
+            self._tools.wake(item, AGAIN_SECONDS)
+            return
+        self._problems.pop(job.uid, None)
+        self._done.add(job.uid)
+        if job.spec.stages:
+            self._handles[job.uid] = future.result()
+        else:
+            future.result().close()
+        self._tools.wake(item, 0.0)
+
+    # -- the Secret ------------------------------------------------------------------------
+
+    async def _connect(self, job: Job, cluster: Cluster) -> None:
+        """Make the connection Secret, or renew its token when it is time."""
+        item, name = Item(SHUFFLE_JOB.name, job.key), connection_name(job.key.name)
+        child = self._tools.store.children(item).get(ChildKey(SECRET.name, name))
+        now = time.time()
+        if child is not None and child.renew_at > now:
+            self._tools.wake(item, child.renew_at - now)
+            return
+        body = connection(
+            job,
+            endpoint=names.endpoint(cluster),
+            token=await self._tools.workers.job_token(cluster, job.uid),
+            authority=await self._tools.workers.authority(cluster),
+            renew_at=now + RENEW_SECONDS,
+        )
+        write = self._make if child is None else self._renew
+        made = await write(job, name, body)
+        self._tools.store.saw_child(SECRET.name, made)
+        self._tools.wake(item, RENEW_SECONDS)
+
+    async def _make(self, job: Job, name: str, body: Object) -> Object:
+        try:
+            return await self._tools.kube.create(SECRET, body)
+        except Stale:
+            found = await self._tools.kube.get(SECRET, job.key.namespace, name)
+            if found is None:
+                raise
+            owners = [owner["uid"] for owner in found["metadata"].get("ownerReferences") or ()]
+            if job.uid in owners:
+                return found
+            if not owners:
+                raise Refused(
+                    f"the Secret {name} is there already, and is not of this job",
+                    hint="delete it, or give the job another name",
+                ) from None
+            raise  # of a job of the same name, which is going away
+
+    async def _renew(self, job: Job, name: str, body: Object) -> Object:
+        at = body["metadata"]["annotations"][RENEW_AT]
+        steps: list[Mapping[str, object]] = [
+            {"op": "add", "path": "/data", "value": body["data"]},
+            {"op": "add", "path": f"/metadata/annotations/{_escaped(RENEW_AT)}", "value": at},
+        ]
+        return await self._tools.kube.patch(
+            SECRET, job.key.namespace, name, [dict(step) for step in steps]
+        )
+
+
+def _register(client: Client, job: Job, cluster: Cluster) -> Handle:
+    persistence = job.spec.persistence or cluster.spec.persistence.policy
+    return client.job(
+        job.uid,
+        owner=Owner.CLUSTER,
+        quota_bytes=job.spec.quota or 0,
+        tenant=job.key.namespace,
+        persistence=persistence,
+    )
+
+
+def _escaped(name: str) -> str:
+    """Return a key as a JSON pointer has it."""
+    return name.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,159 @@
+"""How the operator speaks to workers: a client for each cluster that has jobs, calls in threads."""
+
+import asyncio
+import base64
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+import crossdock
+from crossdock.cluster import Cluster as Client
+from crossdock.errors import Unavailable
+from crossdock.http import Timeouts
+from crossdock.pool import Pool
+from crossdock.wire import tokens
+from crossdock.wire.tokens import ANY_JOB, Right
+from crossdock_operator.kinds import SECRET
+from crossdock_operator.kube import Kube
+from crossdock_operator.plan import names
+from crossdock_operator.records import Cluster, Key
+
+T = TypeVar("T")
+
+JOB_TOKEN_SECONDS: Final = 86_400
+"""So long tasks go on while no operator runs."""
+RENEW_SECONDS: Final = JOB_TOKEN_SECONDS // 3
+"""A token is renewed at this age: kubelets take minutes to bring it to the pods."""
+_OWN_TOKEN_SECONDS: Final = 900.0
+_KEY_SECONDS: Final = 60.0
+"""A signing key is read again after so long."""
+_THREADS: Final = 8
+_AUTHORITY: Final = "ca.crt"
+_OPTIONS: Final = crossdock.Options(deadline_seconds=15.0, connect_seconds=3.0, stall_seconds=15.0)
+"""A call that waits for longer is begun again later, and meanwhile other jobs have the thread."""
+
+
+@dataclass(slots=True)
+class _OwnToken:
+    """The operator's token for one cluster, minted when it is needed. Thread-safe."""
+
+    key: bytes
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _token: str = ""
+    _signed_by: bytes = b""
+    _until: float = 0.0
+
+    def __call__(self) -> str:
+        with self._lock:
+            if time.monotonic() > self._until or self._signed_by != self.key:
+                self._token = tokens.mint(
+                    self.key, job=ANY_JOB, rights=[Right.ADMIN], ttl_seconds=_OWN_TOKEN_SECONDS
+                )
+                self._signed_by = self.key
+                self._until = time.monotonic() + _OWN_TOKEN_SECONDS / 2
+            return self._token
+
+
+@dataclass(slots=True)
+class _Reached:
+    uid: str
+    client: Client
+    token: _OwnToken
+    read_at: float
+
+
+class Workers:
+    """Clients of all clusters that jobs need. Of the event loop's thread, but for what it runs."""
+
+    def __init__(self, kube: Kube, resolve: Mapping[tuple[str, str], Sequence[str]]) -> None:
+        """Begin without a connection.
+
+        Args:
+            kube: where the signing keys are.
+            resolve: URLs by which to reach clusters, in place of their Services.
+        """
+        self._kube = kube
+        self._resolve = resolve
+        self._reached: dict[Key, _Reached] = {}
+        self._pool: ThreadPoolExecutor | None = None
+
+    def ask(self, call: Callable[[], T], then: Callable[["asyncio.Future[T]"], None]) -> None:
+        """Have a thread call something; `then` is called by the event loop with what came of it."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="crossdock-workers")
+        asyncio.get_running_loop().run_in_executor(self._pool, call).add_done_callback(then)
+
+    async def client(self, cluster: Cluster) -> Client:
+        """Return the client of a cluster's workers.
+
+        Raises:
+            Unavailable: the cluster has no signing key yet.
+            KubeError: it cannot be read.
+        """
+        known = self._reached.get(cluster.key)
+        if known is not None and known.uid != cluster.uid:
+            self._reached.pop(cluster.key).client.close()
+            known = None
+        now = time.monotonic()
+        if known is not None and now - known.read_at < _KEY_SECONDS:
+            return known.client
+        key = await self.signing_key(cluster)
+        if known is not None:
+            known.token.key, known.read_at = key, now
+            return known.client
+        token = _OwnToken(key)
+        timeouts = Timeouts(_OPTIONS.connect_seconds, _OPTIONS.stall_seconds)
+        urls = self._resolve.get(cluster.key) or [names.endpoint(cluster)]
+        authority = await self.authority(cluster)
+        tls = ssl.create_default_context(cadata=authority) if authority else None
+        pool = Pool(token=token, tls=tls, timeouts=timeouts)
+        client = Client(urls, pool=pool, options=_OPTIONS)
+        self._reached[cluster.key] = _Reached(cluster.uid, client, token, now)
+        return client
+
+    async def signing_key(self, cluster: Cluster) -> bytes:
+        """Return the key that signs a cluster's tokens.
+
+        Raises:
+            Unavailable: it is not made yet.
+        """
+        name = names.signing_key(cluster)
+        secret = await self._kube.get(SECRET, cluster.key.namespace, name)
+        data = (secret or {}).get("data") or {}
+        if names.KEY_FILE not in data:
+            raise Unavailable(f"the Secret {name} with the cluster's key is not there yet")
+        return tokens.parse_keys(base64.b64decode(data[names.KEY_FILE]).decode())[0]
+
+    async def authority(self, cluster: Cluster) -> str:
+        """Return the authority of the workers' certificates, PEM; empty: they have none."""
+        secret = cluster.spec.security.tls.secret_ref
+        if secret is None:
+            return ""
+        found = await self._kube.get(SECRET, cluster.key.namespace, secret.name)
+        data = (found or {}).get("data") or {}
+        if _AUTHORITY not in data:
+            raise Unavailable(f"the Secret {secret.name} has no {_AUTHORITY}")
+        return base64.b64decode(data[_AUTHORITY]).decode()
+
+    async def job_token(self, cluster: Cluster, uid: str) -> str:
+        """Return a token that opens one job: to write and read, not to end it."""
+        key = await self.signing_key(cluster)
+        rights = [Right.READ, Right.WRITE]
+        return tokens.mint(key, job=uid, rights=rights, ttl_seconds=JOB_TOKEN_SECONDS)
+
+    def keep(self, clusters: set[Key]) -> None:
+        """Close the clients of all other clusters."""
+        for key in self._reached.keys() - clusters:
+            asyncio.get_running_loop().run_in_executor(None, self._reached.pop(key).client.close)
+
+    def close(self) -> None:
+        """End all calls, and close all connections and threads."""
+        for reached in self._reached.values():
+            reached.client.close()
+        self._reached.clear()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
