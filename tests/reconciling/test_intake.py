@@ -21,6 +21,7 @@ def intake() -> Intake:
 def body(item: Item, version: int, spec: dict[str, Any], **more: Any) -> dict[str, Any]:
     metadata = {"namespace": item.key.namespace, "name": item.key.name, "uid": item.key.name}
     metadata |= {"generation": version, "resourceVersion": str(version)}
+    metadata["creationTimestamp"] = "2026-01-01T00:00:00Z"
     return {"metadata": metadata, "spec": spec, **more}
 
 

@@ -108,7 +108,7 @@ def test_jobs_by_cluster() -> None:
 
     def job(name: str, version: int, cluster: str = "main") -> dict[str, Any]:
         found = body(version, uid=name)
-        found["metadata"]["name"] = name
+        found["metadata"] |= {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}
         return {**found, "spec": {"clusterRef": {"name": cluster}}}
 
     store.saw_job(job("a", 1))
