@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from crossdock.errors import ConfigError, CrossdockError
+from crossdock.extras import lacks
 from crossdock.wire import tokens
 from crossdock.wire.tokens import ANY_JOB, JOB_RIGHTS, Right
 
@@ -66,19 +67,12 @@ def _load_commands(wanted: str) -> None:
         try:
             command = entry.load()
         except ModuleNotFoundError as error:
-            _add_missing(entry.name, _lacks(entry.name, extra, error))
+            _add_missing(entry.name, lacks(f"`crossdock {entry.name}`", extra, error))
         else:
             if isinstance(command, typer.Typer):
                 app.add_typer(command, name=entry.name)
             else:
                 app.command(entry.name)(_explained(entry.name, extra, command))
-
-
-def _lacks(command: str, extra: str, error: ModuleNotFoundError) -> ConfigError:
-    return ConfigError(
-        f"`crossdock {command}` needs the package {error.name!r}",
-        hint=f"pip install 'crossdock[{extra}]'",
-    )
 
 
 def _add_missing(command: str, problem: ConfigError) -> None:
@@ -99,7 +93,7 @@ def _explained(name: str, extra: str, command: Callable[..., None]) -> Callable[
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("crossdock"):
                 raise  # no extra would help
-            raise _lacks(name, extra, error) from error
+            raise lacks(f"`crossdock {name}`", extra, error) from error
 
     return run
 

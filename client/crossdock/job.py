@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -11,6 +12,7 @@ from crossdock.cancel import Cancel
 from crossdock.cleanup.deleting import Deleted
 from crossdock.cleanup.jobs import end_job
 from crossdock.cleanup.releases import Releases
+from crossdock.demand import Demand
 from crossdock.errors import (
     Closed,
     CrossdockError,
@@ -158,6 +160,48 @@ class Job:
         pool = self.cluster.pool
         with pool.call("PUT", url, self.path, body=body, cancel=cancel) as response:
             response.read()
+
+    def report_demand(
+        self,
+        tasks: int = 0,
+        *,
+        reporter: str,
+        busy: Mapping[str, int] | None = None,
+        valid_seconds: float = 60.0,
+    ) -> None:
+        """Say how many executors an attached engine needs; the operator scales them by that.
+
+        Call it whenever that changes, and at least twice in `valid_seconds`.
+
+        Args:
+            tasks: of the engine, that run or could if there were executors; by one reporter alone.
+            reporter: who says so, such as the name of the pod.
+            busy: executor (pod) → tasks that run there or whose data is not acked; 0: it may go.
+            valid_seconds: for how long it holds, at most 3600.
+
+        Raises:
+            Unavailable: no worker took it.
+            JobFenced: the job was ended.
+        """
+        demand = Demand(
+            reporter=reporter, tasks=tasks, busy=busy or {}, valid_seconds=valid_seconds
+        )
+        body = json.dumps(Demand.from_json(demand.to_json()).to_json()).encode()
+        deadline = min(self.cluster.options.deadline_seconds, valid_seconds)
+        patiently(lambda: self._report(body), deadline_seconds=deadline)
+
+    def _report(self, body: bytes) -> None:
+        problem: CrossdockError | None = None
+        for worker in self.cluster.members().reachable:
+            url = self.cluster.url(worker)
+            try:
+                with self.cluster.pool.call("PUT", url, f"{self.path}/demand", body=body) as answer:
+                    answer.read()
+            except (JobUnknown, Unavailable) as error:
+                problem = error
+            else:
+                return
+        raise Unavailable(f"job {self.uid}: no worker took its demand: {problem}")
 
     def end(self, *, cancel: Cancel | None = None) -> Deleted:
         """End the job: it is refused from now on, and all of it is deleted, up to the proof.

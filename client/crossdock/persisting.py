@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from crossdock.errors import ProtocolError, Unavailable
+from crossdock.errors import CrossdockError, JobUnknown, ProtocolError, Unavailable
 from crossdock.retry import patiently
 from crossdock.store import manifest
 from crossdock.store.records import Record
@@ -76,10 +76,14 @@ def _publish(view: "View", data: bytes) -> Published:
             key.job, key.name, key.generation, view.id,
         )  # fmt: skip
 
-    problem: Unavailable = Unavailable("no worker answers")
-    for info in cluster.members(fresh=True).reachable.values():
+    members = cluster.members(fresh=True)
+    problem: CrossdockError = Unavailable("no worker that knows the job answers")
+    for info in members.reachable.values():
         try:
             return put(info.url)
+        except JobUnknown as error:  # it came back, and is not told of the job yet
+            if len(members.reachable) == 1 and not members.unreachable:
+                problem = error
         except Unavailable as error:
             problem = error
     raise problem

@@ -18,8 +18,9 @@ from typing import Any, Final, Self, TypeAlias
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config import load_incluster_config, load_kube_config
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
+from crossdock.errors import ConfigError
 from crossdock_operator.errors import (
     ApiUnavailable,
     Expired,
@@ -93,14 +94,25 @@ class Kube:
         *,
         told: Told | None = None,
     ) -> Self:
-        """Return a connection with the credentials of a file; default: those of the pod."""
+        """Return a connection with the credentials of a file; default: those of the pod.
+
+        Raises:
+            ConfigError: they are not there, or do not read.
+        """
         configuration = Configuration()
-        if kubeconfig is None:
-            load_incluster_config(client_configuration=configuration)
-        else:
-            await load_kube_config(
-                config_file=str(kubeconfig), context=context, client_configuration=configuration
-            )
+        try:
+            if kubeconfig is None:
+                load_incluster_config(client_configuration=configuration)
+            else:
+                await load_kube_config(
+                    config_file=str(kubeconfig), context=context, client_configuration=configuration
+                )
+        except ConfigException as error:
+            where = "of a pod" if kubeconfig is None else f"in {kubeconfig}"
+            raise ConfigError(
+                f"there are no credentials for Kubernetes {where}: {error}",
+                hint="set KUBECONFIG, or run it in a pod with a service account",
+            ) from error
         return cls(configuration, told=told)
 
     async def session(self, told: Told) -> tuple[str, aiohttp.ClientSession]:

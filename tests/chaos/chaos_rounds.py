@@ -53,11 +53,9 @@ class Plan:
 
     @property
     def bound(self) -> float:
-        """Seconds from the end of the job to nothing left."""
-        if "owner" not in self.victims:
-            return SETTLE_SECONDS + WORK_SECONDS
-        again = LEASE_SECONDS + SETTLE_SECONDS if {"worker", "cleaner"} & {*self.victims} else 0
-        return LEASE_SECONDS + GRACE_SECONDS + SETTLE_SECONDS + WORK_SECONDS + again
+        """Seconds from the end of the job to nothing left, if no worker is away meanwhile."""
+        silence = LEASE_SECONDS + GRACE_SECONDS if "owner" in self.victims else 0
+        return silence + SETTLE_SECONDS + WORK_SECONDS
 
 
 def plans(seed: int, count: int) -> list[Plan]:
@@ -115,6 +113,7 @@ class Round:
         self.killed: set[str] = set()
         self._last = 0.0
         """When somebody was killed or came back last."""
+        self._owner_died = 0.0
         self._revivals: list[object] = []
 
     def play(self) -> None:
@@ -189,13 +188,15 @@ class Round:
             left = self.scene.left(self.plan.uid)
             for revival in self._revivals:
                 revival.result()  # type: ignore[attr-defined]
-            last = self._last
-            if "owner" in self.killed:
-                last = max(last, self.scene.last_return)
+            last, bound = self._last, self.plan.bound
+            if "owner" in self.killed:  # who was away may have to listen or to clean up anew
+                last = self._owner_died
+                away = self.scene.absent_since(last)
+                bound += sum(away) + len(away) * (LEASE_SECONDS + SETTLE_SECONDS)
             took = time.monotonic() - last
             if not left:
                 break
-            assert took < self.plan.bound, f"left after {took:.1f} s: {left}"
+            assert took < bound, f"left after {took:.1f} s: {left}"
             threading.Event().wait(0.25)
         with self._tally.lock:
             self._tally.slowest_seconds = max(self._tally.slowest_seconds, took)
@@ -242,18 +243,23 @@ class Round:
                 self._note(victim)
 
     def _strike(self, worker: ChaosWorker) -> None:
-        if worker.strike():
+        lived, killed = worker.strike(), time.monotonic()
+        if lived:
             self._note("worker")
-        revival = self.scene.revivers.submit(self._revive, worker)
+        revival = self.scene.revivers.submit(self._revive, worker, killed if lived else None)
         self._revivals.append(revival)
 
-    def _revive(self, worker: ChaosWorker) -> None:
+    def _revive(self, worker: ChaosWorker, killed: float | None) -> None:
         threading.Event().wait(self.plan.away)
         worker.revive()
-        self._last = self.scene.last_return = max(self._last, time.monotonic())
+        self._last = max(self._last, time.monotonic())
+        if killed is not None:
+            self.scene.absences.append((killed, time.monotonic()))
 
     def _note(self, victim: str) -> None:
         self.killed.add(victim)
         self._last = max(self._last, time.monotonic())
+        if victim == "owner":
+            self._owner_died = time.monotonic()
         with self._tally.lock:
             self._tally.kills[victim] += 1

@@ -84,9 +84,8 @@ class Scene:
     proxies: list[ChaosProxy]
     revivers: ThreadPoolExecutor
 
-    last_return: float = 0.0
-    """When any worker came back last: what it has forgotten it may learn from an owner again, so
-    silence counts from then."""
+    absences: list[tuple[float, float]] = field(default_factory=list)
+    """When any worker was killed, and when it was back."""
 
     def __post_init__(self) -> None:
         self._s3 = boto3.session.Session().client(
@@ -98,6 +97,10 @@ class Scene:
     @property
     def url(self) -> str:
         return f"s3://{self.server.bucket}/{self.folder}"
+
+    def absent_since(self, when: float) -> list[float]:
+        """Return for how long a worker was away, for each time that one came back since."""
+        return [back - killed for killed, back in list(self.absences) if back > when]
 
     def worker_behind(self, proxy: ChaosProxy) -> ChaosWorker | None:
         """Return the worker that sends by this proxy."""

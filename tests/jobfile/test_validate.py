@@ -73,6 +73,13 @@ def test_a_missing_extra_says_how_to_install_it(tmp_path: Path) -> None:
     done = crossdock("worker", "--data-dir", tmp_path, "--insecure-no-auth", without="aiohttp")
     assert "needs the package 'aiohttp' (pip install 'crossdock[worker]')" in done.stderr
     assert crossdock("key", without="yaml").returncode == 0
+    # An option that needs more than its command.
+    done = crossdock(
+        "audit", "--store", tmp_path.as_uri(), "--cluster", "c", "--kube", without="kubernetes"
+    )
+    assert done.returncode == 2
+    assert "--kube needs the package 'kubernetes" in done.stderr
+    assert "(pip install 'crossdock[operator]')" in done.stderr
 
 
 def test_a_command_that_cannot_even_be_loaded(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ class Truth:
 
     owner: Owner
     heard: float
-    """When a word of its owner last reached any worker."""
+    """When a word of its owner last reached any worker, and later by the time in which none was
+    there to hear one."""
     ended: bool = False
     """It may be deleted: somebody said so, or it was silent everywhere for lease and grace."""
     wished: bool = False
@@ -43,6 +44,8 @@ class Checks:
         """Lease and grace together."""
         self.breaks_bound = breaks_bound
         self.jobs: dict[str, Truth] = {}
+        self.deaf_since: float | None = None
+        """Since when no worker runs."""
         self.fenced: set[tuple[str, str]] = set()
         """(worker id, job) of fences that were acknowledged."""
         self.reads = 0
@@ -59,11 +62,22 @@ class Checks:
         if self.lives(job) and epoch >= truth.epoch:
             truth.heard = self.loop.now
 
+    def listening(self, *, somebody: bool) -> None:
+        """Note whether any worker runs. While none does, no owner is silent."""
+        if not somebody:
+            self.deaf_since = self.loop.now if self.deaf_since is None else self.deaf_since
+        elif self.deaf_since is not None:
+            for truth in self.jobs.values():
+                silent = max(0.0, self.deaf_since - truth.heard)
+                truth.heard = self.loop.now - silent
+            self.deaf_since = None
+
     def lives(self, job: str) -> bool:
         truth = self.jobs.get(job)
         if truth is None or truth.ended:
             return False
-        silent = self.loop.now - truth.heard >= self.patience
+        now = self.loop.now if self.deaf_since is None else self.deaf_since
+        silent = now - truth.heard >= self.patience
         if silent and truth.owner is not Owner.CLUSTER:
             truth.ended = True
         return not truth.ended

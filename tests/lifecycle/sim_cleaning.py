@@ -10,7 +10,7 @@ from sim_loop import Actor, Process
 
 from crossdock.lifecycle.deletion import Clear, Done, Tell
 from crossdock.lifecycle.facts import Stage
-from crossdock.lifecycle.runs import keys_of_run
+from crossdock.lifecycle.runs import keys_of_intent
 from crossdock.lifecycle.stopping import Ender
 from crossdock.lifecycle.sweep import Known, LiveJobs, Verdict
 from crossdock.store.layout import ShuffleLayout, place_of
@@ -79,14 +79,15 @@ def _delete(
     decide, now = world.decide, actor.local
     workers = [n for n in world.names if n not in world.gone]
     stopping = decide.stopping(
-        workers, ender=ender, lease_seconds=LEASE, began=now(), timing=decide.timing
-    )
+        workers, ender=ender, lease_seconds=LEASE, began=now(), timing=decide.timing,
+        everybody=not world.gone,
+    )  # fmt: skip
     machine = decide.deletion(stopping, timing=decide.timing)
     refused = []
 
-    def answered(name: str, answer: str) -> None:
-        if answer == "done":
-            machine.acked(name, now())
+    def answered(name: str, answer: str | float) -> None:
+        if isinstance(answer, float):
+            machine.acked(name, now(), idle_seconds=answer)
         elif answer == "stale":
             refused.append(name)
 
@@ -152,7 +153,7 @@ def _keys_to_ask(keys: Iterable[str]) -> Iterable[str]:
     for key in keys:
         if is_intent(key):
             base, run = key.split("intents/")
-            yield from keys_of_run(ShuffleLayout(base), run, ORDINALS)
+            yield from keys_of_intent(ShuffleLayout(base), run, ordinals=ORDINALS)
 
 
 # -- sweeping ----------------------------------------------------------------------------------

@@ -33,12 +33,19 @@ class Decisions:
     restored: Callable[[facts.Facts], facts.Facts] = lambda kept: kept
     """What a worker that starts again reads from its disk."""
     unheard: Callable[[float], words.Heard] = words.unheard
+    silence_to_keep: Callable[..., float] = words.silence_to_keep
+    voided: Callable[[float], float] = lambda _: 0.0
+    """What a word leaves of the silence that was kept."""
+    resumed: Callable[[float, float], float] = lambda kept, _: kept
+    """How long an owner was silent, for a worker that starts again: of what it has kept, and of
+    the time in which it was away."""
     direct: Callable[..., words.Heard] = words.direct
     relayed: Callable[..., words.Heard] = words.relayed
     leftover: Callable[..., runs.Leftover] = runs.leftover
     may_forget: Callable[..., bool] = runs.may_forget
     aborts_uploads: bool = True
     """Whether a deletion looks for uploads."""
+    idle_since: Callable[[float | None, float], float] = stopping.idle_since
     stopping: Callable[..., Any] = stopping.Stopping
     deletion: Callable[..., Any] = deletion.Deletion
     job_prefix: Callable[[str, str], str] = layout.job_prefix

@@ -46,6 +46,13 @@ class TrustsTime(Stopping):
         super().__init__(*args, **{**kwargs, "ender": Ender.OWNER})
 
 
+class ForgetsTheGone(Stopping):
+    """Takes those that are left for all that ever wrote."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "everybody": True})
+
+
 class OneListing(Deletion):
     """Believes the first empty listing."""
 
@@ -150,6 +157,11 @@ def always_settled(*, kept_disk: bool, peers: Any) -> lease.Surroundings:
 
 
 REAL: Final = Decisions()
+FORGETS_WHAT_WAS_SENT: Final = replace(
+    REAL, idle_since=lambda ended, _: words.NEVER if ended is None else ended
+)
+"""A worker that starts takes nothing for sent before."""
+FORGETS_THE_GONE: Final = replace(REAL, stopping=ForgetsTheGone)
 MUTANTS: Final[dict[str, Decisions]] = {
     "no fence": replace(REAL, stopping=NobodyIsAsked),
     "no lease check before writes": replace(REAL, may_write=blind_write, may_publish=blind_publish),
@@ -177,6 +189,7 @@ MUTANTS: Final[dict[str, Decisions]] = {
     "live jobs of those that answer": replace(REAL, live_jobs=those_that_answer),
     "live jobs of workers that just began": replace(REAL, live_jobs=any_uptime),
     "lease of silent workers not waited": replace(REAL, stopping=WaitsForNoLease),
+    "what was just written taken for settled": replace(REAL, idle_since=lambda *_: words.NEVER),
     "time proves it for everybody": replace(REAL, stopping=TrustsTime),
     "store cleared before anybody agreed": replace(REAL, stopping=ClearsAtOnce),
     "word counted from its arrival": replace(REAL, direct=from_arrival),
@@ -187,6 +200,7 @@ MUTANTS: Final[dict[str, Decisions]] = {
     "silence before the start": replace(
         REAL, unheard=lambda _: words.Heard(words.NEVER, words.NEVER)
     ),
+    "time away counted as silence": replace(REAL, resumed=lambda kept, away: kept + away),
     "run undone while its record may come": replace(REAL, leftover=never_waits),
     "publication while the lease ends": replace(REAL, may_publish=in_no_time),
     "release not looked at": replace(REAL, may_write=of_released),
@@ -211,14 +225,16 @@ HINTS: Final[dict[str, int]] = {
     "sweep takes intents of what is too young": 25063,
     "unknown live jobs taken for none": 11,
     "live jobs of those that answer": 907,
-    "live jobs of workers that just began": 296,
-    "lease of silent workers not waited": 2334,
+    "live jobs of workers that just began": 359,
+    "lease of silent workers not waited": 6993,
+    "what was just written taken for settled": 1203,
     "time proves it for everybody": 117,
     "store cleared before anybody agreed": 32,
     "word counted from its arrival": 4834,
     "relayed word counted from its arrival": 1215,
     "silence here is silence everywhere": 1,
     "silence before the start": 28,
+    "time away counted as silence": 470,
     "run undone while its record may come": 24,
     "publication while the lease ends": 12,
     "release not looked at": 842,

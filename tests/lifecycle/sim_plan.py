@@ -72,6 +72,7 @@ def draw(seed: int) -> Plan:
         items += _zombies(rnd, turn, workers)
     for _ in range(rnd.choice((0, 1, 2, 2, 3, 4))):
         items += _fault(rnd, workers, operator, jobs, rnd.uniform(early, late))
+    items += _outages(random.Random(f"outages {seed}"))
     items.sort()
     lists_uploads = rnd.random() < 0.6
     slow = (0.03, 0.03, 0.03, 0.9, 1.6) if lists_uploads else (0.03, 0.03, 0.3)
@@ -112,6 +113,14 @@ def _life(rnd: random.Random, uid: str, owner: Owner, begins: float) -> list[Ite
         if rnd.random() < 0.4:
             items.append(Item(when(3.0), "new owner", uid))
     return items
+
+
+def _outages(rnd: random.Random) -> list[Item]:
+    """Draw times in which no worker runs, by themselves: so other seeds stay what they were."""
+    if rnd.random() > 0.04:
+        return []
+    first = Item(rnd.uniform(2, BUSY_SECONDS - 4), "outage", "", rnd.uniform(1, 14), rnd.random())
+    return [first, Item(first.at + first.seconds + rnd.uniform(1, 9), *first[1:])]
 
 
 def _zombies(rnd: random.Random, turn: Item, workers: int) -> list[Item]:

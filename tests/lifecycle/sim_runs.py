@@ -40,6 +40,10 @@ class WorkerJob:
     standing: Standing
     since: float
     fenced: float = 0.0
+    sent: float | None = None
+    """When this process last sent a request that makes something in the store."""
+    kept: float = 0.0
+    """How long the owner was silent, as the disk has it."""
     frames: dict[Shuffle, set[int]] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
 
@@ -70,6 +74,7 @@ class Persisting(Actor):
         if publish:
             ends = self.decide.right_since(job.standing, self.around) + LEASE
             deadline = self.true_time(ends)
+        job.sent = self.local()
         write = Write(job.uid, shuffle, self.id, epoch, deadline)
         self.world.checks.sends(write)
         return write

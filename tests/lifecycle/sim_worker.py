@@ -43,6 +43,10 @@ class Worker(Persisting):
         self.look_around()
         self.loop.every(self, GOSSIP_SECONDS, self.tick)
 
+    def die(self) -> None:
+        super().die()
+        self.died = self.local()
+
     def restart(self, *, empty: bool) -> None:
         """Come back, on the same disk or an empty one."""
         self.alive = True
@@ -56,10 +60,11 @@ class Worker(Persisting):
             self.gone = set()
         now = self.local()
         for job in self.jobs.values():
-            job.standing.heard = self.decide.unheard(now)
+            silent = self.decide.resumed(job.kept, now - self.died)
+            job.standing.heard = self.decide.unheard(now - silent)
             job.standing.itself = job.standing.heard.perhaps
             job.standing.facts = self.decide.restored(job.standing.facts)
-            job.fenced = job.since = now
+            job.since, job.sent = now, None
         self.begin()
         for job in self.jobs.values():
             for run in list(job.runs.values()):
@@ -80,6 +85,7 @@ class Worker(Persisting):
             self.remembers = now
             for job in self.jobs.values():
                 self.hear(job, words.Heard(words.NEVER, now))
+                job.standing.itself, job.kept = now, 0.0
             self.look_around()
         for name in self.peers:
             reply = partial(self.peer_answered, name, now)
@@ -94,6 +100,9 @@ class Worker(Persisting):
         return sum(1 for name in self.peers if name < self.name)
 
     def look_after(self, job: WorkerJob, now: float) -> None:
+        silent = now - job.standing.itself
+        kept = self.decide.silence_to_keep(silent, lease_seconds=LEASE, grace_seconds=GRACE)
+        job.kept = max(job.kept, kept)
         if job.standing.facts.stage is not Stage.LIVE:
             self.remove_files(job)
         if job.uid not in self.cleaning and self.decide.must_clean(
@@ -187,6 +196,7 @@ class Worker(Persisting):
         heard = self.decide.direct(as_of, now)
         self.hear(job, heard)
         job.standing.itself = heard.perhaps
+        job.kept = self.decide.voided(job.kept)
         self.world.checks.heard(uid, facts.epoch)
         return self.life, now, self.settled
 
@@ -201,8 +211,11 @@ class Worker(Persisting):
         elif not facts.is_released(*shuffle):
             job.frames.setdefault(shuffle, set()).add(attempt)
 
-    def on_tell(self, uid: str, owner: Owner, epoch: int, stage: Stage) -> str:
-        """Fence a job and delete its files; or hear that it is clean."""
+    def on_tell(self, uid: str, owner: Owner, epoch: int, stage: Stage) -> str | float:
+        """Fence a job and delete its files; or hear that it is clean.
+
+        Answers for how long it has sent the store nothing, or why it does not.
+        """
         job = self.job(uid, owner)
         if not self.settled:
             return "later"
@@ -211,16 +224,16 @@ class Worker(Persisting):
         if stage is Stage.FENCED:
             self.world.fence_taken(self, uid, epoch)
         self.learn(job, Facts(min(epoch, job.standing.facts.epoch), stage))
-        return "done"
+        return self.local() - self.decide.idle_since(job.sent, self.started)
 
-    def on_release(self, uid: str, owner: Owner, epoch: int, shuffle: Shuffle) -> str:
+    def on_release(self, uid: str, owner: Owner, epoch: int, shuffle: Shuffle) -> str | float:
         job = self.job(uid, owner)
         if not self.settled:
             return "later"
         if self.decide.is_stale(job.standing.facts, epoch):
             return "stale"
         self.learn(job, Facts(released={shuffle[0]: shuffle[1] + 1}))
-        return "done"
+        return self.local() - self.decide.idle_since(job.sent, self.started)
 
     def on_persist(self, uid: str, epoch: int, shuffle: Shuffle) -> None:
         job = self.jobs.get(uid)

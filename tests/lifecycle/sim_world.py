@@ -289,14 +289,26 @@ class World:
         owners.append(new)
 
     def _crash(self, item: Item) -> None:
-        worker = self.workers[item.who]
+        self._down(self.workers[item.who], item)
+
+    def _outage(self, item: Item) -> None:
+        """All workers die, and come back one after the other."""
+        for number, worker in enumerate(self.workers.values()):
+            self._down(worker, item._replace(seconds=item.seconds + number * item.more, more=False))
+
+    def _down(self, worker: Worker, item: Item) -> None:
         if worker.alive:
             worker.die()
             self._after(item, self._restart, worker, item.more)
+            self._who_listens()
 
     def _restart(self, worker: Worker, empty: bool) -> None:
         if worker.name not in self.destroyed:
             worker.restart(empty=empty)
+            self._who_listens()
+
+    def _who_listens(self) -> None:
+        self.checks.listening(somebody=any(w.alive for w in self.workers.values()))
 
     def _destroy(self, item: Item) -> None:
         """A worker and its disk are lost; an admin says so a while later."""
@@ -304,6 +316,7 @@ class World:
             return
         worker = self.workers[item.who]
         worker.die()
+        self._who_listens()
         self.destroyed.add(item.who)
         self.disk_lost(worker)
         self._after(item, self.gone.add, item.who)

@@ -20,8 +20,8 @@ from crossdock.lifecycle.lease import (
     must_clean,
     surroundings,
 )
-from crossdock.lifecycle.runs import Leftover, keys_of_run, leftover, may_forget
-from crossdock.lifecycle.stopping import Ender, Stopping
+from crossdock.lifecycle.runs import Leftover, intent_of, keys_of_intent, leftover, may_forget
+from crossdock.lifecycle.stopping import Ender, Stopping, idle_since
 from crossdock.lifecycle.sweep import (
     Known,
     LiveJobs,
@@ -34,7 +34,13 @@ from crossdock.lifecycle.sweep import (
 from crossdock.lifecycle.timing import Timing
 from crossdock.lifecycle.words import NEVER, Ages, Heard
 from crossdock.records import Owner
-from crossdock.store.layout import Place, ShuffleLayout, closed_homes, place_of
+from crossdock.store.layout import (
+    INTENT_ORDINALS,
+    Place,
+    ShuffleLayout,
+    closed_homes,
+    place_of,
+)
 from crossdock.views import ShuffleKey
 
 TIMING = Timing(settle_seconds=10, clock_margin=0.125, relist_seconds=1)
@@ -58,6 +64,17 @@ def test_a_relayed_word_counts_from_before_the_question_and_until_the_answer() -
     told = Ages(surely=4.0, itself=3.0)
     assert words.relayed(told, asked=100.0, now=101.0) == Heard(96.0, 98.0)
     assert words.later(Heard(1, 5), Heard(2, 4)) == Heard(2, 5)
+
+
+@pytest.mark.parametrize(
+    ("silent", "kept"), [(0, 0), (14.9, 0), (15, 15), (44.9, 30), (74.9, 60), (75, 70), (1e9, 70)]
+)
+def test_silence_is_kept_in_steps_and_never_so_much_that_a_start_ends_a_job(
+    silent: float, kept: float
+) -> None:
+    """Of lease 60 and grace 40, half a lease has to be listened for after each start."""
+    assert words.silence_to_keep(silent, lease_seconds=60, grace_seconds=40) == kept
+    assert words.silence_to_keep(silent, lease_seconds=0, grace_seconds=0) == 0
 
 
 def test_facts_are_joined_in_any_order() -> None:
@@ -172,10 +189,17 @@ def test_a_run_is_undone_only_when_its_record_cannot_come_any_more() -> None:
 
 def test_a_runs_keys_are_those_of_its_layout() -> None:
     layout = ShuffleLayout.of("c1", ShuffleKey("j1", "s", 3))
-    keys = list(keys_of_run(layout, "r", 2))
+    keys = list(keys_of_intent(layout, "r", ordinals=2))
     assert keys == [layout.segment("r", 0), layout.segment("r", 1), layout.record("r")]
     assert {place_of(k) for k in keys} == {Place("c1", "j1", "r", is_intent=False)}
     assert place_of(layout.intent("r")) == Place("c1", "j1", "r", is_intent=True)
+    assert place_of(layout.intent("r", 3)) == Place("c1", "j1", "r", is_intent=True, part=3)
+    assert list(keys_of_intent(layout, "r", 3, ordinals=2)) == [
+        layout.segment("r", 6), layout.segment("r", 7), layout.record("r"),
+    ]  # fmt: skip
+    for ordinal in (0, INTENT_ORDINALS - 1, INTENT_ORDINALS, 9 * INTENT_ORDINALS):
+        key = layout.segment("r", ordinal)
+        assert key in keys_of_intent(layout, "r", intent_of(ordinal))
     assert place_of(layout.manifest("ab")) == Place("c1", "j1", "", is_intent=False)
     assert place_of(layout.log("r")) == Place("c1", "j1", "r", is_intent=False)
     assert place_of(layout.seal) == Place("c1", "j1", "", is_intent=False)
@@ -216,6 +240,41 @@ def test_who_does_not_answer_stops_a_lease_later_once_one_has() -> None:
     assert owner.stopped(167.5) == 167.5
     assert operator.stopped(177.4) is None
     assert operator.stopped(177.5) == 177.5
+
+
+def test_who_has_written_nothing_for_long_stopped_then_if_nobody_else_wrote() -> None:
+    def last(*, everybody: bool) -> float | None:
+        found = Stopping(
+            "ab", ender=Ender.OWNER, lease_seconds=60, began=100, timing=TIMING, everybody=everybody
+        )
+        found.acked("a", 101, idle_seconds=45)  # 40 s of this clock, at least
+        assert found.stopped(102) is None
+        found.acked("b", 102, idle_seconds=9)
+        return found.stopped(102)
+
+    assert last(everybody=True) == 94
+    assert last(everybody=False) == 100
+    nobody = Stopping(
+        "", ender=Ender.OWNER, lease_seconds=60, began=100, timing=TIMING, everybody=True
+    )
+    assert nobody.stopped(101) == 100
+    assert idle_since(None, 50) == 50
+    assert idle_since(70, 50) == 70
+
+
+def test_a_deletion_waits_for_what_is_left_of_the_settle_time() -> None:
+    machine = Deletion(
+        Stopping(
+            "a", ender=Ender.OWNER, lease_seconds=60, began=100, timing=TIMING, everybody=True
+        ),
+        timing=TIMING,
+    )
+    machine.acked("a", 101, idle_seconds=9)  # 8 s of 11.25
+    cleared(machine, 101, objects=1)
+    assert machine.step(102) == [Wait(2.25)]
+    cleared(machine, 104.25)
+    cleared(machine, 105.5)
+    assert machine.step(106) == [Done(frozenset())]
 
 
 def test_who_is_gone_is_not_waited_for() -> None:
@@ -316,6 +375,8 @@ def test_an_intent_stays_as_long_as_anything_of_its_run() -> None:
     others = [layout.segment("one", 3), layout.manifest("ab"), "c1.txt"]
     assert spent_intents([one, two], others) == [two]
     assert spent_intents([one, two], [layout.record("two"), *others]) == []
+    more = layout.intent("two", 1)
+    assert spent_intents([one, two, more], others) == [two, more]
 
 
 def test_ages_are_the_stores() -> None:

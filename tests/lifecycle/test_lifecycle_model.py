@@ -6,13 +6,16 @@ CROSSDOCK_LIFECYCLE_SEEDS=1000000 CROSSDOCK_LIFECYCLE_FIRST=20000 pytest -m soak
 
 import os
 from collections import Counter
+from dataclasses import replace
 
 import pytest
-from sim_decisions import Decisions
-from sim_mutants import HINTS, MUTANTS
-from sim_plan import draw
+from sim_decisions import GRACE, LEASE, Decisions
+from sim_mutants import FORGETS_THE_GONE, FORGETS_WHAT_WAS_SENT, HINTS, MUTANTS
+from sim_plan import Item, Plan, draw
 from sim_shrink import REPLAY, explain, play, shrink
 from sim_world import World
+
+from crossdock.records import Owner
 
 SEEDS = 20_000
 CHUNK = 500
@@ -59,6 +62,68 @@ def test_planted_bugs_are_caught(name: str) -> None:
             print(f"{name}: caught by seed {seed}, after {tried} others: {wrong}")
             return
     pytest.fail(f"no seed below {MOST_SEEDS_TO_CATCH} has shown: {name}")
+
+
+def by_hand(*items: Item, seed: int = 0, workers: int = 1) -> Plan:
+    """Return a history of one job, with exact clocks."""
+    return Plan(
+        seed=seed, workers=workers, operator=False, lists_uploads=True, lag=0.0, store_seconds=0.03,
+        breaks_bound=False, clocks=[(1.0, 0.0)] * 4, jobs=[("j1", Owner.RUNNER, 0.0)],
+        items=[Item(1.0, "push", "j1", more=(0, ("a", 0))), *items],
+    )  # fmt: skip
+
+
+def left_by_a_crash_loop(decide: Decisions, *, after: float) -> list[str]:
+    """Return what is left of a job so long after its owner died, while its worker dies again and
+    again, and lives for less than lease and grace each time."""
+    lives, away, ends = LEASE, 0.5, 4.0
+    crashes = [ends + 2 + n * (lives + away) for n in range(30)]
+    plan = by_hand(
+        Item(2.0, "persist", "j1", more=("a", 0)),
+        Item(ends, "kill owner", "j1"),
+        *(Item(at, "crash", "w0", away, more=False) for at in crashes),
+    )
+    world, left = World(plan, decide), list[str]()
+    world.loop.at(ends - 0.1, lambda: left.extend(world.checks.left_in_store("j1", world.bucket)))
+    world.loop.at(ends + after, lambda: left.clear() if not world.left() else None)
+    assert ends + after < crashes[-1]
+    world.run()
+    return left
+
+
+def test_a_worker_that_crashes_again_and_again_keeps_no_job_of_a_dead_owner() -> None:
+    """Silence goes on over restarts; and if it did not, this would show it."""
+    assert not left_by_a_crash_loop(REAL, after=4 * (LEASE + GRACE))
+    forgets = replace(REAL, resumed=lambda *_: 0.0)
+    assert left_by_a_crash_loop(forgets, after=10 * (LEASE + GRACE))
+
+
+def test_a_word_voids_the_silence_that_was_kept() -> None:
+    plan = by_hand(
+        Item(2.0, "persist", "j1", more=("a", 0)),
+        Item(3.0, "pause", "owner of j1", 8.0),  # then it speaks
+        Item(11.5, "crash", "w0", 0.3, more=False),
+        Item(11.6, "pause", "owner of j1", 7.0),
+    )
+    assert not play(plan, REAL)
+    assert "which lives" in play(plan, replace(REAL, voided=lambda kept: kept))
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_somebody_sent_who_is_no_more_is_waited_for(*, gone: bool) -> None:
+    """A worker dies with requests under way, and the job ends. What that worker's next process, or
+    those that are left, say of themselves says nothing of these."""
+    dies = Item(8.12, "destroy", "w0", 0.02) if gone else Item(8.12, "crash", "w0", 0.02, False)
+    items = [
+        Item(8.0, "bad store", "", 0.13, 1.0),
+        Item(8.02, "persist", "j1", more=("a", 0)),
+        dies,
+        Item(8.2, "end", "j1"),
+    ]
+    mutant = FORGETS_THE_GONE if gone else FORGETS_WHAT_WAS_SENT
+    plans = [by_hand(*items, seed=seed, workers=2 if gone else 1) for seed in range(150)]
+    assert not any(play(plan, REAL) for plan in plans)
+    assert any("after it was proved" in play(plan, mutant) for plan in plans)
 
 
 def test_a_failure_is_made_small_and_can_be_played_again() -> None:

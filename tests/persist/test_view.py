@@ -303,6 +303,24 @@ def test_a_view_that_was_not_published_is_told_with_the_remedy(
         crossdock.open_view(cluster.directory.as_uri(), job_uid, "words", "aabb")
 
 
+def test_workers_that_were_not_told_of_the_job_yet_are_passed_over(
+    start_worker: StartWorker, tmp_path: Path, job_uid: str
+) -> None:
+    """They were away when it was registered, and are back; any worker publishes a view."""
+    store = (tmp_path / "store").as_uri()
+    cluster = Cluster([start_worker(store=store, **SMALL) for _ in range(4)], tmp_path / "store")
+    for worker in cluster.workers[:-1]:
+        worker.kill9()
+    with cluster.job(job_uid) as job:
+        shuffle = job.shuffle("words", partitions=2)
+        write(shuffle, 0)
+        view = shuffle.view({0: 0})
+        for worker in cluster.workers[:-1]:
+            worker.start()
+        published = view.persist()
+        assert blocks_of(opened(published)) == blocks_of(view)
+
+
 def test_workers_without_a_store_say_so(worker: WorkerProcess, job_uid: str) -> None:
     with connect_all([worker]) as found, found.job(job_uid, owner="runner") as job:
         shuffle = job.shuffle("none", partitions=2, maps=1)

@@ -28,6 +28,7 @@ from crossdock.store.layout import ShuffleLayout
 from crossdock.store.opening import open_store
 from crossdock.views import ShuffleKey
 from crossdock_worker.noted import NotedStore
+from crossdock_worker.writes import Writes
 from harness import QUICK, StartWorker, WorkerProcess, eventually, silent
 
 AT_ONCE = Timing(settle_seconds=0.0, relist_seconds=0.0)
@@ -109,6 +110,28 @@ def test_a_job_of_one_segment_is_deleted_by_seven_requests(
     store = open_store(url, options)
     assert not list(store.list(""))
     store.close()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_was_written_long_ago_has_settled(
+    start_worker: StartWorker, directory: Path, job_uid: str, *, restarted: bool
+) -> None:
+    """If all workers say so: one that has just begun cannot tell what was sent before."""
+    settle = 4.0
+    workers = [start_worker(store=directory.as_uri(), store_settle_seconds=settle) for _ in "ab"]
+    with client(workers, directory.as_uri(), store_settle_seconds=settle) as cluster:
+        job = cluster.job(job_uid, owner="runner")
+        write(job).persist()
+        written = time.monotonic()
+        if restarted:
+            workers[0].restart()
+        else:
+            eventually(lambda: time.monotonic() > written + settle + 0.1)
+        stored = len(files(directory))
+        deleted = job.end()
+    assert deleted.objects == stored > 0
+    assert (deleted.seconds > settle) is restarted
+    assert not files(directory)
 
 
 def test_a_worker_remembers_that_it_has_written(
@@ -279,7 +302,7 @@ def put_run(store: Store, job: str, *, segments: int = 2, intent: bool = False) 
     """Write what a persist run writes."""
     layout = ShuffleLayout.of("c", ShuffleKey(job, "words", 0))
     if intent:
-        store.put(layout.intent("run"), b'{"ordinals": 3}')
+        store.put(layout.intent("run"), b"{}")
     for ordinal in range(segments):
         store.put(layout.segment("run", ordinal), b"x" * 10)
     store.put(layout.record("run"), b"record")
@@ -361,7 +384,7 @@ def test_a_job_is_deleted_in_all_buckets(moto: S3Server, job_uid: str) -> None:
         put_run(store, "j")
     # As a worker has it, which deletes what is abandoned.
     both = NotedStore(
-        open_store(f"s3://{moto.bucket},{bucket}/{job_uid}", options), lambda _job: None
+        open_store(f"s3://{moto.bucket},{bucket}/{job_uid}", options), lambda _job: None, Writes()
     )
     assert delete(both, "j").objects == 6
     for store in (first, second):

@@ -16,13 +16,16 @@ from typer.testing import CliRunner
 
 from crossdock.cancel import Cancel
 from crossdock.cleanup import sweeping
+from crossdock.cleanup.audit import AuditOptions, audit
 from crossdock.cleanup.cli import run_audit
+from crossdock.cleanup.fleet import Fleet
 from crossdock.cleanup.sweeping import Rules, Sweep, sweep
-from crossdock.errors import CleanupUnfinished
+from crossdock.cluster import connect
+from crossdock.errors import CleanupUnfinished, ConfigError
 from crossdock.lifecycle.sweep import Verdict
 from crossdock.lifecycle.timing import Timing
 from crossdock.store.api import Store, Verb
-from crossdock.store.layout import ShuffleLayout, closed_homes
+from crossdock.store.layout import INTENT_ORDINALS, ShuffleLayout, closed_homes
 from crossdock.store.opening import open_store
 from crossdock.views import ShuffleKey
 from harness import KEY, StartWorker, WorkerProcess, eventually
@@ -39,7 +42,7 @@ def put_job(store: Store, job: str, *, cluster: str = "c", intent: bool = False)
         if intent:
             keys.append(layout.intent("run"))
     for key in keys:
-        store.put(key, b'{"ordinals": 3}' if "intents" in key else b"data")
+        store.put(key, b"data")
     return sorted(keys)
 
 
@@ -108,19 +111,21 @@ def test_what_is_young_or_not_known_is_never_touched(store: Store) -> None:
 def test_unfinished_uploads_are_found_and_go(place: Place) -> None:
     store = place.store(replace(place.shape, part_bytes=5 * MIB, deadline_seconds=2))
     layout = ShuffleLayout.of("c", ShuffleKey("dead", "a", 0))
-    store.put(layout.intent("run"), b'{"ordinals": 3}')
-    keys = [layout.segment("run", 2), ShuffleLayout.of("c", ShuffleKey("live", "a", 0)).seal]
+    store.put(layout.intent("run"), b"{}")
+    store.put(layout.intent("run", 2), b"{}")
+    kept = ShuffleLayout.of("c", ShuffleKey("live", "a", 0)).seal
+    keys = [layout.segment("run", 2 * INTENT_ORDINALS + 1), kept]
     with ExitStack() as stack:
         for key in keys:
             stack.enter_context(store.upload(key)).write(bytes(6 * MIB))
         when_old(store)
         found = swept(store, rules("live"))
         seen = int(store.capabilities.lists_uploads)  # else only who deletes looks for them
-        assert (found.of(Verdict.ORPHAN).uploads, found.of(Verdict.ORPHAN).objects) == (seen, 1)
+        assert (found.of(Verdict.ORPHAN).uploads, found.of(Verdict.ORPHAN).objects) == (seen, 2)
         first = swept(store, rules("live"), delete=True)
         assert (first.deleted.uploads, first.deleted.objects) == (1, 0)
         second = swept(store, rules("live"), delete=True)
-        assert (second.deleted.uploads, second.deleted.objects) == (0, 1)
+        assert (second.deleted.uploads, second.deleted.objects) == (0, 2)
         assert not listed(store)
         assert not list(store.uploads(keys[0]))
         assert [u.key for u in store.uploads(keys[1])] == keys[1:]
@@ -195,7 +200,7 @@ def as_json(*arguments: object, code: int) -> Any:
         (["--store", "file:///tmp/x", "--cluster", "a/b"], "cluster"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--live", "a b"], "job"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--delete"], "--live ''"),
-        (["--store", "file:///tmp/x", "--cluster", "c", "--kube"], "crossdock[operator]"),
+        (["--store", "file:///tmp/x", "--cluster", "c", "--kube", "--live", ""], "leave one out"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--workers", "nobody"], "nobody"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--store-option", "x"], "NAME=VALUE"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--grace-seconds", "-1"], "Invalid value"),
@@ -243,8 +248,8 @@ def worker(
     return found
 
 
-def register(worker: WorkerProcess, job: str) -> None:
-    body = json.dumps({"owner": "runner"}).encode()
+def register(worker: WorkerProcess, job: str, *, owner: str = "runner") -> None:
+    body = json.dumps({"owner": owner}).encode()
     answer = worker.request("PUT", f"/v1/jobs/{job}", body=body, token=worker.admin_token())
     assert answer.status == 201
 
@@ -265,6 +270,35 @@ def test_workers_say_which_jobs_live(worker: WorkerProcess, tmp_path: Path) -> N
     assert all("/live/" in key for key in listed(store))
     answer = worker.request("GET", "/v1/jobs/dead", token=worker.admin_token())
     assert answer.code == "job_fenced"
+
+
+def test_who_else_knows_of_live_jobs_knows_none_of_processes(
+    worker: WorkerProcess, tmp_path: Path
+) -> None:
+    """As Kubernetes does: processes have told the workers of their jobs, and nobody else."""
+    store = open_store((tmp_path / "store").as_uri())
+    register(worker, "process")
+    register(worker, "ended", owner="cluster")
+    for job in ("process", "listed"):
+        put_job(store, job)
+    dead = put_job(store, "dead")
+    eventually(lambda: worker.get_json("/v1/jobs")["jobs"][0]["age_seconds"] > 1)
+    asked = []
+
+    def listed_jobs(cluster: str) -> frozenset[str]:
+        asked.append(cluster)
+        return frozenset({"listed"})
+
+    options = AuditOptions(cluster="c", grace_seconds=0.1, ask_live=listed_jobs, delete=True)
+    with connect([worker.url]) as cluster:
+        found = audit([store], Fleet(cluster), options)
+    assert asked == ["c"]
+    assert found.deleted.objects == len(dead)
+    assert {d.job: v for d, v in found.disks} == {
+        "process": Verdict.LIVE, "ended": Verdict.ORPHAN,
+    }  # fmt: skip
+    with connect([worker.url]) as cluster, pytest.raises(ConfigError, match="just begun"):
+        audit([store], Fleet(cluster), replace(options, grace_seconds=1e6))
 
 
 def test_what_is_on_a_disk_goes_too(worker: WorkerProcess, tmp_path: Path) -> None:

@@ -3,14 +3,17 @@
 import gc
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crossdock.errors import CrossdockError
-from crossdock.store.api import Store
+from crossdock.lifecycle.runs import keys_of_intent
+from crossdock.store.api import Capabilities, Store, UnfinishedUpload
 from crossdock.store.errors import StoreUnavailable, StoreUnsure
+from crossdock.store.layout import INTENT_ORDINALS, ShuffleLayout
 from crossdock.store.opening import open_store
 from crossdock.views import ShuffleKey
 from crossdock.wire import tables
@@ -32,7 +35,24 @@ class Late:
         self._inner = inner
         self.late = False
         self.away = False
+        self.hidden: set[str] | None = None
+        """Keys of uploads that only a listing by the exact key shows; None: there are none."""
         self._held: list[tuple[str, Any]] = []
+
+    @property
+    def capabilities(self) -> Capabilities:
+        found = self._inner.capabilities
+        return found if self.hidden is None else replace(found, lists_uploads=False)
+
+    def uploads(self, prefix: str) -> Iterator[UnfinishedUpload]:
+        if self.hidden is None:
+            yield from self._inner.uploads(prefix)
+        elif prefix in self.hidden:
+            yield UnfinishedUpload(prefix, "id")
+
+    def abort(self, upload: UnfinishedUpload) -> None:
+        assert self.hidden is not None
+        self.hidden.discard(upload.key)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -66,17 +86,21 @@ def store(tmp_path: Path) -> Iterator[Late]:
     inner.close()
 
 
+def push(log: ShuffleLog, map_id: int, block: bytes) -> None:
+    data = make_frame([(1, block, 1)], partitions=8, map_id=map_id)
+    header = FrameHeader.decode(data[:HEADER_BYTES])
+    end = HEADER_BYTES + header.columns_bytes
+    with log.reserve(header) as reservation:
+        log.payload.write(reservation.payload_at, data[end:])
+        assert log.commit(header, Columns.decode(header, data[HEADER_BYTES:end]), reservation)
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[ShuffleLog]:
     """A log with three frames."""
     made = ShuffleLog.create(tmp_path / "log", KEY)
     for map_id in range(3):
-        data = make_frame([(1, b"map %d" % map_id, 1)], partitions=8, map_id=map_id)
-        header = FrameHeader.decode(data[:HEADER_BYTES])
-        end = HEADER_BYTES + header.columns_bytes
-        with made.reserve(header) as reservation:
-            made.payload.write(reservation.payload_at, data[end:])
-            assert made.commit(header, Columns.decode(header, data[HEADER_BYTES:end]), reservation)
+        push(made, map_id, b"map %d" % map_id)
     yield made
     made.close()
 
@@ -218,6 +242,44 @@ def test_what_cannot_be_undone_now_is_undone_later(
         return not log.runs.unfinished
 
     eventually(gone, what="the intent's end")
+    assert not objects(store)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_long_run_says_in_further_intents_what_it_may_make(
+    store: Late, log: ShuffleLog, persister: Persister, *, late: bool
+) -> None:
+    for map_id in range(3, 3 + INTENT_ORDINALS + 2):
+        push(log, map_id, bytes(600_000))  # one to a segment
+    store.late = late
+    if not late:
+        assert run(persister, log) is None
+        assert len(objects(store, "/segments/")) > INTENT_ORDINALS
+        assert not objects(store, "/intents/")
+        return
+    assert isinstance(run(persister, log), StoreUnsure)
+    (left,) = log.runs.unfinished
+    layout = ShuffleLayout.of("c", KEY)
+    assert objects(store, "/intents/") == [layout.intent(left), layout.intent(left, 1)]
+    allowed = {k for part in range(2) for k in keys_of_intent(layout, left, part)}
+    assert set(objects(store, "/segments/")) < allowed
+    settled(persister, log)
+    assert not objects(store)
+
+
+def test_uploads_that_no_listing_by_prefix_shows_are_found_by_the_intents(
+    store: Late, log: ShuffleLog, persister: Persister
+) -> None:
+    layout = ShuffleLayout.of("c", KEY)
+    log.runs.begin("left")  # by a process that was killed
+    for part in (0, 2):
+        store.put(layout.intent("left", part), b"{}")
+    lost = {layout.segment("left", 3), layout.segment("left", 2 * INTENT_ORDINALS)}
+    other = layout.segment("another", 0)
+    store.hidden = {other, *lost}
+    persister.recovery.add(log, "left")
+    settled(persister, log)
+    assert store.hidden == {other}
     assert not objects(store)
 
 

@@ -1,5 +1,6 @@
 """Jobs whose owners are gone: deleted after lease and grace, by nobody's command."""
 
+import json
 import os
 import secrets
 import signal
@@ -152,6 +153,68 @@ def test_a_paused_worker_does_not_take_jobs_for_abandoned(worker: WorkerProcess,
     answer: Any = worker.get_json(f"/v1/jobs/{uid}")
     assert answer["lease"] == "live"
     say(worker, uid, lease_seconds=60)
+
+
+def silence(worker: WorkerProcess, uid: str) -> float:
+    return float(worker.get_json(f"/v1/jobs/{uid}")["silent_seconds"])
+
+
+def test_silence_goes_on_over_restarts(start_worker: StartWorker, uid: str) -> None:
+    """So a worker that crashes again and again keeps no job of a dead owner."""
+    worker = start_worker()
+    say(worker, uid, lease_seconds=2, grace_seconds=2)
+    for least in (1.0, 2.5):
+        eventually(lambda s=least: silence(worker, uid) > s + 0.3)
+        eventually(lambda s=least: kept(worker, uid).get("seconds", 0) >= s)
+        worker.kill9()
+        worker.start()
+        assert silence(worker, uid) >= least
+    began = time.monotonic()
+    assert not code(worker, uid), "it has to listen a while itself"
+    eventually(lambda: code(worker, uid) == "job_fenced")
+    assert time.monotonic() - began < 3.5, "lease and grace are 4 s"
+
+
+@pytest.mark.parametrize("why", ["a word", "another start of the machine", "damage"])
+def test_silence_that_was_kept_does_not_count_after(
+    start_worker: StartWorker, uid: str, why: str
+) -> None:
+    worker = start_worker()
+    say(worker, uid, lease_seconds=2, grace_seconds=60)
+    eventually(lambda: kept(worker, uid).get("seconds", 0) >= 2)
+    path = worker.data_dir / "jobs" / uid / "silence"
+    if why == "a word":
+        say(worker, uid, lease_seconds=2, grace_seconds=60)
+        assert not path.exists()
+    worker.kill9()
+    if why == "damage":
+        path.write_text("{")
+    elif why != "a word":
+        path.write_text(json.dumps({**json.loads(path.read_text()), "boot": "another"}))
+    worker.start()
+    assert silence(worker, uid) < 2
+
+
+def test_silence_begins_anew_when_a_peer_is_lost_that_may_have_heard_the_owner(
+    pair: list[WorkerProcess], uid: str
+) -> None:
+    first, second = pair
+    for worker in pair:
+        say(worker, uid, lease_seconds=4, grace_seconds=60)
+    eventually(lambda: kept(first, uid).get("seconds", 0) >= 2)
+    gone = second.get_json("/v1/workers")["self"]["id"]
+    second.kill9()
+    assert first.request("POST", f"/v1/workers/{gone}/gone").status == 200
+    assert silence(first, uid) < 2
+    assert not kept(first, uid)
+    first.restart()
+    assert silence(first, uid) < 2
+
+
+def kept(worker: WorkerProcess, uid: str) -> dict[str, Any]:
+    path = worker.data_dir / "jobs" / uid / "silence"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
 
 
 def test_the_operators_job_is_never_abandoned(worker: WorkerProcess, uid: str) -> None:

@@ -34,6 +34,7 @@ RIGHTS = {
     "GET /v1/jobs": "admin",
     "PUT /v1/jobs/{job}": "write",
     "GET /v1/jobs/{job}": "read",
+    "PUT /v1/jobs/{job}/demand": "write",
     "POST /v1/jobs/{job}/fence": "own",
     "DELETE /v1/jobs/{job}": "own",
     f"PUT {_SHUFFLE}/frames": "write",

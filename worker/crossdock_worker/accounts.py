@@ -84,9 +84,11 @@ def overview(uid: str, job: Job | None, uptime_seconds: float) -> dict[str, obje
     age = uptime_seconds if job is None else clock() - job.life.since
     return {
         "uid": uid,
+        "owner": None if job is None else job.record.owner,
         "fenced": job is not None and job.fenced,
         "age_seconds": round(age, 3),
         "disk_bytes": 0 if job is None else job.disk_bytes,
+        "demand": [] if job is None else [each.to_json() for each in job.demands.reports()],
     }
 
 
@@ -99,6 +101,7 @@ def describe(job: Job) -> dict[str, object]:
         **job.life.describe(job.standing),
         "disk_bytes": job.disk_bytes,
         "released": job.released,
+        "demand": [each.to_json() for each in job.demands.reports()],
         "shuffles": [
             _describe(log)
             for log in sorted(job.logs(), key=lambda s: (s.key.name, s.key.generation))

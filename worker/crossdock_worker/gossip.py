@@ -6,7 +6,7 @@ follows from the same answer, so that no right to write comes ahead of what goes
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,8 @@ class Round:
     """Ids of those that are there now."""
     unmet: bool
     """Whether somebody is named as a peer who has never answered."""
+    dropped: bool = False
+    """Whether somebody who was, and never has, is not named any more."""
 
 
 class Gossip:
@@ -82,6 +84,8 @@ class Gossip:
         self._in_thread = in_thread
         self._on_fence = on_fence
         self._remembers = self._beat = clock()
+        for job in jobs:  # it was not listened for while others were replayed
+            job.life.put_off(self._beat - job.life.since)
         self._unmet = has_peers
         self._peers: dict[str, Peer] = {}
         self._seen: dict[str, tuple[int, int]] = {}
@@ -144,16 +148,33 @@ class Gossip:
     async def round(self, get: Get, found: Round) -> None:
         """Ask those that are there, and judge what all have said."""
         lost = self._peers.keys() - found.peers.keys()
-        if lost or (self._unmet and not found.unmet):
-            # Who is left out may have heard owners until now.
-            self._remembers = now = clock()
-            for job in self._jobs:
-                job.life.hear(Heard(NEVER, now))
+        if lost or found.dropped:
+            self.begin_anew()
         self._unmet = found.unmet
         self._peers = {id_: self._peers.get(id_, _NO_PEER) for id_ in found.peers}
         asked = [self._ask(get, id_, found.peers[id_]) for id_ in sorted(found.answered)]
         await asyncio.gather(*asked)
         self._look_around()
+
+    def begin_anew(self) -> None:
+        """Count silence from now: who is left out from now on may have heard owners until now.
+
+        Raises:
+            CrossdockError: the disk does not let go of what was kept of it.
+        """
+        for job in self._jobs:
+            job.life.begin_anew()
+        self._remembers = clock()
+
+    def learn_gone(self, ids: Iterable[str]) -> None:
+        """Take from somebody who knows that workers never come back; raises as `begin_anew`.
+
+        This worker may not know them at all: they came and went while it was away.
+        """
+        news = set(ids) - {self._identity.id} - self.gone
+        if news:
+            self.begin_anew()
+            self.gone |= news
 
     async def _ask(self, get: Get, id_: str, url: str) -> None:
         asked = clock()
@@ -175,6 +196,7 @@ class Gossip:
                 if page.worker != id_:
                     return
                 await self._in_thread(partial(self._learn, page))
+                self.learn_gone(page.gone)
             except ProtocolError as error:
                 log.warning("peer tells no facts", peer=url, problem=str(error))
                 return
@@ -186,7 +208,6 @@ class Gossip:
                 break
         self._seen[id_] = incarnation, version
         self._hear(page.ages, asked, page.remembers_seconds)
-        self.gone.update(set(page.gone) - {self._identity.id})
         self._peers[id_] = Peer(asked, page.settled)
 
     def _hear(self, told: Mapping[str, JobAges], asked: float, remembers: float) -> None:

@@ -37,6 +37,7 @@ from crossdock.views import ShuffleKey
 from crossdock.wire.names import U64_MAX
 from crossdock.wire.tables import Table
 from crossdock_worker.attempts import GivenUp
+from crossdock_worker.demands import Demands
 from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json, writing
 from crossdock_worker.leave import Leaves
 from crossdock_worker.life import Life
@@ -63,7 +64,7 @@ class Job:
     trash: Trash
     check_room: Callable[[], None]
     """Raises `Overloaded` when the worker takes no further shuffle."""
-    life: Life = field(default_factory=Life)
+    life: Life
     released: dict[str, int] = field(default_factory=dict)
     shuffles: dict[tuple[str, int], ShuffleLog] = field(default_factory=dict)
     introduced: bool = False
@@ -78,6 +79,7 @@ class Job:
     given_up: GivenUp = field(default_factory=GivenUp)
     changed: Callable[[], None] = lambda: None
     """Called, from any thread, when something new is known of it that peers should be told."""
+    demands: Demands = field(default_factory=Demands)
     leaves: Leaves = field(init=False)
     """To write to the store."""
     lock: threading.RLock = field(default_factory=threading.RLock)

@@ -27,6 +27,7 @@ from crossdock_worker.life import Conditions, Life
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.tombstones import Tombstones
 from crossdock_worker.trash import Trash
+from crossdock_worker.writes import Writes
 
 log = structlog.get_logger()
 
@@ -55,6 +56,8 @@ class Jobs:
         self._dir.mkdir(parents=True, exist_ok=True)
         self._trash = Trash(data_dir / "trash")
         self.tombstones = Tombstones(data_dir / "tombstones", self._trash)
+        self.writes = Writes()
+        """When something was last sent to the store, by job."""
         self.changes = Changes()
         """Of which jobs peers have to be told."""
         self._lock = threading.RLock()
@@ -108,7 +111,7 @@ class Jobs:
             record,
             self._trash,
             self._check_room,
-            Life(self.conditions),
+            Life.begin(self.conditions, directory),
             changed=partial(self.changes.note, uid),
         )
 
@@ -250,7 +253,7 @@ class Jobs:
     def standings(self) -> Iterator[tuple[str, Standing, float]]:
         """Yield each job that may have to be cleaned up: its uid, how it stands, since when.
 
-        The last is when this process learnt that it was ended, for those that were.
+        The last is when this disk learnt that it was ended, for those that were.
         """
         for job in self:
             yield job.uid, job.standing, job.life.since
@@ -263,6 +266,7 @@ class Jobs:
         with self._lock:
             for uid in self.tombstones.forget_old():
                 self.changes.forget(uid)
+                self.writes.forget(uid)
 
     def delete(self, uid: str, epoch: int) -> int:
         """Fence a job and remove its files; returns the bytes freed. Idempotent."""

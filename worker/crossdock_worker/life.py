@@ -5,7 +5,8 @@ Decided by `crossdock.lifecycle`; here are the clock, and what one worker keeps.
 
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from pathlib import Path
+from typing import Final, Self
 
 from crossdock.gossip import JobAges
 from crossdock.lifecycle import lease, words
@@ -14,6 +15,7 @@ from crossdock.lifecycle.lease import ALWAYS, Lease, Standing, Surroundings
 from crossdock.lifecycle.timing import Timing
 from crossdock.lifecycle.words import Ages, Heard
 from crossdock.records import JobRecord
+from crossdock_worker.silence import Silence
 
 clock = time.monotonic
 """Of all times here. Rights and silence are only ever compared with it."""
@@ -35,21 +37,39 @@ class Conditions:
 class Life:
     """When a job's owner was heard. Changed on the event loop alone, read by any thread."""
 
-    conditions: Conditions = field(default_factory=Conditions)
-    heard: Heard = field(default_factory=lambda: words.unheard(clock()))
+    conditions: Conditions
+    silence: Silence
+    """What is kept of it over restarts."""
+    heard: Heard
     """From the owner itself, and by peers."""
-    itself: float = field(default_factory=clock)
-    """When the owner was heard here last, or since when this process knows of the job."""
-
-    since: float = field(default_factory=clock)
+    itself: float
+    """When the owner was heard here last, the job became known here, or a peer was lost."""
+    since: float
     """Since when this process knows of the job."""
+
+    @classmethod
+    def begin(cls, conditions: Conditions, directory: Path) -> Self:
+        """Begin to listen for a job, or go on if an earlier process did.
+
+        Args:
+            conditions: what all jobs live under.
+            directory: of the job.
+        """
+        now, silence = clock(), Silence.read(directory / "silence")
+        heard = words.unheard(now - silence.seconds)
+        return cls(conditions, silence, heard, heard.perhaps, now)
 
     def hear_owner(self, as_of: float | None) -> None:
         """Take a word that came from the owner itself just now.
 
         Args:
             as_of: the reading of this process's clock that it brought back, if it did.
+
+        Raises:
+            CrossdockError: the disk does not let go of the silence that was kept. The word counts
+                for nothing then, as it would after a restart.
         """
+        self.silence.forget()
         now = clock()
         heard = words.direct(None if as_of is None else min(as_of, now), now)
         self.hear(heard)
@@ -58,6 +78,27 @@ class Life:
     def hear(self, heard: Heard) -> None:
         """Take what somebody says of when the owner spoke."""
         self.heard = words.later(self.heard, heard)
+
+    def begin_anew(self) -> None:
+        """Count silence from now: somebody is lost who may have heard the owner until now."""
+        self.silence.forget()
+        now = clock()
+        self.hear(Heard(words.NEVER, now))
+        self.itself = now
+
+    def keep_silence(self, record: JobRecord) -> bool:
+        """Write down how long the owner was silent, if that is news; return whether it was.
+
+        Raises as `files.disk_error` says.
+        """
+        if not lease.silence_ends(record.owner):
+            return False
+        kept = words.silence_to_keep(
+            clock() - self.itself,
+            lease_seconds=record.lease_seconds,
+            grace_seconds=record.grace_seconds,
+        )
+        return self.silence.keep(kept)
 
     def put_off(self, seconds: float) -> None:
         """Count so many seconds as if they had not been: nobody is silent in them."""

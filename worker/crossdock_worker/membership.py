@@ -65,6 +65,8 @@ class Membership:
         self._gossip = gossip
         self._met_at: set[str] = set()
         """URLs at which somebody has answered."""
+        self._never_met: set[str] = set()
+        """URLs that were asked in the last round, and where nobody has ever answered."""
         self._resolved: set[str] = set()
         """Names in DNS that did resolve."""
         for peer in peers:
@@ -98,9 +100,9 @@ class Membership:
 
     def declare_gone(self, id_: str) -> None:
         """Remember, over restarts, that a worker never comes back. Idempotent."""
-        self._gone.add(id_)
         if self._gossip is not None:
-            self._gossip.gone.add(id_)
+            self._gossip.learn_gone([id_])
+        self._gone.add(id_)
         self._asked_at.pop(id_, None)
         temporary = self._gone_file.with_suffix(".new")
         temporary.write_text("\n".join(sorted(self._gone)))
@@ -152,9 +154,11 @@ class Membership:
             if id_ in self._asked_at and id_ not in self._gone and info.state != "gone"
         }
         never_met = silent - self._met_at
+        dropped = self._never_met - never_met - self._met_at
+        self._never_met = never_met
         unresolved = {p for p in self._peers if urlsplit(p).scheme.startswith("dns+")}
         unmet = bool(never_met or unresolved - self._resolved)
-        return Round(peers, frozenset(answered) & peers.keys(), unmet)
+        return Round(peers, frozenset(answered) & peers.keys(), unmet, bool(dropped))
 
     async def _ask(self, session: aiohttp.ClientSession, url: str) -> WorkerInfo | None:
         """Return a peer's description; None when it does not answer."""

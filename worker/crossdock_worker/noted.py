@@ -23,6 +23,7 @@ from crossdock.store.marks import mark_in
 from crossdock.wire.crc import BytesLike
 from crossdock_worker.files import writing
 from crossdock_worker.job import Job
+from crossdock_worker.writes import Writes
 
 
 def note_stored(job: Job) -> None:
@@ -48,10 +49,17 @@ def note_stored(job: Job) -> None:
 class NotedStore:
     """A store (`crossdock.store.api.Store`) that is written to only after `note` has returned."""
 
-    def __init__(self, store: Store, note: Callable[[str], None]) -> None:
-        """Args: `note` is told the uid of the job before each write; it may refuse, by raising."""
+    def __init__(self, store: Store, note: Callable[[str], None], writes: Writes) -> None:
+        """Begin.
+
+        Args:
+            store: what it is.
+            note: is told the uid of the job before each write; it may refuse, by raising.
+            writes: counts them.
+        """
         self._store = store
         self._note = note
+        self._writes = writes
 
     @property
     def url(self) -> str:
@@ -69,7 +77,7 @@ class NotedStore:
 
     def stopped_by(self, stop: Stop) -> "NotedStore":
         """Return the same store for a writer that may be ended."""
-        return NotedStore(self._store.stopped_by(stop), self._note)
+        return NotedStore(self._store.stopped_by(stop), self._note, self._writes)
 
     def put(
         self,
@@ -81,12 +89,16 @@ class NotedStore:
         if_match: str | None = None,
     ) -> ObjectInfo:
         """Write an object."""
-        self._note(job_of(key))
-        return self._store.put(key, body, crc32c=crc32c, if_absent=if_absent, if_match=if_match)
+        job = job_of(key)
+        self._note(job)
+        with self._writes.counted(job):
+            return self._store.put(key, body, crc32c=crc32c, if_absent=if_absent, if_match=if_match)
 
     def upload(self, key: str) -> Upload:
         """Begin an object whose length is not known."""
-        self._note(job_of(key))
+        job = job_of(key)
+        self._note(job)
+        self._writes.begin(job)  # workers know lengths, so nobody has asked for its end yet
         return self._store.upload(key)
 
     def get(

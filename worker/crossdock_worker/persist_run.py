@@ -12,9 +12,9 @@ import numpy as np
 import structlog
 
 from crossdock.errors import CrossdockError, DataCorrupt, Gone, LeaseEnded
-from crossdock.lifecycle.runs import Leftover, leftover, may_forget
+from crossdock.lifecycle.runs import Leftover, intent_of, leftover, may_forget
 from crossdock.store.errors import ObjectDamaged, StoreUnsure
-from crossdock.store.layout import new_run
+from crossdock.store.layout import INTENT_ORDINALS, new_run
 from crossdock.store.records import Members, Record, SegmentInfo, shuffle_to_json
 from crossdock.store.segment import BATCH
 from crossdock.wire.tables import Table
@@ -66,6 +66,10 @@ class PersistRun:
         self._snapshot = shuffle.snapshot(np.sort(keys, order=("map", "attempt", "seq")))[0]
         self._ordinal = 0
         self._lock = threading.Lock()
+        self._intents = 0
+        """That may be in the store."""
+        self._intents_lock = threading.Lock()
+        """Held while one is written: no segment that it allows for is sent before."""
         self._unsure = False
         self._record_sent = False
 
@@ -101,7 +105,7 @@ class PersistRun:
 
     def _written(self) -> Record:
         """Write everything but what this disk keeps of it."""
-        self._write_intent()
+        self._write_intents(0)
         sent, members = self._write_segments()
         record = self._make_record(sent, members)
         self._write_record(record)
@@ -109,22 +113,38 @@ class PersistRun:
 
     def _drop_intent(self) -> None:
         try:
-            self._store.delete([self._layout.intent(self._run)])
+            self._store.delete(self._intent_keys())
         except CrossdockError as error:
             log.warning("an intent stays for now", run=self._run, problem=str(error))
             self._owner.recovery.add(self._shuffle, self._run)
         else:
             self._shuffle.runs.forget(self._run)
 
-    def _write_intent(self) -> None:
+    def _intent_keys(self) -> list[str]:
+        return [self._layout.intent(self._run, part) for part in range(self._intents)]
+
+    def _write_intents(self, ordinal: int) -> None:
+        """Have the intents in the store that allow for a segment."""
+        with self._intents_lock:
+            while self._intents <= intent_of(ordinal):
+                part, self._intents = self._intents, self._intents + 1
+                try:
+                    self._write_intent(part)
+                except StoreUnsure:
+                    self._unsure = True
+                    raise
+
+    def _write_intent(self, part: int) -> None:
+        first = part * INTENT_ORDINALS
         intent = {
             "run": self._run,
             "worker": self._owner.worker,
             **shuffle_to_json(self._shuffle.key),
             "segments": self._layout.segments(self._run),
+            "ordinals": [first, first + INTENT_ORDINALS],
             "record": self._layout.record(self._run),
         }
-        self._store.put(self._layout.intent(self._run), json.dumps(intent).encode())
+        self._store.put(self._layout.intent(self._run, part), json.dumps(intent).encode())
 
     def _write_segments(self) -> tuple[list[Sent], list[Members]]:
         """Plan and send segments, in order, a few at once; return them, and what is in each."""
@@ -166,7 +186,9 @@ class PersistRun:
     def _put(self, plan: SegmentPlan, segment: Outgoing) -> Sent:
         for tries_left in reversed(range(_TRIES)):
             self._check()
-            key = self._next_key()
+            ordinal = self._next_ordinal()
+            self._write_intents(ordinal)
+            key = self._layout.segment(self._run, ordinal)
             try:
                 info = self._store.put(key, segment.source, crc32c=segment.crc32c)
             except StoreUnsure:
@@ -191,10 +213,10 @@ class PersistRun:
             f"payload*.log in {self._shuffle.directory} or the way to the store: {error}"
         ) from error
 
-    def _next_key(self) -> str:
+    def _next_ordinal(self) -> int:
         with self._lock:
             ordinal, self._ordinal = self._ordinal, self._ordinal + 1
-        return self._layout.segment(self._run, ordinal)
+            return ordinal
 
     def _make_record(self, sent: list[Sent], members: list[Members]) -> Record:
         rows = self._snapshot.rows
@@ -248,7 +270,7 @@ class PersistRun:
             if self._unsure:  # something may still land: the intents stay, and say what
                 self._owner.recovery.add(self._shuffle, self._run)
                 return
-            self._store.delete([layout.intent(self._run)])
+            self._store.delete(self._intent_keys())
         except CrossdockError as error:
             log.warning("a failed run was not cleaned up yet", run=self._run, problem=str(error))
             self._owner.recovery.add(self._shuffle, self._run)

@@ -7,6 +7,7 @@ finds what there is still to do.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
@@ -22,6 +23,8 @@ from crossdock_worker.life import clock
 log = structlog.get_logger()
 
 _LOOK_SECONDS: Final = 0.5
+_KEPT_AT_ONCE: Final = 50
+"""Small files that are written on the event loop, in each look."""
 _TOMBSTONES_EVERY_SECONDS: Final = 600.0
 _AT_ONCE: Final = 4
 _FIRST_BACKOFF_SECONDS: Final = 2.0
@@ -61,11 +64,21 @@ class Reaper:
         loop = asyncio.get_running_loop()
         forgot = clock()
         while True:
+            self.keep_silence()
             self.look()
             if clock() - forgot > _TOMBSTONES_EVERY_SECONDS:
                 forgot = clock()
                 await loop.run_in_executor(None, self._jobs.forget_old)
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def keep_silence(self) -> None:
+        """Write down how long owners were silent, for whoever starts on this disk again."""
+        written = 0
+        for job in self._jobs:
+            with suppress(CrossdockError):  # a full disk: then a restart begins anew
+                written += job.life.keep_silence(job.record)
+            if written == _KEPT_AT_ONCE:
+                break
 
     def look(self) -> None:
         """Begin to delete what is this worker's to delete now."""

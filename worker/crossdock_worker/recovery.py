@@ -11,10 +11,12 @@ from collections import deque
 
 import structlog
 
+from crossdock.cancel import Cancel
+from crossdock.cleanup.clearing import hidden_uploads
 from crossdock.errors import CrossdockError, Gone
 from crossdock.store.api import Store
 from crossdock.store.errors import ObjectMissing
-from crossdock.store.layout import ShuffleLayout
+from crossdock.store.layout import ShuffleLayout, place_of
 from crossdock.store.objects import read_whole
 from crossdock.store.records import Record
 from crossdock_worker.shuffle_log import ShuffleLog
@@ -30,6 +32,7 @@ class Recovery:
         self._store = store
         self._cluster = cluster
         self._settle_seconds = settle_seconds
+        self._cancel = Cancel("recovery is never cancelled")
         self._lock = threading.Lock()
         self._waiting: deque[tuple[float, ShuffleLog, str]] = deque()
 
@@ -83,13 +86,20 @@ class Recovery:
         layout = ShuffleLayout.of(self._cluster, shuffle.key)
         record = self.adopt(shuffle, run)
         named = set() if record is None else {info.key for info in record.segments}
+        intents = [
+            info.key
+            for info in self._store.list(layout.intent(run))
+            if (place := place_of(info.key)) is not None and place.run == run
+        ]
         for prefix in (layout.segments(run), layout.intent(run), layout.record(run)):
             for upload in self._store.uploads(prefix):
                 self._store.abort(upload)
+        for upload in hidden_uploads(self._store, intents, self._cancel):
+            self._store.abort(upload)
         if record is None:  # first, or the next look would find it without its segments
             self._store.delete([layout.record(run)])
         self._store.delete(
             info.key for info in self._store.list(layout.segments(run)) if info.key not in named
         )
-        self._store.delete([layout.intent(run)])
+        self._store.delete(sorted({layout.intent(run), *intents}))
         shuffle.runs.forget(run)

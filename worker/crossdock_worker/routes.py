@@ -37,6 +37,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/jobs", control.list_jobs, Right.ADMIN),
     Route("PUT", "/v1/jobs/{job}", control.put_job, Right.WRITE),
     Route("GET", "/v1/jobs/{job}", control.get_job, Right.READ),
+    Route("PUT", "/v1/jobs/{job}/demand", control.put_demand, Right.WRITE),
     Route("POST", "/v1/jobs/{job}/fence", control.fence_job, Right.OWN),
     Route("DELETE", "/v1/jobs/{job}", control.delete_job, Right.OWN),
     Route("PUT", f"{_SHUFFLE}/frames", writing.put_frame, Right.WRITE),

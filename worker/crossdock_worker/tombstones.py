@@ -44,7 +44,8 @@ class Tombstone:
     stored: bool | None = None
     """Whether this worker may have written something of it to the store; None: not known."""
     since: float = field(default_factory=clock)
-    """When this process learnt of it."""
+    """When this disk learnt of it. Over restarts by the clock of the day: only who begins to clean
+    up, and when, rests on it, and beginning early or twice does no harm."""
 
     @property
     def facts(self) -> Facts:
@@ -82,13 +83,15 @@ class Tombstone:
         try:
             data = json.loads(path.read_text())
             record = data.get("record")
+            fenced_at = float(data.get("fenced_at", fenced_at))
             return cls(
                 path.stem,
                 int(data["epoch"]),
                 Stage[str(data.get("stage", "fenced")).upper()],
                 None if record is None else JobRecord.from_json(record),
-                float(data.get("fenced_at", fenced_at)),
+                fenced_at,
                 data.get("stored"),
+                clock() - max(0.0, time.time() - fenced_at),
             )
         except (ValueError, KeyError, TypeError, AttributeError, ProtocolError) as error:
             log.warning("tombstone is damaged", job=path.stem, problem=str(error))

@@ -141,7 +141,7 @@ class Worker:
             return None
         store = open_store(settings.store, settings.store_options, meter=self.store_requests)
         return Persister(
-            NotedStore(store, lambda uid: note_stored(self.jobs.get(uid))),
+            NotedStore(store, lambda uid: note_stored(self.jobs.get(uid)), self.jobs.writes),
             cluster=settings.cluster,
             worker=self.identity.id,
             segment_bytes=settings.limits.segment_bytes,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from crossdock.cancel import Cancel
 from crossdock.cleanup.fleet import Asked, Fleet, OnDisk
+from crossdock.cleanup.living import LiveJobs
 from crossdock.cleanup.sweeping import Rules, Sweep, Tally, sweep
 from crossdock.errors import CleanupUnfinished, ConfigError
 from crossdock.lifecycle.sweep import Verdict, judge
@@ -27,7 +28,10 @@ class AuditOptions:
     grace_seconds: float = 3600.0
     """What is younger is never touched. No job has a longer lease and grace than this together."""
     live: frozenset[str] | None = None
-    """Uids of all jobs that live; None: as the workers say."""
+    """Uids of all jobs that live; None: as `ask_live` and the workers say."""
+    ask_live: LiveJobs | None = None
+    """Who knows the jobs whose owner is the operator. Jobs of processes are asked for at the
+    workers, if there are any."""
     delete: bool = False
     timing: Timing = field(default_factory=Timing)
 
@@ -90,15 +94,14 @@ def audit(
         ConfigError: it is to delete, and which jobs live is not known.
         CleanupUnfinished: it is to delete, and a worker does not answer.
         Unavailable: no worker, or a store, does not answer.
+        CrossdockError: `options.ask_live` does not know.
         AccessError: a token or credentials do not open them.
     """
     began = time.monotonic()
     check_name("cluster", options.cluster)
     cancel = cancel or Cancel("the audit was cancelled")
     asked = fleet.ask() if fleet is not None else Asked(began, {}, ())
-    live = options.live
-    if live is None and fleet is not None:
-        live = asked.live(longest_seconds=options.timing.outlast(options.grace_seconds))
+    live = options.live if options.live is not None else _ask_live(asked, options)
     if options.delete:
         _check_delete(live, asked, options)
     rules = Rules(
@@ -139,6 +142,18 @@ def audit(
     )
 
 
+def _ask_live(asked: Asked, options: AuditOptions) -> frozenset[str] | None:
+    """Return which jobs live as far as somebody knows it; None if nobody does."""
+    longest = options.timing.outlast(options.grace_seconds)
+    if options.ask_live is None:
+        return asked.live(longest_seconds=longest)
+    listed = options.ask_live(options.cluster)
+    if not asked.known:
+        return listed
+    found = asked.live(longest_seconds=longest, of_processes=True)
+    return None if found is None else listed | found
+
+
 def _check_delete(live: frozenset[str] | None, asked: Asked, options: AuditOptions) -> None:
     if asked.silent:
         raise CleanupUnfinished(
@@ -147,7 +162,7 @@ def _check_delete(live: frozenset[str] | None, asked: Asked, options: AuditOptio
         )
     if live is None:
         least = options.timing.outlast(options.grace_seconds)
-        young = [w for w, known in asked.known.items() if known and known.uptime_seconds < least]
+        young = [w for w, up in asked.known.items() if up is not None and up < least]
         why = f": these have just begun: {', '.join(sorted(young))}" if young else ""
         raise ConfigError(
             f"nothing is deleted: which jobs live is not known{why}",

@@ -1,6 +1,5 @@
 """One pass over what lies below a prefix: listed, and deleted while the next page comes."""
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,20 +9,14 @@ from types import TracebackType
 from typing import Final, Self
 
 from crossdock.cancel import Cancel
-from crossdock.lifecycle.runs import keys_of_run
+from crossdock.lifecycle.runs import keys_of_intent
 from crossdock.store.api import Store, UnfinishedUpload
-from crossdock.store.errors import ObjectMissing
 from crossdock.store.layout import ShuffleLayout, place_of
-from crossdock.store.objects import read_whole
 
 BATCH_KEYS: Final = 1000
 """As many as one request of S3 deletes."""
 _AT_ONCE: Final = 4
 """Requests that delete. More of them make S3 refuse: it serves 3,500 keys a second of a prefix."""
-_ORDINALS: Final = 64
-"""Segments that a run is taken to have begun at most, if its intent does not say how many."""
-_MOST_ORDINALS: Final = 10_000
-"""Each is a request; an intent that says more is damaged."""
 
 
 @dataclass(slots=True)
@@ -155,20 +148,13 @@ def hidden_uploads(
             hidden = found.has_uploads and not found.lists_uploads
         if not hidden:
             return
-        for each in _keys_of(store, key):
+        for each in _keys_of(key):
             cancel.check()
             yield from (u for u in store.uploads(each) if u.key == each)
 
 
-def _keys_of(store: Store, intent: str) -> Iterator[str]:
+def _keys_of(intent: str) -> Iterator[str]:
     """Return the keys under which the run of an intent may have begun an upload."""
-    base, _, run = intent.rpartition("intents/")
-    try:
-        said = json.loads(bytes(read_whole(store, intent)))
-    except ObjectMissing:  # its run has ended meanwhile
-        return iter(())
-    except ValueError:
-        said = None
-    ordinals = said.get("ordinals") if isinstance(said, dict) else None
-    count = ordinals if isinstance(ordinals, int) else _ORDINALS
-    return keys_of_run(ShuffleLayout(base), run, min(count, _MOST_ORDINALS))
+    base, _, _ = intent.rpartition("intents/")
+    place = place_of(intent)
+    return iter(()) if place is None else keys_of_intent(ShuffleLayout(base), place.run, place.part)

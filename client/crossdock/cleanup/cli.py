@@ -8,6 +8,7 @@ import typer
 
 from crossdock.cleanup.audit import AuditOptions, audit
 from crossdock.cleanup.fleet import Fleet
+from crossdock.cleanup.living import by_kubernetes
 from crossdock.cleanup.showing import as_object, show
 from crossdock.cluster import connect
 from crossdock.errors import ConfigError, CrossdockError
@@ -33,7 +34,9 @@ def run_audit(
     workers: Annotated[
         str, typer.Option(help="URLs of workers, by commas: one is enough. Asked for live jobs.")
     ] = "",
-    kube: Annotated[bool, typer.Option("--kube", help="Ask Kubernetes for live jobs.")] = False,
+    kube: Annotated[
+        bool, typer.Option("--kube", help="Ask Kubernetes for live jobs: ShuffleJobs.")
+    ] = False,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the orphans.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     grace_seconds: Annotated[
@@ -48,17 +51,19 @@ def run_audit(
     Ends with 0 if there is nothing, 1 if there are orphans, 2 if that cannot be said.
     """
     try:
-        if kube:
-            raise ConfigError("--kube is not here yet", hint="pip install 'crossdock[operator]'")
-        if delete and live is None and not workers:
+        if kube and live is not None:
+            raise ConfigError("--live and --kube both say which jobs live", hint="leave one out")
+        if delete and live is None and not kube and not workers:
             raise ConfigError(
                 "--delete needs to know which jobs live",
-                hint="--live UID,… names them (--live '' for none), --workers URL asks the workers",
+                hint="--live UID,… names them (--live '' for none), --kube asks Kubernetes, "
+                "--workers URL asks the workers",
             )
         options = AuditOptions(
             cluster=check_name("cluster", cluster),
             grace_seconds=grace_seconds,
             live=None if live is None else _uids(live),
+            ask_live=by_kubernetes() if kube else None,
             delete=delete,
         )
         meter = Requests()

@@ -5,7 +5,7 @@ Nothing is kept over a crash: whoever calls again finds what there is still to d
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -36,6 +36,9 @@ class Told:
     """Ids of those that take and write nothing of it any more, and have deleted their files."""
     gone: frozenset[str] = frozenset()
     """Ids of those that were declared gone."""
+    idle_seconds: Mapping[str, float] = field(default_factory=dict)
+    """By id, for how long those that stopped had sent the store nothing that makes anything, by
+    their clocks when they answered; 0 where it is not known."""
 
 
 class Workers(Protocol):
@@ -50,6 +53,9 @@ class Workers(Protocol):
         Raises:
             StaleEpoch: the job was taken over: it is another's to delete.
         """
+
+    def everybody(self) -> bool:
+        """Whether these are all that ever wrote for it."""
 
     def untouched(self) -> bool:
         """Whether it is known for certain that nothing of it ever was in the store."""
@@ -68,6 +74,10 @@ class NoWorkers:
     def stop(self, names: frozenset[str]) -> Told:
         """Nobody is told."""
         return Told(stopped=names)
+
+    def everybody(self) -> bool:
+        """They have written until just now."""
+        return False
 
     def untouched(self) -> bool:
         """Nobody is left who could say so."""
@@ -186,6 +196,7 @@ class _Deletion:
             lease_seconds=lease_seconds,
             began=time.monotonic(),
             timing=timing,
+            everybody=workers.everybody(),
         )
         machine = Deletion(stopping, timing=timing)
         silent = self._drive(machine, stopping)
@@ -225,7 +236,7 @@ class _Deletion:
         told = self._workers.stop(names)
         now = time.monotonic()
         for name in told.stopped & names:
-            machine.acked(name, now)
+            machine.acked(name, now, idle_seconds=told.idle_seconds.get(name, 0.0))
         machine.gone(told.gone & names, now)
         return bool((told.stopped | told.gone) & names)
 

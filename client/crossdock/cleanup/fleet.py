@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from crossdock.errors import CleanupUnfinished, ProtocolError
 from crossdock.lifecycle.sweep import Known, live_jobs
+from crossdock.records import Owner
 from crossdock.wire import names
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ class OnDisk:
     age_seconds: float
     """Since it came there, or the worker began."""
     nbytes: int
+    of_process: bool
+    """Whether its silence ends it; also where its record does not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,9 @@ class Asked:
 
     asked: float
     """When the first was asked, monotonic."""
-    known: Mapping[str, Known | None]
-    """By id, or URL; None for no answer. Without those that were declared gone."""
+    known: Mapping[str, float | None]
+    """By id, or URL, for how long each has been up; None for no answer. Without those that were
+    declared gone."""
     jobs: tuple[OnDisk, ...]
 
     @property
@@ -40,13 +44,19 @@ class Asked:
         """Those that gave no answer."""
         return sorted(worker for worker, known in self.known.items() if known is None)
 
-    def live(self, *, longest_seconds: float) -> frozenset[str] | None:
+    def live(self, *, longest_seconds: float, of_processes: bool = False) -> frozenset[str] | None:
         """Return which jobs live, as far as the workers can say it; None if they cannot.
 
         Args:
             longest_seconds: no job has a longer lease and grace than this together.
+            of_processes: only those of processes: somebody else knows the operator's.
         """
-        found = live_jobs(self.known.values(), longest_seconds=longest_seconds, age_seconds=0.0)
+        uids = frozenset(
+            each.job for each in self.jobs
+            if not each.fenced and (each.of_process or not of_processes)
+        )  # fmt: skip
+        known = [None if up is None else Known(uids, up) for up in self.known.values()]
+        found = live_jobs(known, longest_seconds=longest_seconds, age_seconds=0.0)
         return None if found is None else found.uids
 
 
@@ -67,10 +77,10 @@ class Fleet:
         asked = time.monotonic()
         members = cluster.members(fresh=True)
         found = cluster.ask_each(members, self._jobs)
-        known: dict[str, Known | None] = dict.fromkeys(found.away)
+        known: dict[str, float | None] = dict.fromkeys(found.away)
         jobs: list[OnDisk] = []
         for worker, (uptime, each) in found.answers.items():
-            known[worker] = Known(frozenset(j.job for j in each if not j.fenced), uptime)
+            known[worker] = uptime
             jobs += each
         return Asked(asked, known, tuple(jobs))
 
@@ -86,6 +96,7 @@ class Fleet:
                     j["fenced"] is True,
                     float(j["age_seconds"]),
                     int(j["disk_bytes"]),
+                    j.get("owner") != Owner.CLUSTER,
                 )
                 for j in answer["jobs"]  # type: ignore[index]
             ]

@@ -1,6 +1,7 @@
 """The workers of a job as a client reaches them: told to stop, and asked what they ever wrote."""
 
 from collections.abc import Callable, Collection
+from math import inf
 from typing import TYPE_CHECKING
 
 from crossdock.cleanup.deleting import Told
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
     from crossdock.cluster import Cluster
 
 Command = Callable[[str], Response]
-"""Sends what tells a worker at a URL to stop; its answer is JSON with `worker` and `stored`."""
+"""Sends what tells a worker at a URL to stop; its answer is JSON with `worker` and `stored`, and
+maybe with `store_idle_seconds`."""
 
 
 class ClusterWorkers:
@@ -62,26 +64,35 @@ class ClusterWorkers:
             members = cluster.members(fresh=again)
         except Unavailable:
             return Told()
-        stopped = set()
+        stopped, idle = set(), {}
         for worker, outcome in cluster.each_worker(members, self._told).items():
             if isinstance(outcome, Unavailable):
                 continue
             if isinstance(outcome, CrossdockError):
                 raise outcome
-            answered, stored = outcome
+            answered, stored, idle_seconds = outcome
             if answered == worker:
                 stopped.add(worker)
                 self._stored[worker] = stored
+                idle[worker] = idle_seconds
         urls = {members.reachable[worker].url for worker in stopped}
-        return Told(frozenset(stopped | (names & urls)), members.lost_ids)
+        return Told(frozenset(stopped | (names & urls)), members.lost_ids, idle)
 
-    def _told(self, url: str) -> tuple[str, bool | None]:
+    def _told(self, url: str) -> tuple[str, bool | None, float]:
         with self._command(url) as response:
             answer = response.read_json()
         if not isinstance(answer, dict):
             raise ProtocolError(f"{url} answered no JSON object")
-        stored = answer.get("stored")
-        return str(answer.get("worker")), stored if isinstance(stored, bool) else None
+        stored, idle = answer.get("stored"), answer.get("store_idle_seconds")
+        if not isinstance(idle, int | float) or not idle >= 0:
+            idle = 0.0
+        if stored is False:
+            idle = inf
+        return str(answer.get("worker")), stored if isinstance(stored, bool) else None, idle
+
+    def everybody(self) -> bool:
+        """Whether these are all that ever there were."""
+        return self._met_all
 
     def untouched(self) -> bool:
         """Whether all that there ever were have answered that they never wrote to the store."""

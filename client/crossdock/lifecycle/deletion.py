@@ -9,7 +9,8 @@ again finds what there is to do in the store and at the workers.
 2. Once one has answered, what is in the store goes, but for intents: it is much, and need not wait.
    Not before: the job may have been taken over, and a worker that knows refuses.
 3. When the store has settled since the last possible writer stopped, two listings in a row must
-   show neither uploads nor objects; what they do show goes, and they are taken again.
+   show neither uploads nor objects; what they do show goes, and they are taken again. Who stopped
+   long ago says so: then nothing is waited for.
 4. Intents go last: where uploads cannot be listed by prefix, they say where to look.
 
 Uploads are listed before objects: one that is completed between the two is then seen as either.
@@ -78,9 +79,9 @@ class Deletion:
         self._next_listing = float("-inf")
         self._intents = False
 
-    def acked(self, worker: str, now: float) -> None:
-        """Note that a worker has stopped, and deleted its files."""
-        self._stopping.acked(worker, now)
+    def acked(self, worker: str, now: float, *, idle_seconds: float = 0.0) -> None:
+        """Note that a worker has stopped, and deleted its files; see `Stopping.acked`."""
+        self._stopping.acked(worker, now, idle_seconds=idle_seconds)
 
     def gone(self, workers: Iterable[str], now: float) -> None:
         """Note that workers were declared gone."""

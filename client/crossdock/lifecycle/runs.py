@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from enum import StrEnum
 
-from crossdock.store.layout import ShuffleLayout
+from crossdock.store.layout import INTENT_ORDINALS, ShuffleLayout
 
 
 class Leftover(StrEnum):
@@ -44,14 +44,22 @@ def may_forget(*, unsure: bool, settled: bool) -> bool:
     return settled or not unsure
 
 
-def keys_of_run(layout: ShuffleLayout, run: str, ordinals: int) -> Iterator[str]:
+def intent_of(ordinal: int) -> int:
+    """Return which intent of a run has to be in the store before a segment is sent."""
+    return ordinal // INTENT_ORDINALS
+
+
+def keys_of_intent(
+    layout: ShuffleLayout, run: str, part: int = 0, *, ordinals: int = INTENT_ORDINALS
+) -> Iterator[str]:
     """Yield every key under which a run may have left an upload: one for a listing by key each.
 
     Args:
         layout: of the shuffle.
         run: its name.
-        ordinals: how many its intent allows; a run that needs more says so in its intent first.
+        part: which of its intents tells of them.
+        ordinals: how many segments an intent allows for.
     """
-    for ordinal in range(ordinals):
+    for ordinal in range(part * ordinals, (part + 1) * ordinals):
         yield layout.segment(run, ordinal)
     yield layout.record(run)

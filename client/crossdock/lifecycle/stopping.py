@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from crossdock.lifecycle.timing import Timing
+from crossdock.lifecycle.words import NEVER
 
 
 class Ender(StrEnum):
@@ -21,6 +22,16 @@ class Ender(StrEnum):
     Time proves nothing: each worker has to answer, or be declared gone."""
 
 
+def idle_since(ended: float | None, began: float) -> float:
+    """Return since when a worker's disk has sent the store nothing that makes anything for a job.
+
+    Args:
+        ended: when the last such request of this process ended; None for none.
+        began: when this process began: whatever an earlier one on its disk sent, it sent before.
+    """
+    return began if ended is None else ended
+
+
 class Stopping:
     """Who has stopped. Times are of the caller's monotonic clock."""
 
@@ -32,6 +43,7 @@ class Stopping:
         lease_seconds: float,
         began: float,
         timing: Timing,
+        everybody: bool = False,
     ) -> None:
         """Begin.
 
@@ -41,13 +53,16 @@ class Stopping:
             lease_seconds: of the job.
             began: from when on no word goes out without the new fact.
             timing: how far clocks may differ.
+            everybody: whether `workers` are all that ever wrote. Else somebody who is no more may
+                have done so until now, whatever they say of themselves.
         """
         self._waiting = set(workers)
+        self._timing = timing
         self._ender = ender
         self._wait = timing.outlast(lease_seconds)
         self._began = began
         self._acks: list[float] = []
-        self._last = began
+        self._last = NEVER if everybody and self._waiting else began
 
     @property
     def waiting(self) -> frozenset[str]:
@@ -59,10 +74,17 @@ class Stopping:
         """Whether a worker has taken the fact, or there is none left to ask."""
         return bool(self._acks) or not self._waiting
 
-    def acked(self, worker: str, now: float) -> None:
-        """Note that a worker has stopped, and keeps the fact on its disk."""
+    def acked(self, worker: str, now: float, *, idle_seconds: float = 0.0) -> None:
+        """Note that a worker has stopped, and keeps the fact on its disk.
+
+        Args:
+            worker: which.
+            now: when its answer came.
+            idle_seconds: for how long, by its clock when it answered, it had sent the store nothing
+                that makes anything.
+        """
         self._acks.append(now)
-        self._drop(worker, now)
+        self._drop(worker, now - self._timing.at_least(idle_seconds))
 
     def gone(self, worker: str, now: float) -> None:
         """Note that a worker was declared gone: it has died, and never comes back."""
@@ -74,7 +96,10 @@ class Stopping:
             self._last = max(self._last, now)
 
     def stopped(self, now: float) -> float | None:
-        """Return when the last possible writer had stopped; None while one may be left."""
+        """Return when the last possible writer had stopped; None while one may be left.
+
+        Where all say for how long they have written nothing, that was before it was asked for.
+        """
         if not self._waiting:
             return self._last
         ends = self._out_at()

@@ -125,9 +125,13 @@ def spent_intents(intents: Iterable[str], others: Iterable[str]) -> list[str]:
         intents: keys of intents that are orphans.
         others: keys of all other objects, and of all uploads, orphans or not.
     """
-    by_run = {place.run: key for key in intents if (place := place_of(key)) is not None}
+    by_run: dict[str, list[str]] = {}
+    for key in intents:
+        place = place_of(key)
+        if place is not None:
+            by_run.setdefault(place.run, []).append(key)
     for key in others:
         place = place_of(key)
         if place is not None:
             by_run.pop(place.run, None)
-    return list(by_run.values())
+    return [key for keys in by_run.values() for key in keys]

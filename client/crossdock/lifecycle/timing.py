@@ -18,3 +18,7 @@ class Timing:
     def outlast(self, seconds: float) -> float:
         """Return how long to wait on this clock until `seconds` have passed on every clock."""
         return seconds * (1 + self.clock_margin)
+
+    def at_least(self, seconds: float) -> float:
+        """Return how much has passed on this clock at least, when `seconds` have on another."""
+        return seconds / (1 + self.clock_margin)

@@ -17,6 +17,12 @@ from typing import Final, NamedTuple
 
 NEVER: Final = float("-inf")
 
+_LEAST_SHARE: Final = 0.5
+"""Of a lease: for so long a process listens itself before it holds an owner for dead. Owners speak
+more often than that."""
+_STEP_SHARE: Final = 0.25
+"""Of a lease: silence is kept in steps of so much. So nothing is written while owners speak."""
+
 
 class Heard(NamedTuple):
     """When a job's owner spoke last."""
@@ -33,8 +39,9 @@ class Ages(NamedTuple):
     surely: float
     """Since the word that its right is counted from, whoever told it of that."""
     itself: float
-    """Since it heard the owner itself, or learnt of the job. Not what others told: two workers
-    that told each other would add the time on the way again and again, and never see silence."""
+    """Since it heard the owner itself, learnt of the job, or lost a peer that may have heard it.
+    Not what others told: two workers that told each other would add the time on the way again and
+    again, and never see silence. It goes on over restarts: see `silence_to_keep`."""
 
 
 def unheard(knows: float) -> Heard:
@@ -43,9 +50,28 @@ def unheard(knows: float) -> Heard:
     Args:
         knows: since when this process knows of the job, by whomever: its owner may have spoken
             to somebody until then, and peers that answered before may have answered before there
-            was such a job. After a restart, its start.
+            was such a job. After a restart, its start less the silence that was kept.
     """
     return Heard(NEVER, knows)
+
+
+def silence_to_keep(silent: float, *, lease_seconds: float, grace_seconds: float) -> float:
+    """Return how much silence a process that starts again on this disk may count on.
+
+    Only time in which a process listened counts: while none did, no owner could be heard, so what
+    is kept is no time of day but a sum of seconds. A word voids it, and so does the loss of a
+    peer that may have heard one.
+
+    Args:
+        silent: for how long processes on this disk have listened, and heard nothing.
+        lease_seconds: of the job.
+        grace_seconds: of the job.
+    """
+    step = lease_seconds * _STEP_SHARE
+    if not step:
+        return 0.0
+    most = lease_seconds + grace_seconds - lease_seconds * _LEAST_SHARE
+    return min(silent // step * step, most)
 
 
 def direct(as_of: float | None, now: float) -> Heard:

@@ -2,6 +2,7 @@
 
     {cluster}/{job}/{hash}/{shuffle}/{generation}/
         intents/{run}                what a persist run may bring into being, before its first write
+        intents/{run}.{n}            and before its segment n × INTENT_ORDINALS: n is 1 or more
         segments/{run}/{ordinal}     pieces and a footer (segment.py)
         records/{run}                which frames a finished run has put where (records.py)
         records/{run}.log            frames that were to be here before their acks (logs.py)
@@ -29,6 +30,9 @@ DEFAULT_CLUSTER: Final = "default"
 """Uid of a cluster that nobody named; whoever shares a store between clusters names them."""
 
 LOG_SUFFIX: Final = ".log"
+INTENT_ORDINALS: Final = 16
+"""Segments that one intent of a run allows for. Where uploads cannot be listed by prefix, each is a
+request for who looks for what was left."""
 
 _HASH_DIGITS: Final = 4
 _ORDINAL_DIGITS: Final = 6
@@ -37,6 +41,7 @@ _OURS: Final = re.compile(
     rf"(?:homes/[^/]+|[0-9a-f]{{{_HASH_DIGITS}}}/{NAME.pattern}/[0-9]{{1,10}}/"
     rf"(?:seal|views/[^/]+|(?P<kind>intents|segments|records)/(?P<run>[^/]+)(?:/[0-9]+)?))"
 )
+_PART: Final = re.compile(r"\.([1-9][0-9]{0,5})$")
 
 
 def job_prefix(cluster: str, job: str) -> str:
@@ -70,9 +75,9 @@ class ShuffleLayout:
         check_name("shuffle", key.name)
         return cls(f"{job_prefix(cluster, key.job)}{digest}/{key.name}/{key.generation}/")
 
-    def intent(self, run: str) -> str:
-        """Return the key of a run's intent."""
-        return f"{self.prefix}intents/{run}"
+    def intent(self, run: str, part: int = 0) -> str:
+        """Return the key of a run's intent, or of a further one; all begin like the first."""
+        return f"{self.prefix}intents/{run}" + (f".{part}" if part else "")
 
     def segment(self, run: str, ordinal: int) -> str:
         """Return the key of the `ordinal`-th segment of a run; retries take a new ordinal."""
@@ -155,6 +160,8 @@ class Place(NamedTuple):
     run: str
     """Of a persist run's keys; else empty."""
     is_intent: bool
+    part: int = 0
+    """Of an intent: which of its run's it is."""
 
 
 def place_of(key: str) -> Place | None:
@@ -163,4 +170,9 @@ def place_of(key: str) -> Place | None:
     if found is None:
         return None
     run = (found["run"] or "").removesuffix(LOG_SUFFIX)
-    return Place(found["cluster"], found["job"], run, found["kind"] == "intents")
+    if found["kind"] != "intents":
+        return Place(found["cluster"], found["job"], run, is_intent=False)
+    further = _PART.search(run)
+    part = int(further[1]) if further is not None else 0
+    run = run[: further.start()] if further is not None else run
+    return Place(found["cluster"], found["job"], run, is_intent=True, part=part)

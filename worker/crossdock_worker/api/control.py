@@ -5,6 +5,7 @@ from functools import partial
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from crossdock.demand import Demand
 from crossdock.errors import ProtocolError
 from crossdock.lifecycle.facts import Facts, Stage, is_known
 from crossdock.records import Persistence, Word
@@ -127,6 +128,14 @@ def _job_answer(worker: Worker, job: Job, *, created: bool) -> web.Response:
     return web.json_response(body, status=201 if created else 200)
 
 
+async def put_demand(request: web.Request) -> web.Response:
+    """Take an engine's word of how many executors it needs."""
+    worker = request.app[WORKER]
+    demand = Demand.from_json(await read_json(request))
+    worker.jobs.get(job_uid(request)).demands.take(demand)
+    return web.json_response({"reporter": demand.reporter, "worker": worker.identity.id})
+
+
 async def fence_job(request: web.Request) -> web.Response:
     """Take and serve nothing of a job any more."""
     worker, uid = request.app[WORKER], job_uid(request)
@@ -150,5 +159,11 @@ async def delete_job(request: web.Request) -> web.Response:
     if request.query.get("proved") == "true":
         clean = partial(worker.jobs.learn_ended, uid, Facts(0, Stage.CLEAN), None)
         await in_pool(worker, clean)
-    body = {"uid": uid, "freed_bytes": freed, "stored": stored, "worker": worker.identity.id}
+    body = {
+        "uid": uid,
+        "freed_bytes": freed,
+        "stored": stored,
+        "store_idle_seconds": worker.jobs.writes.idle_seconds(uid),
+        "worker": worker.identity.id,
+    }
     return web.json_response(body)
