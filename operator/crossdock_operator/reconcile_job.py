@@ -78,9 +78,7 @@ class JobReconciler:
         cluster = self.tools.store.clusters.get(job.cluster)
         try:
             seen = await self._look_after(job, cluster)
-        except Vanished:
-            return  # it, or its namespace, is going away
-        except Stale:
+        except (Stale, Vanished):
             self._drop(key, job.uid)  # what this operator thinks of it is not true any more
             raise
         await self._write_status(job, seen)
@@ -162,7 +160,7 @@ class JobReconciler:
             # Only where a job runs: the machine and all that it needs take 2 MiB.
             from crossdock_operator.jobs.running import Running  # noqa: PLC0415
 
-            handle = self._registry.take(job.uid)
+            handle = self._registry.handle(job.uid)
             kept = await Kept.take_up(self.tools.kube, job, _fresh(job, now))
             running = await Running.take_up(self.tools, job, kept, handle)
             self._running[job.uid] = running
@@ -273,8 +271,12 @@ def _now() -> str:
 
 
 def _fresh(job: Job, now: float) -> State:
-    document = document_of(job.key.name, spec_of(job))
-    return State(document=document, since=None if job.spec.suspend else now)
+    """Return the state of a job that begins; should one be lost, attempts do not come again."""
+    return State(
+        document=document_of(job.key.name, spec_of(job)),
+        epoch=max(0, int(now - job.created)),
+        since=None if job.spec.suspend else now,
+    )
 
 
 def _pinned(job: Job, running: "Running") -> Answer:

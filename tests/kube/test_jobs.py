@@ -217,3 +217,29 @@ def test_an_attached_job_gets_a_connection(scene: JobScene) -> None:
     assert described["record"]["tenant"] == scene.namespace
     assert worker.request("GET", "/v1/jobs/other", token=data["token"]).status == 403
     assert worker.request("DELETE", path, token=data["token"]).status == 403, "it ends nothing"
+
+
+def test_who_took_a_job_up_meanwhile_goes_on_with_it(scene: JobScene) -> None:
+    """An operator that finds the state of a job changed lets go of it, and looks again."""
+    scene.hold("split-0")
+    uid = scene.apply()["metadata"]["uid"]
+    scene.wait(lambda s: s.get("stages", [{}])[0].get("done") == 2, what="two tasks to be done")
+    (state,) = (m for m in scene.listed("configmaps") if "-state-" in m["metadata"]["name"])
+    path = f"/api/v1/namespaces/{scene.namespace}/configmaps/{state['metadata']['name']}"
+    scene.admin.merge(path, {"metadata": {"annotations": {"other": "was here"}}})
+    scene.release("split-0")
+    scene.wait_phase("Succeeded")
+    assert set(scene.starts().values()) == {1}
+    scene.check_counts(uid)
+
+
+def test_a_job_waits_for_workers_that_are_away(scene: JobScene) -> None:
+    (worker,) = scene.workers
+    worker.kill9()
+    uid = scene.apply()["metadata"]["uid"]
+    status = scene.wait(lambda s: "refused" in condition(s, "Ready").get("message", ""))
+    assert status["phase"] == "Waiting"
+    assert condition(status, "Accepted")["status"] == "True"
+    worker.start()
+    scene.wait_phase("Succeeded")
+    scene.check_counts(uid)

@@ -19,6 +19,8 @@ from crossdock_operator.plan import names
 from crossdock_operator.plan.job_status import is_true
 from crossdock_operator.records import RENEW_AT, ChildKey, Cluster, Item, Job
 
+MOST_SECONDS: Final = 60.0
+"""Longest pause between two tries to register a job."""
 _NOT_YET: Final = "the workers are being told of the job"
 
 
@@ -28,10 +30,12 @@ class Registry:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._handles: dict[str, Handle] = {}
-        """By uid, of jobs with stages that nobody has taken yet."""
+        """By uid, of jobs with stages."""
         self._asked: set[str] = set()
         self._done: set[str] = set()
         self._problems: dict[str, str] = {}
+        self._failures: dict[str, tuple[int, float]] = {}
+        """By uid, how often in a row, and until when not again; monotonic."""
 
     async def ready(self, job: Job, cluster: Cluster) -> str:
         """Return what a job waits for until its tasks can reach the workers; empty: nothing.
@@ -52,18 +56,19 @@ class Registry:
         return waits_for
 
     def busy(self) -> set[str]:
-        """Return the uids of jobs that are being registered, or wait to be taken."""
+        """Return the uids of jobs that need their clusters' connections."""
         return self._asked | self._handles.keys()
 
-    def take(self, uid: str) -> Handle:
-        """Return the handle of a job that is ready; the caller closes it."""
-        return self._handles.pop(uid)
+    def handle(self, uid: str) -> Handle:
+        """Return the handle of a job with stages that is ready."""
+        return self._handles[uid]
 
     def forget(self, uid: str) -> None:
         """Let go of a job."""
         self._done.discard(uid)
         self._asked.discard(uid)
         self._problems.pop(uid, None)
+        self._failures.pop(uid, None)
         handle = self._handles.pop(uid, None)
         if handle is not None:
             handle.close()
@@ -74,7 +79,8 @@ class Registry:
         uid = job.uid
         if uid in self._done or (not job.spec.stages and is_true(job.status, "Ready")):
             return ""
-        if uid not in self._asked:
+        _, not_before = self._failures.get(uid, (0, 0.0))
+        if uid not in self._asked and time.monotonic() >= not_before:
             client = await self._tools.workers.client(cluster)
             self._asked.add(uid)
             self._tools.workers.ask(
@@ -83,22 +89,33 @@ class Registry:
         return self._problems.get(uid, _NOT_YET)
 
     def _heard(self, job: Job, future: "asyncio.Future[Handle]") -> None:
-        if job.uid not in self._asked or future.cancelled():
+        if future.cancelled():
             return
-        self._asked.discard(job.uid)
-        item, error = Item(SHUFFLE_JOB.name, job.key), future.exception()
+        error = future.exception()
         if error is not None:
-            known = isinstance(error, CrossdockError)
-            self._problems[job.uid] = str(error) if known else repr(error)
-            self._tools.wake(item, AGAIN_SECONDS)
+            self._failed(job, error)
             return
-        self._problems.pop(job.uid, None)
-        self._done.add(job.uid)
-        if job.spec.stages:
-            self._handles[job.uid] = future.result()
+        handle, wanted = future.result(), job.uid in self._asked
+        self._asked.discard(job.uid)
+        if wanted and job.spec.stages:
+            self._handles[job.uid] = handle
         else:
-            future.result().close()
-        self._tools.wake(item, 0.0)
+            handle.close()
+        if wanted:
+            self._problems.pop(job.uid, None)
+            self._done.add(job.uid)
+            self._tools.wake(Item(SHUFFLE_JOB.name, job.key), 0.0)
+
+    def _failed(self, job: Job, error: BaseException) -> None:
+        if job.uid not in self._asked:
+            return  # it was let go of meanwhile
+        self._asked.discard(job.uid)
+        known = isinstance(error, CrossdockError)
+        self._problems[job.uid] = str(error) if known else repr(error)
+        failures, _ = self._failures.get(job.uid, (0, 0.0))
+        pause = min(AGAIN_SECONDS * 2.0 ** min(failures, 9), MOST_SECONDS)
+        self._failures[job.uid] = failures + 1, time.monotonic() + pause
+        self._tools.wake(Item(SHUFFLE_JOB.name, job.key), pause)
 
     # -- the Secret ------------------------------------------------------------------------
 

@@ -33,8 +33,8 @@ _KEY_SECONDS: Final = 60.0
 """A signing key is read again after so long."""
 _THREADS: Final = 8
 _AUTHORITY: Final = "ca.crt"
-_OPTIONS: Final = crossdock.Options(deadline_seconds=15.0, connect_seconds=3.0, stall_seconds=15.0)
-"""A call that waits for longer is begun again later, and meanwhile other jobs have the thread."""
+_OPTIONS: Final = crossdock.Options(deadline_seconds=3.0, connect_seconds=3.0, stall_seconds=15.0)
+"""What is not answered soon is asked again later, and meanwhile other jobs have the thread."""
 
 
 @dataclass(slots=True)
