@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test test-servers versitygw minio kube-servers crds lint format lock soak bench clean
+.PHONY: setup run test test-servers versitygw minio kube-servers crds roles lint format lock soak bench clean
 
 setup: $(STAMP)
 
@@ -45,6 +45,10 @@ kube-servers: setup
 # The CRDs, from the types of the operator.
 crds: setup
 	$(BIN)/python -m crossdock_operator.api.crds crds
+
+# The roles of the operator, from what it may do.
+roles: setup
+	$(BIN)/python -m crossdock_operator.rbac roles
 
 # Stores against MinIO, which takes some six minutes to build.
 test-servers: minio

@@ -3,16 +3,16 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from crossdock.errors import ConfigError
 
-_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
-def operator(
+def operator(  # noqa: PLR0917 -- typer makes an option of each
     worker_image: Annotated[str, typer.Option(help="Image of workers whose cluster names none.")],
     kubeconfig: Annotated[
         Path | None,
@@ -25,6 +25,8 @@ def operator(
         list[str] | None,
         typer.Option(help="A namespace to look after; repeatable; default: all."),
     ] = None,
+    listen: Annotated[str, typer.Option(help="HOST:PORT for health and metrics.")] = "0.0.0.0:8080",
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     resolve: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,13 +36,20 @@ def operator(
     ] = None,
 ) -> None:
     """Run the operator: look after ShuffleClusters and ShuffleJobs. See docs/operator.md."""
-    from crossdock_operator.run import Settings, run  # noqa: PLC0415 -- keeps --help quick
+    from crossdock import logs  # noqa: PLC0415 -- keeps --help quick
+    from crossdock_operator.run import Settings, run  # noqa: PLC0415
 
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"--listen {listen!r} is not HOST:PORT")
+    logs.configure(level=log_level)
     settings = Settings(
         kubeconfig=kubeconfig,
         namespace=namespace or _own_namespace(),
         namespaces=tuple(watch or ()),
         worker_image=worker_image,
+        host=host.strip("[]") or "0.0.0.0",
+        port=int(port),
         resolve=_resolved(resolve or ()),
     )
     asyncio.run(run(settings))

@@ -10,9 +10,10 @@ and not an object. Nothing else is tried again here: who called does it, after a
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
@@ -37,6 +38,7 @@ CONNECT_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 60.0
 """For how long a call waits for a busy server."""
 CONNECTIONS: Final = 16
+USER_AGENT: Final = "crossdock-operator"
 PAGE: Final = 500
 """Objects of one answer to a list."""
 _JSON: Final = "application/json"
@@ -55,20 +57,43 @@ _ERRORS: Final[dict[int, type[KubeError]]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list."""
+
+    objects: Sequence[Object]
+    version: int
+    """resourceVersion at which the whole list is so."""
+
+
+Told: TypeAlias = Callable[[str, str, int], None]
+"""Is told of each request: its method, its URL and the answer's status, 0 if there was none."""
+
+
 class Kube:
     """A connection to an API server. Close it, or use it as a context."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, *, told: Told | None = None) -> None:
         """Connect later, at the first call, with these credentials."""
         configuration.connection_pool_maxsize = CONNECTIONS
+        if told is not None:
+            configuration.trace_configs = [_trace(told)]
         self._api = ApiClient(configuration)
-        self._api.user_agent = "crossdock-operator"
+        self._api.user_agent = USER_AGENT
         self._not_before = 0.0
         self.calls = 0
         """Requests sent so far."""
+        self.before_write: Callable[[], None] | None = None
+        """Is called before each write, and may raise so that it is not sent."""
 
     @classmethod
-    async def connect(cls, kubeconfig: Path | None = None, context: str | None = None) -> Self:
+    async def connect(
+        cls,
+        kubeconfig: Path | None = None,
+        context: str | None = None,
+        *,
+        told: Told | None = None,
+    ) -> Self:
         """Return a connection with the credentials of a file; default: those of the pod.
 
         Raises:
@@ -88,7 +113,20 @@ class Kube:
                 f"there are no credentials for Kubernetes {where}: {error}",
                 hint="set KUBECONFIG, or run it in a pod with a service account",
             ) from error
-        return cls(configuration)
+        return cls(configuration, told=told)
+
+    async def session(self, told: Told) -> tuple[str, aiohttp.ClientSession]:
+        """Return the server's URL and a new session with the newest credentials, for watches."""
+        configuration = self._api.configuration
+        auth = await configuration.auth_settings()
+        headers = {each["key"]: each["value"] for each in auth.values() if each["value"]}
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._api.rest_client.ssl_context),
+            headers={"User-Agent": USER_AGENT, **headers},
+            proxy=configuration.proxy,
+            trace_configs=[_trace(told)],
+        )
+        return configuration.host, session
 
     async def close(self) -> None:
         """Close all connections."""
@@ -117,13 +155,21 @@ class Kube:
         Raises:
             Expired: this took too long, and the next page is gone: begin anew.
         """
+        async for found in self.pages(kind, namespace, labels=labels, page=page):
+            for each in found.objects:
+                yield each
+
+    async def pages(
+        self, kind: Kind, namespace: str = "", *, labels: str = "", page: int = PAGE
+    ) -> AsyncGenerator[Page, None]:
+        """Yield what `every` does, by page; one at least."""
         at = ""
         while True:
             query = {"limit": str(page), "labelSelector": labels, "continue": at}
             answer = await self._call("GET", kind.path(namespace), query=query)
-            for item in answer["items"]:
-                yield item
-            at = answer["metadata"].get("continue", "")
+            metadata = answer["metadata"]
+            yield Page(answer["items"], int(metadata.get("resourceVersion", 0)))
+            at = metadata.get("continue", "")
             if not at:
                 return
 
@@ -253,6 +299,8 @@ class Kube:
         query: Mapping[str, str],
         content_type: str,
     ) -> Object:
+        if method != "GET" and self.before_write is not None:
+            self.before_write()
         self.calls += 1
         timeout = aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS)
         method, url, headers, data, _ = await self._api.param_serialize(
@@ -293,6 +341,23 @@ def _error(what: str, status: int, headers: Mapping[str, str], data: bytes) -> K
             retry_after_seconds=float(seconds) if seconds.isdigit() else 1.0,
         )
     return kind(f"{what}: {status} {message}")
+
+
+def _trace(told: Told) -> aiohttp.TraceConfig:
+    async def answered(
+        _session: aiohttp.ClientSession, _context: object, done: aiohttp.TraceRequestEndParams
+    ) -> None:
+        told(done.method, str(done.url), done.response.status)
+
+    async def failed(
+        _session: aiohttp.ClientSession, _context: object, done: aiohttp.TraceRequestExceptionParams
+    ) -> None:
+        told(done.method, str(done.url), 0)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(answered)
+    trace.on_request_exception.append(failed)
+    return trace
 
 
 def _dry(dry_run: bool) -> dict[str, Any]:  # noqa: FBT001 -- the name says it

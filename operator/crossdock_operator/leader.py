@@ -14,14 +14,17 @@ from typing import Final
 import structlog
 
 from crossdock.errors import CrossdockError
-from crossdock_operator.errors import ApiUnavailable, KubeError, Stale
+from crossdock_operator.errors import KubeError, Stale
 from crossdock_operator.kinds import LEASE, Object
 from crossdock_operator.kube import Kube
 
+LEASE_NAME: Final = "crossdock-operator"
 LEASE_SECONDS: Final = 10
 RENEW_SECONDS: Final = 3.0
 GIVE_UP_SECONDS: Final = 8.0
 """A leader that could not renew for so long ends, before another can take over."""
+LOOK_SECONDS: Final = 2.0
+"""How often one that waits looks at the lease."""
 
 log = structlog.get_logger()
 
@@ -30,6 +33,7 @@ class LeadershipLost(CrossdockError):
     """Another operator leads now, or may."""
 
     code = "leadership_lost"
+    hint = "this one ends, and is started anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,10 @@ def taken(lease: Object, identity: str, now: str) -> Object:
 
 
 class Leadership:
-    """One operator's part in it."""
+    """One operator's part in it.
+
+    It has a connection of its own: a busy server or pool must not hold up the lease.
+    """
 
     def __init__(self, kube: Kube, *, namespace: str, name: str, identity: str) -> None:
         """Take part later. `identity` is of this process alone."""
@@ -80,11 +87,30 @@ class Leadership:
         self._identity = identity
         self._lease: Object = {"metadata": {"namespace": namespace, "name": name}}
         self._renewed = 0.0
+        self._leads = asyncio.Event()
 
     @property
-    def transitions(self) -> int:
-        """The number that fences commands; only of use while leading."""
+    def leads(self) -> bool:
+        """Whether this operator leads, as far as it knows."""
+        return self._leads.is_set()
+
+    @property
+    def number(self) -> int:
+        """How often the lease went to another: fences commands; only of use while leading."""
         return int(self._lease.get("spec", {}).get("leaseTransitions", 0))
+
+    async def led(self) -> None:
+        """Return when this operator leads."""
+        await self._leads.wait()
+
+    def check(self) -> None:
+        """Do nothing while this operator leads.
+
+        Raises:
+            LeadershipLost: it does not, or another may by now: this process was held up.
+        """
+        if not self.leads or time.monotonic() >= self._renewed + GIVE_UP_SECONDS:
+            raise LeadershipLost("the lease is not this operator's, or was not renewed in time")
 
     async def acquire(self) -> None:
         """Return when this operator leads."""
@@ -95,13 +121,14 @@ class Leadership:
                 seen = look(lease, seen, time.monotonic())
                 if is_free(lease, seen, self._identity, time.monotonic()):
                     await self._write(lease)
-                    log.info("leads", identity=self._identity, transitions=self.transitions)
+                    self._leads.set()
+                    log.info("leads", identity=self._identity, transitions=self.number)
                     return
             except Stale:
                 continue
-            except ApiUnavailable as error:
-                log.warning("the API server does not answer", error=str(error))
-            await asyncio.sleep(1.0)
+            except KubeError as error:  # one that has just started refuses what roles allow
+                log.warning("the lease cannot be looked at", error=str(error))
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def hold(self) -> None:
         """Renew the lease for ever.

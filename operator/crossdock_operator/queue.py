@@ -1,4 +1,4 @@
-"""A queue of keys: each once, the soonest first, again later if it failed."""
+"""A queue of keys: each once, of those that are due the most urgent, again later if it failed."""
 
 import asyncio
 import heapq
@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 FIRST_SECONDS: Final = 0.5
@@ -13,6 +14,22 @@ MOST_SECONDS: Final = 300.0
 """Longest pause between two tries of a key that fails."""
 
 K = TypeVar("K")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """How much there is to do."""
+
+    due: int
+    """Keys that wait for a taker."""
+    later: int
+    """Keys that are not due yet."""
+    taken: int
+    """Keys that are being worked on."""
+    oldest_seconds: float
+    """For how long a key has been due."""
+    stalled_seconds: float
+    """For how long keys have been due while none was taken or done."""
 
 
 def pause_seconds(failures: int, jitter: float) -> float:
@@ -30,22 +47,50 @@ class Queue(Generic[K]):
     """Keys to be worked on, by any number of takers. A key is with one taker at a time."""
 
     def __init__(
-        self, clock: Callable[[], float], jitter: Callable[[], float] = random.random
+        self,
+        clock: Callable[[], float],
+        jitter: Callable[[], float] = random.random,
+        *,
+        rank: Callable[[K], int] = lambda _: 0,
     ) -> None:
-        """Begin empty. `clock` gives seconds of the event loop."""
+        """Begin empty.
+
+        Args:
+            clock: seconds of the event loop.
+            jitter: from 0 to 1.
+            rank: of several keys that are due, one of the lowest rank is taken.
+        """
         self._clock = clock
         self._jitter = jitter
+        self._rank = rank
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
+        """All keys, by when they are due; entries that do not count any more are passed over."""
+        self._ready: list[tuple[int, float, int, K]] = []
+        """Those that were due when somebody looked, by rank."""
         self._order = itertools.count()
         self._taken: set[K] = set()
         self._again: dict[K, float] = {}
         self._failures: dict[K, int] = {}
         self._changed = asyncio.Event()
+        self._progress = clock()
 
     def __len__(self) -> int:
         """Return how many keys wait or are being worked on."""
         return len(self._due) + len(self._taken)
+
+    def depth(self) -> Depth:
+        """Return how much there is to do now."""
+        now = self._clock()
+        due = [at for at in self._due.values() if at <= now]
+        oldest = now - min(due, default=now)
+        return Depth(
+            due=len(due),
+            later=len(self._due) - len(due),
+            taken=len(self._taken),
+            oldest_seconds=oldest,
+            stalled_seconds=min(oldest, now - self._progress),
+        )
 
     def add(self, key: K, *, after_seconds: float = 0.0) -> None:
         """Have a key worked on, at the latest after so long.
@@ -86,6 +131,7 @@ class Queue(Generic[K]):
     def _done(self, key: K) -> None:
         """Let the key be taken again: soon, if there was news of it meanwhile."""
         self._taken.discard(key)
+        self._progress = self._clock()
         again = self._again.pop(key, None)
         if again is not None:
             self.add(key, after_seconds=max(0.0, again - self._clock()))
@@ -93,21 +139,30 @@ class Queue(Generic[K]):
     async def _next(self) -> K:
         while True:
             self._changed.clear()
-            wait: float | None = None
-            while self._heap:
-                at, _, key = self._heap[0]
-                if self._due.get(key) != at:  # it was moved forward, or forgotten
-                    heapq.heappop(self._heap)
+            wait = self._sort_out_due()
+            while self._ready:
+                _, at, _, key = heapq.heappop(self._ready)
+                if self._due.get(key) != at:  # it was taken, or forgotten
                     continue
-                wait = at - self._clock()
-                if wait > 0:
-                    break
-                heapq.heappop(self._heap)
                 del self._due[key]
                 self._taken.add(key)
+                self._progress = self._clock()
                 return key
             try:
                 async with asyncio.timeout(wait):
                     await self._changed.wait()
             except TimeoutError:
                 continue
+
+    def _sort_out_due(self) -> float | None:
+        """Sort by rank what is due now; return the seconds until the next one is."""
+        while self._heap:
+            at, order, key = self._heap[0]
+            if self._due.get(key) != at:  # it was moved forward, or forgotten
+                heapq.heappop(self._heap)
+                continue
+            if at > self._clock():
+                return at - self._clock()
+            heapq.heappop(self._heap)
+            heapq.heappush(self._ready, (self._rank(key), at, order, key))
+        return None

@@ -64,7 +64,7 @@ class Reconciler:
             self.checks.forget(Item(SHUFFLE_CLUSTER.name, key))
             await self.ends.end(cluster)
             return
-        if not cluster.spec.paused:
+        if not cluster.paused:
             cluster = await self.ends.hold(cluster)
         refusal: Refused | None = None
         for action in plan(self._observed(cluster), self.given):
@@ -74,7 +74,7 @@ class Reconciler:
                 refusal = error
         await self._write_status(cluster, refused=refusal.message if refusal else "")
         due = next_renewal(self._observed(cluster))
-        if due is not None and not cluster.spec.paused:
+        if due is not None and not cluster.paused:
             self.again(Item(SHUFFLE_CLUSTER.name, key), max(1.0, due - time.time()))
         if refusal is not None:
             raise refusal
@@ -102,7 +102,7 @@ class Reconciler:
 
     async def _write_status(self, cluster: Cluster, *, refused: str) -> None:
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        found = NOTHING if cluster.spec.paused else self.checks.look(cluster)
+        found = NOTHING if cluster.paused else self.checks.look(cluster)
         observed = self._observed(cluster)
         status: Object = cluster_status(observed, refused=refused, now=now, found=found)
         if status == cluster.status:

@@ -25,6 +25,7 @@ from crossdock_operator.plan.job_status import (
     is_true,
     job_status,
     only_numbers_differ,
+    paused_status,
     row_after,
 )
 from crossdock_operator.plan.lifetimes import Lifetimes, lifetimes
@@ -80,6 +81,9 @@ class JobReconciler:
             await self.ends.end(job)
             return
         self._uids[key] = job.uid
+        if job.paused and not job.deleting:
+            await self._write(job, paused_status(job, now=_now()))
+            return
         cluster = self.tools.store.clusters.get(job.cluster)
         try:
             seen = await self._look_after(job, cluster)
@@ -240,26 +244,37 @@ class JobReconciler:
 
     async def _write_status(self, job: Job, seen: Seen) -> None:
         job = self.tools.store.jobs.get(job.key, job)
-        now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        status = job_status(job, seen, now=now)
+        status = job_status(job, seen, now=_now())
         if status == job.status:
             return
         passed = time.monotonic() - self._written.get(job.uid, float("-inf"))
         if passed < _PROGRESS_SECONDS and only_numbers_differ(status, job.status):
             self.tools.wake(Item(SHUFFLE_JOB.name, job.key), _PROGRESS_SECONDS - passed)
             return
-        try:
-            body = await self.tools.kube.write_status(SHUFFLE_JOB, *job.key, status)
-        except Vanished:
+        if not await self._write(job, status):
             return
         self._written[job.uid] = time.monotonic()
-        self.tools.store.saw_job(body)
         if seen.ended and not (is_true(job.status, "Complete") or is_true(job.status, "Failed")):
             teller = Teller(self.tools.kube)
             if seen.failure is None:
                 await teller.tell(job, "Complete", "all stages are done")
             else:
                 await teller.tell(job, "Failed", seen.failure, kind=WARNING)
+
+    async def _write(self, job: Job, status: Object) -> bool:
+        """Write a status that differs; return whether the job is there still."""
+        if status == job.status:
+            return True
+        try:
+            body = await self.tools.kube.write_status(SHUFFLE_JOB, *job.key, status)
+        except Vanished:
+            return False
+        self.tools.store.saw_job(body)
+        return True
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _fresh(job: Job, now: float) -> State:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from crossdock_operator.api.cluster import ShuffleClusterSpec
-from crossdock_operator.api.common import GROUP
+from crossdock_operator.api.common import GROUP, PAUSED
 from crossdock_operator.api.job import ShuffleJobSpec
 from crossdock_operator.api.reading import read
 from crossdock_operator.jobs.batch import Batch, batch_of
@@ -54,6 +54,11 @@ class Cluster:
     annotations: Mapping[str, str] = field(default_factory=dict)
     """Those of our group."""
 
+    @property
+    def paused(self) -> bool:
+        """Whether nothing of it is to be changed."""
+        return self.spec.paused or self.annotations.get(PAUSED) == "true"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
@@ -72,6 +77,11 @@ class Job:
     """Its resourceVersion."""
     annotations: Mapping[str, str] = field(default_factory=dict)
     """Those of our group."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing of it is to be changed."""
+        return self.annotations.get(PAUSED) == "true"
 
     @property
     def cluster(self) -> Key:

@@ -3,36 +3,44 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing, suppress
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import structlog
 
-from crossdock.errors import ConfigError, CrossdockError
-from crossdock_operator.ending.parts import endings
-from crossdock_operator.errors import Stale, Vanished
+from crossdock.errors import ConfigError
+from crossdock_operator.calls import call_of
+from crossdock_operator.ending.parts import Endings, endings
+from crossdock_operator.errors import ApiUnavailable, NotAllowed, Vanished
+from crossdock_operator.health import Pulse, Signs, problems
+from crossdock_operator.intake import Intake
 from crossdock_operator.jobs.tools import Tools
 from crossdock_operator.jobs.workers import Workers
-from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB
+from crossdock_operator.kinds import SHUFFLE_CLUSTER
 from crossdock_operator.kube import Kube
-from crossdock_operator.leader import Leadership
+from crossdock_operator.leader import LEASE_NAME, Leadership
+from crossdock_operator.metrics import Gauge, Metrics
 from crossdock_operator.plan.cluster import Given
 from crossdock_operator.queue import Queue
 from crossdock_operator.reconcile import Reconciler
 from crossdock_operator.reconcile_job import JobReconciler
 from crossdock_operator.records import Item
+from crossdock_operator.resync import Resync
 from crossdock_operator.secrets_of_clusters import ClusterSecrets
+from crossdock_operator.serving import Answers, serving
 from crossdock_operator.store import Store
-from crossdock_operator.wiring import watch
+from crossdock_operator.takers import Reconcilers, Takers
+from crossdock_operator.watches import Watches
+from crossdock_operator.wiring import WATCHED, watch
 
 TAKERS: Final = 4
 """Objects that are reconciled at once."""
-RESYNC_SECONDS: Final = 600.0
-"""After so long an object is looked at, whatever was seen of it."""
-LEASE_NAME: Final = "crossdock-operator"
+_PAUSE_SECONDS: Final = 2.0
+"""Between two looks at an API server that does not answer when the operator starts."""
 
 log = structlog.get_logger()
 
@@ -48,29 +56,11 @@ class Settings:
     namespaces: tuple[str, ...] = ()
     """Those whose objects are looked after; none: all."""
     worker_image: str
+    host: str
+    port: int
+    """Where health and metrics are served; 0 takes a free one."""
     resolve: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
     """By namespace and name of a cluster, URLs of its workers; default: its Service."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reconcilers:
-    """Of each kind, its own."""
-
-    store: Store
-    clusters: Reconciler
-    jobs: JobReconciler
-
-    async def reconcile(self, item: Item) -> None:
-        """Do for an object what is to be done now; `KubeError` as `Reconciler.reconcile`."""
-        if item.kind == SHUFFLE_JOB.name:
-            await self.jobs.reconcile(item.key)
-        else:
-            await self.clusters.reconcile(item.key)
-
-    def knows(self, item: Item) -> bool:
-        """Return whether the object is there."""
-        known = self.store.jobs if item.kind == SHUFFLE_JOB.name else self.store.clusters
-        return item.key in known
 
 
 async def run(settings: Settings) -> None:
@@ -78,106 +68,191 @@ async def run(settings: Settings) -> None:
 
     Raises:
         LeadershipLost: another operator leads; end at once.
-        ConfigError: the CRDs are not there.
+        ConfigError: the CRDs are not there, or a setting is wrong.
     """
-    store, queue = Store(), Queue[Item](asyncio.get_running_loop().time)
-    identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    given = Given(worker_image=settings.worker_image, namespace=settings.namespace)
-    async with await Kube.connect(settings.kubeconfig) as kube:
-        await _look_for_crds(kube, settings.namespaces)
+    metrics = Metrics()
+
+    def told(method: str, url: str, status: int) -> None:
+        metrics.called(call_of(method, url), status)
+
+    async with AsyncExitStack() as stack:
+        kube = await stack.enter_async_context(await Kube.connect(settings.kubeconfig, told=told))
+        lease = await stack.enter_async_context(await Kube.connect(settings.kubeconfig, told=told))
         leadership = Leadership(
-            kube, namespace=settings.namespace, name=LEASE_NAME, identity=identity
+            lease, namespace=settings.namespace, name=LEASE_NAME,
+            identity=f"{socket.gethostname()}-{secrets.token_hex(4)}",
+        )  # fmt: skip
+        known = _Known.empty()
+        ends = await stack.enter_async_context(
+            endings(
+                kube,
+                known.store,
+                namespace=settings.namespace,
+                watched=settings.namespaces,
+                resolve=settings.resolve,
+                number=lambda: leadership.number,
+                again=known.wake,
+            )
         )
-        leads = asyncio.Event()
+        operator = _Operator(settings, kube, leadership, metrics, known, ends)
+        stack.callback(operator.close)
+        await stack.enter_async_context(
+            serving(operator.answers, host=settings.host, port=settings.port)
+        )
+        await _look_for_crds(kube, settings.namespaces)
+        # kopf's end cancels what was begun after it: so all tasks are begun here, and it last.
+        await _first(
+            *operator.tasks(),
+            watch(
+                kube, operator.intake, operator.watches,
+                namespaces=settings.namespaces, told=told,
+            ),
+        )  # fmt: skip
+        await operator.leave()
 
-        def again(item: Item, seconds: float) -> None:
-            queue.add(item, after_seconds=seconds)
 
-        workers = Workers(kube, settings.resolve)
-        async with endings(
-            kube,
-            store,
-            namespace=settings.namespace,
-            watched=settings.namespaces,
-            resolve=settings.resolve,
-            number=lambda: leadership.transitions,
-            again=again,
-        ) as ends:
-            jobs = JobReconciler(Tools(kube, store, workers, wake=again), ends.jobs)
-            reconcilers = Reconcilers(
-                store,
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was seen, and what of it is to be looked at."""
+
+    store: Store
+    queue: Queue[Item]
+
+    @classmethod
+    def empty(cls) -> Self:
+        # Clusters are few, and thousands of jobs may be due.
+        clock = asyncio.get_running_loop().time
+        return cls(Store(), Queue(clock, rank=lambda item: item.kind != SHUFFLE_CLUSTER.name))
+
+    def wake(self, item: Item, seconds: float) -> None:
+        """Have an object looked at after so long."""
+        self.queue.add(item, after_seconds=seconds)
+
+
+class _Operator:
+    """The parts of an operator, put together."""
+
+    def __init__(  # noqa: PLR0917 -- it puts them together
+        self,
+        settings: Settings,
+        kube: Kube,
+        leadership: Leadership,
+        metrics: Metrics,
+        known: _Known,
+        ends: Endings,
+    ) -> None:
+        self._leadership = leadership
+        self._ends = ends
+        self._pulse = Pulse(time.monotonic)
+        self._store, self._queue = known.store, known.queue
+        self.intake = Intake(self._store, self._queue)
+        namespaces = settings.namespaces or ("",)
+        self._resync = Resync(kube, self.intake, metrics, WATCHED, namespaces)
+        kube.before_write = leadership.check
+        self._workers = Workers(kube, settings.resolve)
+        tools = Tools(kube, self._store, self._workers, wake=known.wake)
+        self._jobs = JobReconciler(tools, ends.jobs)
+        given = Given(worker_image=settings.worker_image, namespace=settings.namespace)
+        self._takers = Takers(
+            Reconcilers(
+                self._store,
                 clusters=Reconciler(
                     kube,
-                    store,
+                    self._store,
                     given,
                     ends.clusters,
                     ends.checks,
-                    ClusterSecrets(kube, store),
-                    again,
+                    ClusterSecrets(kube, self._store),
+                    known.wake,
                 ),
-                jobs=jobs,
+                jobs=self._jobs,
+            ),
+            self._queue,
+            leadership,
+            metrics,
+            self._resync.warm,
+        )
+        self.watches = Watches(
+            (kind.plural for kind in WATCHED),
+            namespaces,
+            clock=time.monotonic,
+            relisted=self._resync.ask,
+        )
+        self.answers = Answers(metrics.registry, self._problems, self._waits_for)
+        metrics.show(self._gauges)
+
+    def tasks(self) -> list[Coroutine[None, None, None]]:
+        """Return what runs beside the watches; none of it ends by itself."""
+        takers = [self._takers.take() for _ in range(TAKERS)]
+        return [self._lead(), self._tidy(), self._pulse.beat(), self._resync.run(), *takers]
+
+    def close(self) -> None:
+        """Let go of workers and jobs: tasks go on, and another operator with them."""
+        self._workers.close()
+        self._jobs.close()
+
+    async def leave(self) -> None:
+        """Give leadership up, if this operator has it."""
+        if self._leadership.leads:
+            await self._leadership.release()
+
+    async def _lead(self) -> None:
+        await self._leadership.acquire()
+        await self._leadership.hold()
+
+    async def _tidy(self) -> None:
+        await self._leadership.led()
+        await self._ends.tidying.run()
+
+    def _problems(self) -> list[str]:
+        depth = self._queue.depth()
+        return problems(
+            Signs(
+                lag_seconds=self._pulse.lag_seconds,
+                stalled_seconds=depth.stalled_seconds if self._leadership.leads else 0.0,
+                watch_ages=self.watches.ages(),
             )
-            # kopf's end cancels what was begun after it: so all tasks are begun here, and it last.
-            try:
-                await _first(
-                    _lead(leadership, leads),
-                    _once_leading(leads, ends.tidying.run),
-                    *(_take(reconcilers, queue, leads) for _ in range(TAKERS)),
-                    watch(store, queue, namespaces=settings.namespaces),
-                )
-            finally:
-                workers.close()
-                jobs.close()
-        if leads.is_set():
-            await leadership.release()
+        )
+
+    def _waits_for(self) -> list[str]:
+        all_known = self._resync.warm.is_set() and self.watches.complete
+        return [] if all_known else ["not all objects were listed yet"]
+
+    def _gauges(self) -> list[Gauge]:
+        depth = self._queue.depth()
+        items = {"due": depth.due, "later": depth.later, "taken": depth.taken}
+        ages = self.watches.ages()
+        return [
+            Gauge("queue_items", "Objects to look at, by state.", items, label="state"),
+            Gauge("queue_oldest_seconds", "For how long one is due.", {"": depth.oldest_seconds}),
+            Gauge("watch_age_seconds", "Since a watch asked.", ages, label="resource"),
+            Gauge("leader", "1 if this operator acts.", {"": self._leadership.leads}),
+            Gauge("objects", "Objects that are known.", self._store.counts(), label="kind"),
+            Gauge("loop_lag_seconds", "Of the event loop.", {"": self._pulse.lag_seconds}),
+        ]
 
 
 async def _look_for_crds(kube: Kube, namespaces: tuple[str, ...]) -> None:
-    """Fail if they are not there: kopf would watch nothing, and say nothing."""
+    """Fail if they are not there: kopf would watch nothing, and say nothing.
+
+    Waits for an API server that does not answer, or does not let this operator in.
+    """
     for namespace in namespaces or ("",):
-        try:
-            async with aclosing(kube.every(SHUFFLE_CLUSTER, namespace, page=1)) as found:
-                await anext(found, None)
-        except Vanished as error:
-            raise ConfigError(
-                "the API server does not know ShuffleClusters", hint="kubectl apply -f crds/"
-            ) from error
-
-
-async def _lead(leadership: Leadership, leads: asyncio.Event) -> None:
-    await leadership.acquire()
-    leads.set()
-    await leadership.hold()
-
-
-async def _once_leading(
-    leads: asyncio.Event, work: Callable[[], Coroutine[None, None, None]]
-) -> None:
-    await leads.wait()
-    await work()
-
-
-async def _take(reconcilers: Reconcilers, queue: Queue[Item], leads: asyncio.Event) -> None:
-    await leads.wait()
-    while True:
-        with suppress(CrossdockError):  # it was told, and comes again
-            async with queue.taking() as item:
-                await _reconcile(reconcilers, queue, item)
-
-
-async def _reconcile(reconcilers: Reconcilers, queue: Queue[Item], item: Item) -> None:
-    try:
-        await reconcilers.reconcile(item)
-    except Stale as error:
-        log.debug("somebody was faster", item=item, error=str(error))
-        raise
-    except CrossdockError as error:
-        log.warning("not done, and tried again", item=item, error=str(error))
-        raise
-    if reconcilers.knows(item):
-        queue.add(item, after_seconds=RESYNC_SECONDS)
-    else:
-        queue.forget(item)
+        while True:
+            try:
+                async with aclosing(kube.every(SHUFFLE_CLUSTER, namespace, page=1)) as found:
+                    await anext(found, None)
+                break
+            except Vanished as error:
+                raise ConfigError(
+                    "the API server does not know ShuffleClusters", hint="kubectl apply -f crds/"
+                ) from error
+            except (
+                ApiUnavailable,
+                NotAllowed,
+            ) as error:  # one that has just started knows no roles
+                log.warning("the API server does not let us in", error=str(error))
+                await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def _first(*parts: Coroutine[None, None, None]) -> None:

@@ -4,11 +4,14 @@ Of kopf only `on.event` is used: it watches, and keeps nothing on the objects. I
 promise more write annotations and finalizers of their own, several times for each change.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final
+import itertools
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Final, TypeAlias
 
 import kopf
 
+from crossdock_operator.calls import call_of
+from crossdock_operator.intake import Intake
 from crossdock_operator.kinds import (
     JOB,
     NETWORK_POLICY,
@@ -21,92 +24,116 @@ from crossdock_operator.kinds import (
     STATEFUL_SET,
     Kind,
 )
+from crossdock_operator.kube import Kube, Told
 from crossdock_operator.plan.names import MANAGED_BY, MANAGER
-from crossdock_operator.queue import Queue
-from crossdock_operator.records import Item
-from crossdock_operator.store import Store
+from crossdock_operator.watches import SILENT_SECONDS, WATCH_SECONDS, Watches
 
-CHILDREN: Final = (
-    STATEFUL_SET,
-    SERVICE,
-    SERVICE_ACCOUNT,
-    SECRET,
-    POD_DISRUPTION_BUDGET,
-    NETWORK_POLICY,
-    JOB,
-)
-_WATCH_SECONDS: Final = 300
-"""After so long a watch begins anew: some proxies drop it without a word."""
+_OURS: Final = f"{MANAGED_BY}={MANAGER}"
+WATCHED: Final[dict[Kind, str]] = {
+    SHUFFLE_CLUSTER: "",
+    SHUFFLE_JOB: "",
+    STATEFUL_SET: _OURS,
+    SERVICE: _OURS,
+    SERVICE_ACCOUNT: _OURS,
+    SECRET: _OURS,
+    POD_DISRUPTION_BUDGET: _OURS,
+    NETWORK_POLICY: _OURS,
+    JOB: _OURS,
+}
+"""What is watched, and by which labels: only what the operator made, but for our own kinds."""
+_PAGE: Final = 200
+"""Objects of one answer to a watch's first list: kopf has it all in memory at once."""
+
+_LONGEST_PAUSE_SECONDS: Final = 4.0
+
+_Login: TypeAlias = Callable[..., Awaitable[kopf.AiohttpSession]]
 
 
-async def watch(store: Store, queue: Queue[Item], *, namespaces: Sequence[str]) -> None:
+async def watch(
+    kube: Kube, intake: Intake, watches: Watches, *, namespaces: Sequence[str], told: Told
+) -> None:
     """Watch until the process is told to end, by SIGTERM or SIGINT.
 
     Args:
-        store: is filled with what is seen.
-        queue: gets the clusters and jobs to look at.
+        kube: gives the credentials.
+        intake: takes in what is seen.
+        watches: is told of each request.
         namespaces: to watch; none: all.
+        told: is told of them too.
     """
     registry = kopf.OperatorRegistry()
-    _register(registry, store, queue)
+    for kind in WATCHED:
+        _register(registry, intake, kind)
+
+    def tell(method: str, url: str, status: int) -> None:
+        told(method, url, status)
+        watches.asked(call_of(method, url), status)
+
+    kopf.on.login(registry=registry)(_login(kube, tell))
     await kopf.operator(
         registry=registry,
-        settings=_settings(namespaced=bool(namespaces)),
+        settings=_settings(),
         standalone=True,
         clusterwide=not namespaces,
         namespaces=namespaces,
     )
 
 
-def _register(registry: kopf.OperatorRegistry, store: Store, queue: Queue[Item]) -> None:
-    async def cluster(body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002
-        key = store.saw_cluster(dict(body), deleted=type == "DELETED")
-        queue.add(Item(SHUFFLE_CLUSTER.name, key))
-        for waiting in store.jobs_of(key):
-            queue.add(Item(SHUFFLE_JOB.name, waiting.key))
+def _register(registry: kopf.OperatorRegistry, intake: Intake, kind: Kind) -> None:
+    async def saw(body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002
+        found = dict(body)
+        if type is None and intake.store.knows(kind.name, found):
+            return  # of a list, and not news
+        intake.saw(kind, found, deleted=type == "DELETED")
 
-    async def job(body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002
-        key = store.saw_job(dict(body), deleted=type == "DELETED")
-        queue.add(Item(SHUFFLE_JOB.name, key))
-
-    _on(registry, SHUFFLE_CLUSTER, cluster)
-    _on(registry, SHUFFLE_JOB, job)
-    for kind in CHILDREN:
-
-        async def child(
-            body: kopf.Body,
-            type: str | None,  # noqa: A002
-            kind: Kind = kind,
-            **_: Any,
-        ) -> None:
-            item = store.saw_child(kind.name, dict(body), deleted=type == "DELETED")
-            if item is not None:
-                queue.add(item)
-
-        _on(registry, kind, child)
-    kopf.on.login(registry=registry)(_login)
-
-
-def _on(registry: kopf.OperatorRegistry, kind: Kind, handler: Any) -> None:
     where = (kind.group, kind.version, kind.plural)
-    kopf.on.event(*where, id=kind.plural, registry=registry)(handler)
+    kopf.on.event(*where, id=kind.plural, registry=registry)(saw)
 
 
-def _login(**arguments: Any) -> kopf.ConnectionInfo | None:
-    """Return the pod's credentials; outside of a pod those of the file KUBECONFIG."""
-    return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+def _login(kube: Kube, told: Told) -> _Login:
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        server, session = await kube.session(told)
+        return kopf.AiohttpSession(server=server, aiohttp_session=session)
+
+    return login
 
 
-def _settings(*, namespaced: bool) -> kopf.OperatorSettings:
+class _NoDiffs(kopf.DiffBaseStorage):
+    """Nothing of objects is kept, and none is copied to be compared: we do that."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return {}
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+class _Pauses:
+    """Seconds between tries of a watch, for ever: kopf gives up after the last one."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((0.5, 1.0, 2.0), itertools.repeat(_LONGEST_PAUSE_SECONDS))
+
+
+def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
-    settings.scanning.disabled = namespaced
-    settings.watching.server_timeout = _WATCH_SECONDS
-    settings.watching.client_timeout = _WATCH_SECONDS + 60
+    # Else it lists and watches namespaces and CRDs. Who changes the CRDs starts the operator anew.
+    settings.scanning.disabled = True
+    settings.watching.server_timeout = WATCH_SECONDS
+    settings.watching.client_timeout = WATCH_SECONDS + 60
+    settings.watching.inactivity_timeout = SILENT_SECONDS
+    settings.watching.chunk_size = _PAGE
     settings.networking.request_timeout = 30
+    settings.networking.error_backoffs = _Pauses()
     settings.persistence.finalizer = "crossdock.dev/unused"
+    settings.persistence.diffbase_storage = _NoDiffs()
+    settings.queueing.idle_timeout = 1.0
     settings.execution.max_workers = 2
-    for kind in CHILDREN:
-        where = (kind.group, kind.plural)
-        settings.watching.label_selectors[where] = f"{MANAGED_BY}={MANAGER}"
+    for kind, labels in WATCHED.items():
+        if labels:
+            settings.watching.label_selectors[kind.group, kind.plural] = labels
     return settings

@@ -166,3 +166,18 @@ def test_promises_have_tests() -> None:
     for _, folders in table_rows("docs/architecture.md", "Promises")[2:]:
         for folder in folders.split(", "):
             assert list((ROOT / "tests" / folder).glob("test_*.py")), folder
+
+
+def test_a_benchmark_does_not_stand_in_for_the_standard_library() -> None:
+    """Those beside `benchmarks/operator.py` import modules that import `operator`."""
+    code = "import operator; print(operator.add(2, 3), operator.__file__)"
+    path = f"import sys; sys.path.insert(0, {str(ROOT / 'benchmarks')!r}); "
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", path + "sys.modules.pop('operator', 0); " + code],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer, _, file = done.stdout.strip().partition(" ")
+    assert answer == "5"
+    assert not file.startswith(str(ROOT / "benchmarks"))

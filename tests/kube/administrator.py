@@ -14,6 +14,7 @@ from control_plane import ADMIN_TOKEN, ControlPlane
 
 from harness import eventually
 
+CRDS: Final = Path(__file__).parents[2] / "crds"
 OURS: Final = "/apis/crossdock.dev/v1alpha1"
 Object = dict[str, Any]
 
@@ -78,6 +79,11 @@ class Administrator:
     def merge(self, path: str, patch: Mapping[str, object]) -> Object:
         """Change an object by a merge patch."""
         return self.ask("PATCH", path, patch, content_type="application/merge-patch+json")
+
+    def install_crds(self) -> None:
+        """Make our CRDs, and wait until they are served."""
+        for path in sorted(CRDS.glob("*.yaml")):
+            self.install_crd(path)
 
     def install_crd(self, path: Path) -> None:
         """Make a CRD of a file, and wait until it is served."""

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from administrator import Administrator
 from control_plane import ControlPlane, control_plane, controllers
+from operators import running_operator
+from roles import grant
+from scenes import Scene
 
 from crossdock_operator.kube import Kube
 from harness import SHARED_PROCESSES
 
 sys.path.append(str(Path(__file__).parents[1] / "stores"))  # servers and faults
-CRDS = Path(__file__).parents[2] / "crds"
 
 
 @pytest.fixture(scope="session")
@@ -20,9 +22,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """An API server with our CRDs; no controllers."""
     with control_plane(tmp_path_factory.mktemp("kube")) as found:
         SHARED_PROCESSES.update(found.pids)
-        admin = Administrator(found)
-        for path in sorted(CRDS.glob("*.yaml")):
-            admin.install_crd(path)
+        Administrator(found).install_crds()
         yield found
 
 
@@ -50,3 +50,15 @@ async def kube(plane: ControlPlane) -> AsyncIterator[Kube]:
     """The operator's own way to call, with all rights."""
     async with await Kube.connect(plane.kubeconfig) as found:
         yield found
+
+
+@pytest.fixture
+def scene(
+    plane: ControlPlane, admin: Administrator, namespace: str, tmp_path: Path
+) -> Iterator[Scene]:
+    """A namespace, in which only restricted pods may run, with an operator for it."""
+    grant(admin, namespace)
+    enforce = {"pod-security.kubernetes.io/enforce": "restricted"}
+    admin.merge(f"/api/v1/namespaces/{namespace}", {"metadata": {"labels": enforce}})
+    with running_operator(plane, tmp_path, namespace) as operator:
+        yield Scene(admin, namespace, operator)

@@ -39,6 +39,62 @@ current-context: tests
 """
 
 
+_AUDIT: Final = """\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: Metadata, users: [operator]}
+- {level: None}
+"""
+
+
+class Program:
+    """A server as a process, which dies with the one that started it."""
+
+    def __init__(self, name: str, directory: Path, **options: object) -> None:
+        self.name = name
+        self._directory = directory
+        self._command = [str(program(name))]
+        self._command += [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        command = self._command
+        setpriv = shutil.which("setpriv")
+        if setpriv:  # so that nothing stays if this process is killed
+            command = [setpriv, "--pdeathsig", "KILL", *command]
+        with (self._directory / f"{self.name}.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._directory
+            )
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def answers(self, url: str, context: ssl.SSLContext) -> bool:
+        """Return whether it is ready; fail if it ended."""
+        assert self._process is not None
+        if self._process.poll() is not None:
+            logs = (f"{p.name}:\n{p.read_text()[-2000:]}" for p in self._directory.glob("*.log"))
+            raise AssertionError(f"{self.name} ended:\n" + "\n".join(logs))
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
+        with (
+            suppress(urllib.error.URLError, OSError),
+            urllib.request.urlopen(request, timeout=5, context=context) as response,
+        ):
+            return response.status == 200
+        return False
+
+
 @dataclass(frozen=True)
 class ControlPlane:
     """A running API server."""
@@ -49,8 +105,28 @@ class ControlPlane:
     """Opens it as an administrator."""
     etcd_url: str
     directory: Path
-    pids: frozenset[int]
-    """Of etcd and the API server."""
+    etcd: Program
+    api_server: Program
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """Of etcd and the API server."""
+        return frozenset({self.etcd.pid, self.api_server.pid})
+
+    @property
+    def audit_log(self) -> Path:
+        """What the user `operator` asked of the API server."""
+        return self.directory / "audit.log"
+
+    def start_api_server(self) -> None:
+        """Run the API server, again if it was killed, and wait until it is ready."""
+        self.api_server.start()
+        context = ssl.create_default_context(cafile=self.ca)
+        eventually(
+            lambda: self.api_server.answers(f"{self.url}/readyz", context),
+            seconds=_START_SECONDS,
+            what="the API server's start",
+        )
 
 
 @contextmanager
@@ -62,56 +138,55 @@ def control_plane(directory: Path) -> Iterator[ControlPlane]:
     tokens, kubeconfig = directory / "tokens.csv", directory / "kubeconfig"
     tokens.write_text(f"{ADMIN_TOKEN},admin,1,system:masters\n{OPERATOR_TOKEN},operator,2\n")
     kubeconfig.write_text(_KUBECONFIG.format(url=url, ca=authority.ca, token=ADMIN_TOKEN))
-    with ExitStack() as stack:
-        etcd = stack.enter_context(
-            _running(
-                "etcd",
-                directory,
-                data_dir=directory / "etcd-data",
-                listen_client_urls=etcd_url,
-                advertise_client_urls=etcd_url,
-                listen_peer_urls=f"http://127.0.0.1:{peer_port}",
-                unsafe_no_fsync="true",
-                log_level="warn",
-            )
-        )
-        apiserver = stack.enter_context(
-            _running(
-                "kube-apiserver",
-                directory,
-                etcd_servers=etcd_url,
-                bind_address="127.0.0.1",
-                advertise_address="127.0.0.1",
-                endpoint_reconciler_type="none",
-                secure_port=port,
-                tls_cert_file=authority.cert,
-                tls_private_key_file=authority.key,
-                token_auth_file=tokens,
-                authorization_mode="RBAC",
-                service_account_issuer="https://kubernetes.default.svc",
-                service_account_key_file=_service_key(directory),
-                service_account_signing_key_file=_service_key(directory),
-                service_cluster_ip_range="10.96.0.0/16",
-                allow_privileged="true",
-            )
-        )
-        plane = ControlPlane(
-            url, authority.ca, kubeconfig, etcd_url, directory, frozenset({etcd.pid, apiserver.pid})
-        )
-        context = ssl.create_default_context(cafile=authority.ca)
-        eventually(
-            lambda: _ready(f"{url}/readyz", apiserver, directory, context),
-            seconds=_START_SECONDS,
-            what="the API server's start",
-        )
+    audit = directory / "audit-policy.yaml"
+    audit.write_text(_AUDIT)
+    etcd = Program(
+        "etcd",
+        directory,
+        data_dir=directory / "etcd-data",
+        listen_client_urls=etcd_url,
+        advertise_client_urls=etcd_url,
+        listen_peer_urls=f"http://127.0.0.1:{peer_port}",
+        unsafe_no_fsync="true",
+        log_level="warn",
+    )
+    api_server = Program(
+        "kube-apiserver",
+        directory,
+        etcd_servers=etcd_url,
+        bind_address="127.0.0.1",
+        advertise_address="127.0.0.1",
+        endpoint_reconciler_type="none",
+        secure_port=port,
+        tls_cert_file=authority.cert,
+        tls_private_key_file=authority.key,
+        token_auth_file=tokens,
+        authorization_mode="RBAC",
+        service_account_issuer="https://kubernetes.default.svc",
+        service_account_key_file=_service_key(directory),
+        service_account_signing_key_file=_service_key(directory),
+        service_cluster_ip_range="10.96.0.0/16",
+        allow_privileged="true",
+        # Off by default, but on in OpenShift: who may own what so that its owner waits for it.
+        enable_admission_plugins="OwnerReferencesPermissionEnforcement",
+        audit_policy_file=audit,
+        audit_log_path=directory / "audit.log",
+    )
+    plane = ControlPlane(url, authority.ca, kubeconfig, etcd_url, directory, etcd, api_server)
+    try:
+        etcd.start()
+        plane.start_api_server()
         yield plane
+    finally:
+        api_server.kill()
+        etcd.kill()
 
 
 @contextmanager
 def controllers(plane: ControlPlane) -> Iterator[int]:
     """Run the controller manager beside an API server; gives its process id."""
     (port,) = _free_ports(1)
-    with _running(
+    manager = Program(
         "kube-controller-manager",
         plane.directory,
         kubeconfig=plane.kubeconfig,
@@ -122,15 +197,19 @@ def controllers(plane: ControlPlane) -> Iterator[int]:
         root_ca_file=plane.ca,
         leader_elect="false",
         use_service_account_credentials="false",
-    ) as process:
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    )
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        manager.start()
         eventually(
-            lambda: _ready(f"https://127.0.0.1:{port}/healthz", process, plane.directory, context),
+            lambda: manager.answers(f"https://127.0.0.1:{port}/healthz", context),
             seconds=_START_SECONDS,
             what="the controller manager's start",
         )
-        yield process.pid
+        yield manager.pid
+    finally:
+        manager.kill()
 
 
 def program(name: str) -> Path:
@@ -141,39 +220,6 @@ def program(name: str) -> Path:
     if not (built := build_servers.cached(name)).exists():
         pytest.fail(f"{built} is not built; `make kube-servers` does it", pytrace=False)
     return built
-
-
-@contextmanager
-def _running(name: str, directory: Path, **options: object) -> Iterator["subprocess.Popen[bytes]"]:
-    command = [str(program(name))]
-    command += [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
-    setpriv = shutil.which("setpriv")
-    if setpriv:  # so that nothing stays if this process is killed
-        command = [setpriv, "--pdeathsig", "KILL", *command]
-    with (directory / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _ready(
-    url: str, process: "subprocess.Popen[bytes]", directory: Path, context: ssl.SSLContext
-) -> bool:
-    if process.poll() is not None:
-        logs = (f"{p.name}:\n{p.read_text()[-2000:]}" for p in directory.glob("*.log"))
-        raise AssertionError(f"ended with {process.returncode}:\n" + "\n".join(logs))
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
-    with (
-        suppress(urllib.error.URLError, OSError),
-        urllib.request.urlopen(request, timeout=5, context=context) as response,
-    ):
-        return response.status == 200
-    return False
 
 
 def _service_key(directory: Path) -> Path:

@@ -175,7 +175,7 @@ class Scene:
         at = [f"{s.namespace}/{s.name}={url}" for s in sites for url in s.urls]
         options = [part for each in at for part in ("--resolve", each)]
         self.operator = OperatorProcess(
-            plane, directory, self.home, watched=namespaces, options=options
+            plane, directory, self.home, watch=namespaces, options=options
         )
         self.stack.callback(self.operator.kill9)
         self.operator.start()

@@ -1,15 +1,21 @@
 """Operators as processes of their own."""
 
+import json
 import os
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import yaml
 from control_plane import ADMIN_TOKEN, OPERATOR_TOKEN, ControlPlane
+from prometheus_client.parser import text_string_to_metric_families
+
+from harness import eventually
 
 COMMAND = Path(sys.executable).with_name("crossdock")
 
@@ -24,25 +30,36 @@ class OperatorProcess:
         namespace: str,
         options: Sequence[str] = (),
         *,
-        watched: Sequence[str] = (),
+        watch: Sequence[str] | None = None,
+        server: str = "",
     ) -> None:
-        """Args: `watched` namespaces, by default its own; `options` of the command line."""
+        """Prepare one.
+
+        Args:
+            plane: the control plane.
+            directory: of its files.
+            namespace: where it runs.
+            options: more of its command line.
+            watch: what it looks after; empty: everything; default: where it runs.
+            server: URL at which it reaches the API server, if not straight.
+        """
         self._log = directory / "operator.log"
         self._kubeconfig = directory / "kubeconfig-operator"
         config = plane.kubeconfig.read_text().replace(ADMIN_TOKEN, OPERATOR_TOKEN)
+        if server:
+            config = config.replace(plane.url, server)
         self._kubeconfig.write_text(yaml.safe_dump(yaml.safe_load(config)))
-        self._namespace = namespace
-        self._watched = tuple(watched) or (namespace,)
-        self._options = tuple(options)
+        self._options = ["--namespace", namespace, "--listen", "127.0.0.1:0", *options]
+        for each in (namespace,) if watch is None else watch:
+            self._options += ["--watch", each]
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     def start(self) -> Self:
         """Start it; it is at work some seconds later."""
-        where = ["--namespace", self._namespace]
-        where += [part for each in self._watched for part in ("--watch", each)]
-        command = [COMMAND, "operator", "--worker-image", "example.com/crossdock", *where]
-        command += self._options
+        command = [COMMAND, "operator", "--worker-image", "example.com/crossdock", *self._options]
         with self._log.open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -51,6 +68,38 @@ class OperatorProcess:
                 env={**os.environ, "KUBECONFIG": str(self._kubeconfig)},
             )
         return self
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def events(self, name: str = "") -> list[dict[str, Any]]:
+        """Return the lines of this start's log that are JSON, of one name or all."""
+        with self._log.open("rb") as log:
+            log.seek(self._log_start)
+            lines = [json.loads(line) for line in log if line.startswith(b"{")]
+        return [line for line in lines if name in {"", line["event"]}]
+
+    def fetch(self, path: str) -> tuple[int, str]:
+        """Return status and body of what it answers over HTTP."""
+        (where,) = eventually(lambda: self.events("listens"), seconds=20, what="it to listen")
+        url = f"http://127.0.0.1:{where['port']}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=10) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples that have these labels."""
+        found = 0.0
+        for family in text_string_to_metric_families(self.fetch("/metrics")[1]):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    found += sample.value
+        return found
 
     def kill9(self) -> None:
         """Kill it, whatever it does."""
@@ -82,10 +131,15 @@ class OperatorProcess:
 
 @contextmanager
 def running_operator(
-    plane: ControlPlane, directory: Path, namespace: str, *options: str
+    plane: ControlPlane,
+    directory: Path,
+    namespace: str,
+    *options: str,
+    watch: Sequence[str] | None = None,
+    server: str = "",
 ) -> Iterator[OperatorProcess]:
-    """Run an operator for one namespace until the context ends."""
-    operator = OperatorProcess(plane, directory, namespace, options)
+    """Run an operator, by default for one namespace, until the context ends."""
+    operator = OperatorProcess(plane, directory, namespace, options, watch=watch, server=server)
     try:
         yield operator.start()
     finally:

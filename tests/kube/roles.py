@@ -1,69 +1,60 @@
-"""What the operator may do: every verb that it uses, and no other."""
+"""Gives the user `operator` what the operator's own roles say, and no more."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from administrator import Administrator
+from administrator import Administrator, Object
 
-NAMESPACED = {
-    ("crossdock.dev", "shuffleclusters"): ["list", "watch", "get", "patch"],
-    ("crossdock.dev", "shuffleclusters/status"): ["patch"],
-    ("crossdock.dev", "shufflejobs"): ["list", "watch", "patch", "delete"],
-    ("crossdock.dev", "shufflejobs/status"): ["patch"],
-    ("apps", "statefulsets"): ["list", "watch", "create", "patch"],
-    ("", "services"): ["list", "watch", "create", "patch"],
-    ("", "serviceaccounts"): ["list", "watch", "create", "patch"],
-    ("", "secrets"): ["list", "watch", "create", "get", "patch", "delete"],
-    ("", "configmaps"): ["create", "get", "update"],
-    ("", "events"): ["create"],
-    ("", "namespaces"): ["get"],
-    ("", "pods"): ["list"],
-    ("batch", "jobs"): ["list", "watch", "create", "get", "patch", "delete"],
-    ("policy", "poddisruptionbudgets"): ["list", "watch", "create", "patch"],
-    ("networking.k8s.io", "networkpolicies"): ["list", "watch", "create", "patch"],
-    ("coordination.k8s.io", "leases"): ["get", "create", "update"],
-    # Who owns an object with blockOwnerDeletion must be allowed to hold up its owner's end.
-    ("crossdock.dev", "shuffleclusters/finalizers"): ["update"],
-}
+from crossdock_operator.rbac import looked_after, own_namespace
+
+_GROUP = "rbac.authorization.k8s.io"
+_ROOT = f"/apis/{_GROUP}/v1"
 
 
-def grant(admin: Administrator, namespace: str) -> None:
-    """Give the operator its rights in one namespace."""
-    root = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
-    admin.ask("POST", f"{root}/roles", {"metadata": {"name": "operator"}, "rules": _rules()})
-    group = "rbac.authorization.k8s.io"
-    binding = {
-        "metadata": {"name": "operator"},
-        "roleRef": {"apiGroup": group, "kind": "Role", "name": "operator"},
-        "subjects": [{"apiGroup": group, "kind": "User", "name": "operator"}],
-    }
-    admin.ask("POST", f"{root}/rolebindings", binding)
+def grant(admin: Administrator, namespace: str, *watched: str) -> None:
+    """Let an operator run in a namespace, and look after objects there or in those named."""
+    _bind(admin, "Role", "operator", own_namespace(), namespace)
+    for each in watched or (namespace,):
+        _bind(admin, "Role", "operator-jobs", looked_after(), each)
+
+
+def grant_all(admin: Administrator, namespace: str) -> None:
+    """Let an operator run in a namespace, and look after objects everywhere."""
+    _bind(admin, "Role", "operator", own_namespace(), namespace)
+    _bind(admin, "ClusterRole", "operator", looked_after())
+
+
+def revoke_all(admin: Administrator) -> None:
+    """Take away what holds everywhere."""
+    for plural in ("clusterrolebindings", "clusterroles"):
+        admin.ask("DELETE", f"{_ROOT}/{plural}/operator")
 
 
 @contextmanager
 def granted_everywhere(admin: Administrator) -> Iterator[None]:
-    """Give the operator its rights in all namespaces, until the context ends.
+    """Give an operator all its rights in all namespaces, until the context ends.
 
     A Role goes with its namespace, and with it the right to let go what is held there.
     """
-    root, group = "/apis/rbac.authorization.k8s.io/v1", "rbac.authorization.k8s.io"
-    body = {"metadata": {"name": "operator-tests"}, "rules": _rules()}
-    admin.ask("POST", f"{root}/clusterroles", body)
-    binding = {
-        "metadata": {"name": "operator-tests"},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "operator-tests"},
-        "subjects": [{"apiGroup": group, "kind": "User", "name": "operator"}],
-    }
-    admin.ask("POST", f"{root}/clusterrolebindings", binding)
+    _bind(admin, "ClusterRole", "operator-tests", [*looked_after(), *own_namespace()])
     try:
         yield
     finally:
-        admin.ask("DELETE", f"{root}/clusterrolebindings/operator-tests")
-        admin.ask("DELETE", f"{root}/clusterroles/operator-tests")
+        for plural in ("clusterrolebindings", "clusterroles"):
+            admin.ask("DELETE", f"{_ROOT}/{plural}/operator-tests")
 
 
-def _rules() -> list[dict[str, object]]:
-    return [
-        {"apiGroups": [group], "resources": [resource], "verbs": verbs}
-        for (group, resource), verbs in NAMESPACED.items()
-    ]
+def _bind(
+    admin: Administrator, kind: str, name: str, rules: Sequence[Object], namespace: str = ""
+) -> None:
+    root = f"{_ROOT}/namespaces/{namespace}" if namespace else _ROOT
+    plural = f"{kind.lower()}s"
+    role: dict[str, Any] = {"metadata": {"name": name}, "rules": rules}
+    admin.ask("POST", f"{root}/{plural}", role)
+    binding = {
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": _GROUP, "kind": kind, "name": name},
+        "subjects": [{"apiGroup": _GROUP, "kind": "User", "name": "operator"}],
+    }
+    admin.ask("POST", f"{root}/{kind.lower()}bindings", binding)

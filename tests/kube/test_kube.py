@@ -246,6 +246,31 @@ async def test_a_server_that_is_down(plane: ControlPlane, tmp_path: Path) -> Non
             await nobody.get(LEASE, "default", "a")
 
 
+async def test_who_may_not_write_any_more_sends_nothing(kube: Kube, namespace: str) -> None:
+    def refuse() -> None:
+        raise Stopped
+
+    body = {"metadata": {"namespace": namespace, "name": "a"}}
+    await kube.create(CONFIG_MAP, body)
+    kube.before_write = refuse
+    sent = kube.calls
+    for call in (
+        kube.create(CONFIG_MAP, body),
+        kube.apply(CONFIG_MAP, body, manager="me"),
+        kube.patch(CONFIG_MAP, namespace, "a", []),
+        kube.delete(CONFIG_MAP, namespace, "a"),
+        kube.evict(namespace, "a"),
+    ):
+        with pytest.raises(Stopped):
+            await call
+    assert kube.calls == sent
+    assert await kube.get(CONFIG_MAP, namespace, "a") is not None
+
+
+class Stopped(Exception):
+    pass
+
+
 def test_typed_models_are_not_loaded() -> None:
     """They would take 110 MB. Three small ones of metadata are kopf's."""
     code = (

@@ -3,94 +3,21 @@
 import base64
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from administrator import OURS, Administrator, Object
+from administrator import Administrator, Object
 from control_plane import ControlPlane, control_plane
-from operators import OperatorProcess, running_operator
+from operators import running_operator
 from roles import grant
-from specs import cluster, job
+from scenes import SECONDS, Scene, condition
+from specs import job
 
 from crossdock.wire import tokens
 from harness import eventually
 
 pytestmark = pytest.mark.usefixtures("_controllers")
-PATHS = {
-    "statefulsets": "/apis/apps/v1",
-    "services": "/api/v1",
-    "serviceaccounts": "/api/v1",
-    "secrets": "/api/v1",
-    "poddisruptionbudgets": "/apis/policy/v1",
-    "networkpolicies": "/apis/networking.k8s.io/v1",
-    "pods": "/api/v1",
-}
-SECONDS = 30.0
-
-
-class Scene:
-    """One namespace, in which only restricted pods may run, with an operator for it."""
-
-    def __init__(self, admin: Administrator, namespace: str, operator: OperatorProcess) -> None:
-        self.admin = admin
-        self.namespace = namespace
-        self.operator = operator
-
-    def path(self, plural: str, name: str) -> str:
-        root = OURS if plural.startswith("shuffle") else PATHS[plural]
-        return f"{root}/namespaces/{self.namespace}/{plural}/{name}"
-
-    def get(self, plural: str, name: str) -> Object | None:
-        return self.admin.get(self.path(plural, name))
-
-    def create(self, **spec: Any) -> Object:
-        return self.admin.create(self.namespace, "shuffleclusters", cluster(**spec))
-
-    def change(self, **spec: Any) -> Object:
-        return self.admin.merge(self.path("shuffleclusters", "main"), {"spec": spec})
-
-    def wait(self, plural: str, name: str, holds: Callable[[Object], object] = bool) -> Object:
-        def probe() -> Object | None:
-            found = self.get(plural, name)
-            return found if found is not None and holds(found) else None
-
-        try:
-            found = eventually(probe, seconds=SECONDS, what=f"{plural} {name}")
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.operator.log()[-3000:]}") from None
-        assert found is not None
-        return found
-
-    def wait_status(self, holds: Callable[[Object], object]) -> Object:
-        found = self.wait("shuffleclusters", "main", lambda o: holds(o.get("status") or {}))
-        status: Object = found["status"]
-        return status
-
-    def make_ready(self, count: int) -> None:
-        """Play the kubelet: say of so many worker pods that they are ready."""
-        for n in range(count):
-            self.wait("pods", f"main-worker-{n}")
-            conditions = [{"type": "Ready", "status": "True"}]
-            status = {"phase": "Running", "conditions": conditions}
-            self.admin.merge(f"{self.path('pods', f'main-worker-{n}')}/status", {"status": status})
-
-
-@pytest.fixture
-def scene(
-    plane: ControlPlane, admin: Administrator, namespace: str, tmp_path: Path
-) -> Iterator[Scene]:
-    grant(admin, namespace)
-    enforce = {"pod-security.kubernetes.io/enforce": "restricted"}
-    admin.merge(f"/api/v1/namespaces/{namespace}", {"metadata": {"labels": enforce}})
-    with running_operator(plane, tmp_path, namespace) as operator:
-        yield Scene(admin, namespace, operator)
-
-
-def condition(status: Object, kind: str) -> Object:
-    found: Object = next(c for c in status["conditions"] if c["type"] == kind)
-    return found
 
 
 def test_a_cluster_from_apply_to_gone(scene: Scene) -> None:
@@ -155,7 +82,7 @@ def test_nothing_is_written_when_nothing_changes(scene: Scene) -> None:
     scene.wait_status(lambda s: s.get("observedGeneration") == 2)
     after = versions(scene)
     assert after == before
-    assert scene.operator.log().count("applied") == seen
+    assert len(scene.operator.events("applied")) == seen
 
 
 def versions(scene: Scene) -> dict[str, str]:
@@ -214,12 +141,12 @@ def test_a_second_operator_waits(
     with running_operator(plane, tmp_path_factory.mktemp("second"), scene.namespace) as second:
         scene.change(workers={"replicas": 3})
         scene.wait("statefulsets", "main-worker", lambda o: o["spec"]["replicas"] == 3)
-        assert "leads" not in second.log()
+        assert not second.events("leads")
         assert second.running
         scene.operator.kill9()
         scene.change(workers={"replicas": 4})
         scene.wait("statefulsets", "main-worker", lambda o: o["spec"]["replicas"] == 4)
-        assert "transitions=2" in second.log()
+        assert [e["transitions"] for e in second.events("leads")] == [2]
 
 
 def test_an_operator_that_lost_its_lease_ends(scene: Scene) -> None:

@@ -1,14 +1,19 @@
 """Who may take the lease, by one's own clock only."""
 
+import time
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossdock_operator import leader
 from crossdock_operator.leader import (
     GIVE_UP_SECONDS,
     LEASE_SECONDS,
     RENEW_SECONDS,
+    Leadership,
+    LeadershipLost,
     Seen,
     is_free,
     look,
@@ -49,6 +54,33 @@ def test_transitions_grow_with_each_new_holder() -> None:
     assert (renewed["leaseTransitions"], renewed["renewTime"]) == (4, "now")
     assert taken(lease("other"), "me", "now")["spec"]["leaseTransitions"] == 5
     assert taken({"metadata": {}}, "me", "now")["spec"]["leaseTransitions"] == 1
+
+
+class OneLease:
+    """A Lease that everybody may write."""
+
+    async def get(self, *_: object) -> None:
+        return None
+
+    async def create(self, _kind: object, body: dict[str, Any]) -> dict[str, Any]:
+        return {**body, "metadata": {**body["metadata"], "resourceVersion": "1"}}
+
+
+async def test_a_leader_that_was_held_up_is_stopped_before_it_writes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever it comes to first: the renewal may be the last thing that it does."""
+    now = time.monotonic()
+    leadership = Leadership(OneLease(), namespace="a", name="b", identity="me")  # type: ignore[arg-type]
+    with pytest.raises(LeadershipLost):
+        leadership.check()
+    await leadership.acquire()
+    assert leadership.leads
+    assert leadership.number == 1
+    leadership.check()
+    monkeypatch.setattr(leader.time, "monotonic", lambda: now + GIVE_UP_SECONDS + 1)
+    with pytest.raises(LeadershipLost):
+        leadership.check()
 
 
 def test_a_leader_ends_before_another_may_begin() -> None:

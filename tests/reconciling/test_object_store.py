@@ -67,3 +67,58 @@ def test_a_mark_is_of_what_people_change() -> None:
     annotated = body(4)
     annotated["metadata"]["annotations"] = {"a": "b"}
     assert mark(annotated) != first
+
+
+def test_the_end_of_an_object_is_not_that_of_the_next_one_of_its_name() -> None:
+    store = Store()
+    store.saw_child("Service", body(5, "old"))
+    store.saw_child("Service", body(9, "new"))
+    store.saw_child("Service", body(8, "old"), deleted=True)
+    assert ChildKey("Service", "main") in store.children(ITEM)
+    store.saw_cluster(body(9, "new"))
+    store.saw_cluster(body(8, "old"), deleted=True)
+    assert store.clusters[KEY].uid == "new"
+
+
+def test_an_object_that_comes_back_into_a_watch_is_there_again() -> None:
+    """Who takes our label away and gives it back has not made another object."""
+    store = Store()
+    store.saw_child("Service", body(5))
+    store.saw_child("Service", body(6), deleted=True)
+    store.saw_child("Service", body(7))
+    assert ChildKey("Service", "main") in store.children(ITEM)
+
+
+def test_what_a_list_does_not_have_is_lost_unless_it_is_newer() -> None:
+    store = Store()
+    item = Item("Service", KEY)
+    store.saw_child("Service", body(9))
+    assert store.known("Service") == store.known("Service", "data") == [item]
+    assert store.known("Service", "other") == store.known("Secret") == []
+    assert store.lost(item, 8) is None
+    assert store.lost(item, 9) == ITEM
+    assert store.children(ITEM) == {}
+    assert store.lost(item, 10) is None
+    assert store.knows("Service", body(9))
+    assert not store.knows("Service", body(10)), "it was seen in a later state"
+
+
+def test_jobs_by_cluster() -> None:
+    store = Store()
+
+    def job(name: str, version: int, cluster: str = "main") -> dict[str, Any]:
+        found = body(version, uid=name)
+        found["metadata"] |= {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}
+        return {**found, "spec": {"clusterRef": {"name": cluster}}}
+
+    store.saw_job(job("a", 1))
+    store.saw_job(job("b", 2))
+    store.saw_job(job("c", 3, "other"))
+    assert {found.key.name for found in store.jobs_of(KEY)} == {"a", "b"}
+    store.saw_job(job("a", 4), deleted=True)
+    assert {found.key.name for found in store.jobs_of(KEY)} == {"b"}
+    assert store.lost(Item("ShuffleJob", Key("data", "b")), 5) == Item(
+        "ShuffleJob", Key("data", "b")
+    )
+    assert store.jobs_of(KEY) == []
+    assert store.counts() == {"ShuffleJob": 1}

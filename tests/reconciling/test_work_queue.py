@@ -117,6 +117,30 @@ async def test_what_is_forgotten_does_not_come() -> None:
     assert len(found) == 0
 
 
+async def test_of_those_that_are_due_the_urgent_ones_come_first() -> None:
+    found = Queue[str](asyncio.get_running_loop().time, rank=lambda key: key.islower())
+    for key in "abC":
+        found.add(key)
+    found.add("D", after_seconds=0.1)
+    assert [await take(found) for _ in "Ca"] == ["C", "a"]
+    await asyncio.sleep(0.1)  # what is due by now is the point
+    found.add("b")
+    assert [await take(found) for _ in "Db"] == ["D", "b"]
+
+
+async def test_one_that_was_due_may_be_forgotten_and_come_back() -> None:
+    found = queue()
+    found.add("a")
+    found.add("b")
+    assert await take(found) == "a", "and both were sorted out"
+    found.forget("b")
+    found.add("b", after_seconds=60)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(take(found), 0.05)
+    found.add("b")
+    assert await take(found) == "b"
+
+
 @given(failures=st.integers(1, 10_000), jitter=st.floats(0, 1))
 def test_pauses_are_bounded(failures: int, jitter: float) -> None:
     assert FIRST_SECONDS / 2 <= pause_seconds(failures, jitter) <= MOST_SECONDS

@@ -5,7 +5,6 @@ import logging
 import resource
 import signal
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +15,7 @@ import uvloop
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from crossdock import logs
 from crossdock.errors import ConfigError, CrossdockError, Unavailable
 from crossdock_worker.api import writing
 from crossdock_worker.api.context import CLAIMS, WORKER, Handler, fill_error, job_uid
@@ -27,10 +27,6 @@ from crossdock_worker.worker import Worker
 
 log = structlog.get_logger()
 
-_EXCEPTIONS = structlog.processors.ExceptionRenderer(
-    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-)
-"""Without local variables: they may hold a token."""
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _KEEPALIVE_SECONDS = 75.0
 _LINGERING_SECONDS = 2.0
@@ -221,21 +217,7 @@ async def _drained(worker: Worker, grace_seconds: float, stop: asyncio.Event) ->
 
 def configure_logging(*, level: str) -> None:
     """Log JSON lines to standard error, with the job and shuffle of each request."""
-    number = logging.getLevelNamesMapping().get(level.upper())
-    if number is None:
-        raise ConfigError(f"--log-level {level} is not one", hint="debug, info, warning or error")
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _EXCEPTIONS,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr)
+    logs.configure(level=level)
     logging.getLogger("aiohttp.server").addFilter(_is_no_bad_request)
 
 

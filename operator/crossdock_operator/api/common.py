@@ -8,6 +8,8 @@ from crossdock_operator.api.fields import Items, ObjectName, Range, Text
 GROUP: Final = "crossdock.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
+PAUSED: Final = f"{GROUP}/paused"
+"""Annotation of any of our objects; while it is "true" the operator changes nothing of it."""
 
 YEAR_SECONDS: Final = 366 * 86_400
 

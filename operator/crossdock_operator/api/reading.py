@@ -5,10 +5,21 @@ errors here; fields of later versions are passed over.
 """
 
 import dataclasses
+import functools
 import types
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    NamedTuple,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from crossdock.errors import ConfigError
 from crossdock.jobfile.quantity import parse_bytes
@@ -24,15 +35,37 @@ def read(kind: type[T], data: Mapping[str, object]) -> T:
     Raises:
         ConfigError: a field that has no default is missing, or a value is not of its type.
     """
-    hints = get_type_hints(kind, include_extras=True)
     values = {}
-    for field in dataclasses.fields(cast("Any", kind)):
-        name = camel(field.name)
-        if data.get(name) is not None:
-            values[field.name] = _value(hints[field.name], data[name], name)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{kind.__name__} has no {name}")
+    for field in _fields(cast("Any", kind)):
+        if data.get(field.name) is not None:
+            values[field.attribute] = _value(field.hint, data[field.name], field.name)
+        elif field.required:
+            raise ConfigError(f"{kind.__name__} has no {field.name}")
     return kind(**values)
+
+
+class _Field(NamedTuple):
+    attribute: str
+    name: str
+    hint: object
+    required: bool
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[_Field, ...]:
+    """Return a dataclass's fields: to evaluate its hints takes longer than to read an object."""
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(
+        _Field(
+            attribute=each.name,
+            name=camel(each.name),
+            hint=hints[each.name],
+            required=all(
+                default is dataclasses.MISSING for default in (each.default, each.default_factory)
+            ),
+        )
+        for each in dataclasses.fields(cast("Any", kind))
+    )
 
 
 def write(value: object) -> Any:

@@ -85,7 +85,7 @@ Action: TypeAlias = Apply | RenewKeys | RenewCertificate
 def plan(observed: Observed, given: Given) -> list[Action]:
     """Return what is to be done now. Where all is as it should be, nothing."""
     cluster = observed.cluster
-    if cluster.deleting or cluster.spec.paused:
+    if cluster.deleting or cluster.paused:
         return []
     actions: list[Action] = []
     if _is_due(observed, names.signing_key(cluster)):

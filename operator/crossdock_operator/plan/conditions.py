@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from crossdock_operator.api.common import PAUSED
 from crossdock_operator.kinds import Object
 
 Status: TypeAlias = Literal["True", "False", "Unknown"]
@@ -20,6 +21,12 @@ class Answer:
     status: Status
     reason: str
     message: str = ""
+
+
+def paused(*, now: bool) -> list[Answer]:
+    """Return the condition of what is paused; what is not has none."""
+    message = f"nothing is changed until spec.paused or the annotation {PAUSED} is taken away"
+    return [Answer("Paused", YES, "AskedFor", message)] if now else []
 
 
 def conditions(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from crossdock_operator.kinds import Object
-from crossdock_operator.plan.conditions import NO, UNKNOWN, YES, Answer, conditions
+from crossdock_operator.plan.conditions import NO, UNKNOWN, YES, Answer, conditions, paused
 from crossdock_operator.records import Job
 
 
@@ -83,6 +83,18 @@ def job_status(job: Job, seen: Seen, *, now: str) -> Object:
     if connection := seen.connection or last.get("connectionSecret", ""):
         status["connectionSecret"] = connection
     return status
+
+
+def paused_status(job: Job, *, now: str) -> Object:
+    """Return the status of a job of which nothing is changed: as it was, but that it is paused."""
+    before = job.status.get("conditions", ())
+    answers = conditions(paused(now=True), before=before, generation=job.generation, now=now)
+    return {
+        **job.status,
+        "observedGeneration": job.generation,
+        "phase": "Paused",
+        "conditions": [*(c for c in before if c["type"] != "Paused"), *answers],
+    }
 
 
 def is_true(status: Object, kind: str) -> bool:

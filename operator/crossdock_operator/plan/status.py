@@ -5,7 +5,7 @@ from typing import Final
 from crossdock_operator.kinds import STATEFUL_SET, Object
 from crossdock_operator.plan import names
 from crossdock_operator.plan.cluster import Observed, replicas
-from crossdock_operator.plan.conditions import NO, YES, Answer, conditions
+from crossdock_operator.plan.conditions import NO, YES, Answer, conditions, paused
 from crossdock_operator.plan.findings import (
     NOTHING,
     Findings,
@@ -52,7 +52,7 @@ def cluster_status(
         "endpoint": names.endpoint(cluster),
         **({"storage": storage} if storage else {}),
         "conditions": conditions(
-            answers,
+            [*answers, *paused(now=cluster.paused)],
             before=cluster.status.get("conditions", ()),
             generation=cluster.generation,
             now=now,
@@ -65,7 +65,7 @@ def _phase(
 ) -> str:
     if observed.cluster.deleting:
         return "Deleting"
-    if observed.cluster.spec.paused:
+    if observed.cluster.paused:
         return "Paused"
     if refused:
         return "Degraded"

@@ -1,0 +1,217 @@
+"""What the operator says of itself, who leads, what it looks after, and what it may do."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from administrator import Administrator
+from audit import Asked, asked
+from control_plane import ControlPlane
+from operators import running_operator
+from roles import grant, grant_all, revoke_all
+from scenes import SECONDS, Scene, condition
+from specs import job
+from staged_jobs import JobScene, job_scene
+
+from crossdock_operator.leader import LEASE_SECONDS
+from crossdock_operator.rbac import looked_after, own_namespace
+from harness import eventually
+
+pytestmark = pytest.mark.usefixtures("_controllers")
+PAUSED = {"metadata": {"annotations": {"crossdock.dev/paused": "true"}}}
+RESUMED = {"metadata": {"annotations": {"crossdock.dev/paused": None}}}
+
+
+def test_health_and_metrics(scene: Scene) -> None:
+    scene.create()
+    scene.wait_status(lambda s: s.get("phase") == "Pending")
+    operator = scene.operator
+    eventually(lambda: operator.fetch("/readyz")[0] == 200, seconds=SECONDS, what="it to be ready")
+    assert operator.fetch("/healthz") == (200, '{"problems": []}')
+    assert operator.metric("crossdock_operator_leader") == 1
+    assert operator.metric("crossdock_operator_objects", kind="ShuffleCluster") == 1
+    looks = "crossdock_operator_reconciles_total"
+    assert operator.metric(looks, kind="ShuffleCluster", outcome="done") >= 1
+    assert operator.metric("crossdock_operator_reconcile_seconds_count") >= 1
+    calls = "crossdock_operator_api_calls_total"
+    assert operator.metric(calls, verb="patch", resource="services", code="201") == 2
+    assert operator.metric(calls, verb="watch", resource="shufflejobs", code="200") == 1
+    assert operator.metric(calls, verb="update", resource="leases") >= 0
+    assert operator.metric("crossdock_operator_watch_age_seconds", resource="secrets") > 0
+    assert scene.namespace not in operator.fetch("/metrics")[1], "no label names an object"
+
+
+def test_a_leader_that_was_held_up_does_nothing_more(
+    scene: Scene, plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Its process stood still; another leads by the time it goes on."""
+    scene.create()
+    scene.wait_status(lambda s: s.get("phase") == "Pending")
+    first = scene.operator
+    with running_operator(plane, tmp_path_factory.mktemp("second"), scene.namespace) as second:
+        eventually(lambda: second.fetch("/readyz")[0] == 200, seconds=SECONDS, what="it is warm")
+        assert second.metric("crossdock_operator_leader") == 0
+        os.kill(first.pid, signal.SIGSTOP)
+        try:
+            stopped = time.monotonic()
+            scene.change(workers={"replicas": 5})
+            scene.wait("statefulsets", "main-worker", lambda o: o["spec"]["replicas"] == 5)
+            assert time.monotonic() - stopped <= LEASE_SECONDS + 5
+            # Both see this; the first one as news of a cluster that it thinks it leads.
+            scene.change(workers={"replicas": 6})
+            scene.wait("statefulsets", "main-worker", lambda o: o["spec"]["replicas"] == 6)
+            written = len(first.events("applied"))
+        finally:
+            os.kill(first.pid, signal.SIGCONT)
+        eventually(lambda: first.ended() is not None, seconds=SECONDS, what="its end")
+        assert first.ended() == 1
+        assert len(first.events("applied")) == written
+        assert second.running
+
+
+def test_pause_by_annotation(scene: Scene) -> None:
+    cluster = scene.path("shuffleclusters", "main")
+    scene.create()
+    scene.wait_status(lambda s: s.get("phase") == "Pending")
+    scene.admin.merge(cluster, PAUSED)
+    status = scene.wait_status(lambda s: s.get("phase") == "Paused")
+    assert condition(status, "Paused")["status"] == "True"
+    scene.change(workers={"replicas": 3})
+    scene.admin.ask("DELETE", scene.path("services", "main"))
+    scene.wait_status(lambda s: s.get("observedGeneration") == 2)
+    assert scene.get("services", "main") is None
+    scene.admin.merge(cluster, RESUMED)
+    scene.wait("services", "main")
+    scene.wait("statefulsets", "main-worker", lambda o: o["spec"]["replicas"] == 3)
+    status = scene.wait_status(lambda s: s.get("phase") != "Paused")
+    assert "Paused" not in {c["type"] for c in status["conditions"]}
+
+
+def test_a_job_is_paused_by_annotation(scene: Scene) -> None:
+    body = job(clusterRef={"name": "main"})
+    body["metadata"] |= PAUSED["metadata"]
+    scene.admin.create(scene.namespace, "shufflejobs", body)
+    scene.wait("shufflejobs", "wordcount", lambda o: o.get("status", {}).get("phase") == "Paused")
+    scene.admin.merge(scene.path("shufflejobs", "wordcount"), RESUMED)
+    scene.wait("shufflejobs", "wordcount", lambda o: o["status"]["phase"] != "Paused")
+
+
+def test_several_namespaces(plane: ControlPlane, admin: Administrator, tmp_path: Path) -> None:
+    own, *watched, other = (admin.new_namespace() for _ in range(4))
+    grant(admin, own, *watched)
+    with running_operator(plane, tmp_path, own, watch=watched) as operator:
+        for each in (*watched, other):
+            Scene(admin, each, operator).create()
+        for each in watched:
+            Scene(admin, each, operator).wait("statefulsets", "main-worker")
+        assert operator.metric("crossdock_operator_objects", kind="ShuffleCluster") == 2
+        assert Scene(admin, other, operator).get("statefulsets", "main-worker") is None
+
+
+@pytest.fixture
+def everywhere(admin: Administrator, namespace: str) -> Iterator[str]:
+    grant_all(admin, namespace)
+    yield namespace
+    revoke_all(admin)
+
+
+def test_all_namespaces(
+    plane: ControlPlane, admin: Administrator, everywhere: str, tmp_path: Path
+) -> None:
+    """Also one that is made later; and with no right to list namespaces or CRDs."""
+    begun = plane.audit_log.stat().st_size
+    with running_operator(plane, tmp_path, everywhere, watch=()) as operator:
+        for _ in range(2):
+            scene = Scene(admin, admin.new_namespace(), operator)
+            scene.create()
+            scene.wait("statefulsets", "main-worker")
+            scene.wait_status(lambda s: s.get("phase") == "Pending")
+    refused = [call for call in asked(plane.audit_log, skip_bytes=begun) if not call.allowed]
+    assert not refused
+
+
+def test_every_right_is_used_and_none_is_missing(
+    scene: Scene, plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """All that the operator does, once, against the API server's audit log."""
+    tour(scene)
+    namespaces = [scene.namespace, scene.admin.new_namespace()]
+    directory = tmp_path_factory.mktemp("jobs")
+    with job_scene(plane, scene.admin, namespaces[1], directory) as jobs:
+        tour_of_jobs(jobs)
+    calls = [call for call in asked(plane.audit_log) if call.namespace in namespaces]
+    rules = [*looked_after(), *own_namespace()]
+    granted = {
+        (group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    used = {right for call in calls if call.allowed for right in call.rights}
+    refused = [call for call in calls if not call.allowed]
+    assert not refused, "the operator asked for what its roles do not grant"
+    # To own an object with blockOwnerDeletion this is asked of the roles, not of the server.
+    implied = {("crossdock.dev", "shuffleclusters/finalizers", "update")}
+    # Asked where a cluster of another namespace selects by labels, and of a Job that is there
+    # though it was not when this operator looked.
+    implied |= {("", "namespaces", "get"), ("batch", "jobs", "get")}
+    assert granted - used - implied == set(), "no step of the tour needs this right"
+
+
+def tour(scene: Scene) -> None:
+    """Have the operator do everything that it does."""
+    scene.create()
+    scene.wait("statefulsets", "main-worker")
+    scene.wait_status(lambda s: s.get("phase") == "Pending")
+    # It says so of a Secret that is there already, which it has to look at.
+    scene.admin.ask("POST", f"/api/v1/namespaces/{scene.namespace}/secrets",
+                    {"metadata": {"name": "second-key"}})  # fmt: skip
+    scene.admin.create(
+        scene.namespace, "shuffleclusters",
+        {"metadata": {"name": "second"}, "spec": {"store": {"url": "s3://bucket/second"}}} | HEAD,
+    )  # fmt: skip
+    scene.wait("shuffleclusters", "second",
+               lambda o: o.get("status", {}).get("phase") == "Degraded")  # fmt: skip
+    scene.admin.create(scene.namespace, "shufflejobs", job(clusterRef={"name": "main"}))
+    scene.wait("shufflejobs", "wordcount", lambda o: o.get("status"))
+    assert scene.operator.terminate() == 0  # it gives the Lease up
+
+
+def tour_of_jobs(scene: JobScene) -> None:
+    """Have the operator do everything that it does for jobs."""
+    scene.fail("split-1", times=1)
+    scene.hold("split-0")
+    scene.apply(lifecycle={"ttlSecondsAfterSuccess": 2})
+    scene.until("a task has failed", lambda: scene.events()["TaskFailed"])
+    secret = f"/api/v1/namespaces/{scene.namespace}/secrets/words-connection"
+    due = {"metadata": {"annotations": {"crossdock.dev/renew-at": "0"}}}
+    scene.admin.merge(secret, due)
+    for suspend, phase in ((True, "Suspended"), (False, "Running")):
+        scene.admin.merge(scene.path(), {"spec": {"suspend": suspend}})
+        scene.wait_phase(phase)
+    scene.release("split-0")
+    scene.wait_phase("Succeeded")
+    scene.until("it is deleted in the end", lambda: scene.get() is None)
+
+
+HEAD = {"apiVersion": "crossdock.dev/v1alpha1", "kind": "ShuffleCluster"}
+
+
+def test_the_one_right_that_no_call_shows(scene: Scene, plane: ControlPlane) -> None:
+    """Without it no object can be owned so that its owner waits for it."""
+    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{scene.namespace}/roles/operator-jobs"
+    role = scene.admin.ask("GET", path)
+    rules = [r for r in role["rules"] if r["resources"] != ["shuffleclusters/finalizers"]]
+    scene.admin.merge(path, {"rules": rules})
+    begun = plane.audit_log.stat().st_size
+    scene.create()
+
+    def refusals() -> list[Asked]:
+        calls = asked(plane.audit_log, skip_bytes=begun)
+        return [c for c in calls if c.namespace == scene.namespace and c.status == 403]
+
+    eventually(refusals, seconds=SECONDS, what="a refusal")
