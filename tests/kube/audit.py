@@ -46,6 +46,8 @@ def asked(log: Path, *, skip_bytes: int = 0) -> Iterator[Asked]:
             watches = event["verb"] == "watch"
             if event["stage"] != ("ResponseStarted" if watches else "ResponseComplete"):
                 continue
+            if "annotations" not in event:  # it broke off before anybody asked for rights
+                continue
             ref = event.get("objectRef", {})
             parts = [ref.get("resource", ""), ref.get("subresource", "")]
             yield Asked(

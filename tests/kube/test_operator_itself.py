@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from administrator import Administrator
+from administrator import OURS, Administrator
 from audit import Asked, asked
 from control_plane import ControlPlane
 from operators import running_operator
@@ -196,6 +196,9 @@ def tour_of_jobs(scene: JobScene) -> None:
     scene.release("split-0")
     scene.wait_phase("Succeeded")
     scene.until("it is deleted in the end", lambda: scene.get() is None)
+    cluster = f"{OURS}/namespaces/{scene.namespace}/shuffleclusters/main"
+    scene.admin.ask("DELETE", cluster)
+    scene.until("what ending it takes is gone, too", lambda: scene.admin.get(cluster) is None)
 
 
 HEAD = {"apiVersion": "crossdock.dev/v1alpha1", "kind": "ShuffleCluster"}
