@@ -122,7 +122,7 @@ class Scene:
         return Left(
             [o["Key"] for page in listed for o in page.get("Contents", ())],
             [u["Key"] for page in begun for u in page.get("Uploads", ())],
-            [str(p) for j in jobs if j.exists() for p in j.iterdir() if uid in p.name]
+            [str(p) for j in jobs if j.exists() for p in j.iterdir() if uid in {"", p.name}]
             + [str(p) for p in trash],
         )
 

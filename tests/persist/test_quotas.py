@@ -16,7 +16,7 @@ SIZE = 30_000
 def worker(start_worker: StartWorker, tmp_path: Path) -> WorkerProcess:
     return start_worker(
         store=(tmp_path / "store").as_uri(), drain_grace_seconds=0, eager_quiet_seconds=3600,
-        job_store_quota_bytes=10 * SIZE,
+        job_store_quota_bytes=10 * SIZE, store_settle_seconds=1,
     )  # fmt: skip
 
 
@@ -102,3 +102,27 @@ def test_a_worker_counts_what_an_earlier_process_has_stored(
         assert gauges(worker, "job", job_uid)["store"] == SIZE
         job.shuffle("words", partitions=1).view({0: 0}).persist()
         eventually(lambda: gauges(worker, "job", job_uid)["store"] == SIZE, what="once, not twice")
+
+
+def test_packing_adds_nothing_to_what_a_quota_counts(worker: WorkerProcess, job_uid: str) -> None:
+    """Its frames have been counted since they were acked, with their log objects."""
+    with connect_all([worker]) as cluster:
+        job = cluster.job(
+            job_uid, owner="runner", persistence="BeforeAck", store_quota_bytes=3 * SIZE
+        )
+        shuffle = job.shuffle("words", partitions=1)
+        for map_id in range(3):
+            write(shuffle, map_id)
+        shuffle.view(dict.fromkeys(range(3), 0)).persist()
+        eventually(lambda: gauges(worker, "job", job_uid)["store"] == 3 * SIZE)
+
+
+def test_a_drain_loses_nothing_for_a_quota(worker: WorkerProcess, job_uid: str) -> None:
+    with connect_all([worker]) as cluster:
+        job = cluster.job(job_uid, owner="runner", store_quota_bytes=SIZE)
+        shuffle = job.shuffle("words", partitions=1)
+        for map_id in range(3):
+            write(shuffle, map_id)
+        assert worker.request("POST", "/v1/drain").status in {200, 202}
+        eventually(lambda: worker.request("GET", "/v1/drain").status == 200, what="the drain")
+        assert gauges(worker, "job", job_uid)["store"] == 3 * SIZE

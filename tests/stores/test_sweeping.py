@@ -261,10 +261,12 @@ def test_workers_say_which_jobs_live(worker: WorkerProcess, tmp_path: Path) -> N
     dead = put_job(store, "dead")
     given = ("--store", store.url, "--cluster", "c", "--workers", worker.url)
     assert "not known" in audited(*given, code=2)  # it has just begun
-    assert "just begun" in audited(*given, "--delete", code=2)
     given = (*given, "--grace-seconds", 0.1)
     eventually(lambda: worker.get_json("/v1/jobs")["uptime_seconds"] > 1)
-    found = as_json(*given, "--delete", code=0)
+    found = as_json(*given, code=1)
+    assert [job["job"] for job in found["jobs"]] == ["dead"]
+    assert "to be told which jobs live" in audited(*given, "--delete", code=2)
+    found = as_json(*given, "--live", "live", "--delete", code=0)
     assert found["deleted"]["objects"] == len(dead)
     assert [(d["job"], d["verdict"]) for d in found["disks"]] == [("live", "live")]
     assert all("/live/" in key for key in listed(store))
@@ -291,14 +293,14 @@ def test_who_else_knows_of_live_jobs_knows_none_of_processes(
 
     options = AuditOptions(cluster="c", grace_seconds=0.1, ask_live=listed_jobs, delete=True)
     with connect([worker.url]) as cluster:
-        found = audit([store], Fleet(cluster), options)
+        found = audit([store], Fleet(cluster, "c"), options)
     assert asked == ["c"]
     assert found.deleted.objects == len(dead)
     assert {d.job: v for d, v in found.disks} == {
         "process": Verdict.LIVE, "ended": Verdict.ORPHAN,
     }  # fmt: skip
     with connect([worker.url]) as cluster, pytest.raises(ConfigError, match="just begun"):
-        audit([store], Fleet(cluster), replace(options, grace_seconds=1e6))
+        audit([store], Fleet(cluster, "c"), replace(options, grace_seconds=1e6))
 
 
 def test_what_is_on_a_disk_goes_too(worker: WorkerProcess, tmp_path: Path) -> None:
@@ -319,7 +321,7 @@ def test_what_is_on_a_disk_goes_too(worker: WorkerProcess, tmp_path: Path) -> No
 def test_a_worker_that_does_not_answer_leaves_the_question_open(
     worker: WorkerProcess, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    other = start_worker(key=KEY, peers=worker.url, peers_interval_seconds=0.1)
+    other = start_worker(key=KEY, peers=worker.url, peers_interval_seconds=0.1, cluster="c")
     eventually(lambda: len(other.get_json("/v1/workers")["workers"]) == 2)
     store = open_store((tmp_path / "store").as_uri())
     keys = put_job(store, "dead")
@@ -329,4 +331,15 @@ def test_a_worker_that_does_not_answer_leaves_the_question_open(
     other.kill9()
     assert other_url in audited(*both, code=2)
     assert "do not answer" in audited(*both, "--live", "", "--delete", code=2)
+    assert listed(store) == keys
+
+
+def test_workers_of_another_cluster_say_nothing_of_this_one(
+    worker: WorkerProcess, tmp_path: Path
+) -> None:
+    store = open_store((tmp_path / "store").as_uri())
+    keys = put_job(store, "dead")
+    given = ("--store", store.url, "--cluster", "prod", "--grace-seconds", 0)
+    said = audited(*given, "--workers", worker.url, "--live", "", "--delete", code=2)
+    assert "is of cluster 'c', not 'prod'" in " ".join(said.split())
     assert listed(store) == keys

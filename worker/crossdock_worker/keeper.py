@@ -39,6 +39,8 @@ _REST: Final = 20
 _RUNS_AT_ONCE: Final = 4
 _FIRST_BACKOFF_SECONDS: Final = 2.0
 _LONGEST_BACKOFF_SECONDS: Final = 120.0
+_MOST_DOUBLINGS: Final = 16
+"""Of a pause that is bounded anyway: a float has room for a thousand."""
 
 
 def rules_of(settings: Settings, disk: DiskUse) -> Rules:
@@ -200,7 +202,8 @@ class Keeper:
             return
         with self._lock:
             count = self._failures[shuffle.key].count + 1 if shuffle.key in self._failures else 1
-            seconds = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** (count - 1))
+            doublings = min(count - 1, _MOST_DOUBLINGS)
+            seconds = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0**doublings)
             self._failures[shuffle.key] = _Failures(count, time.monotonic() + seconds)
         if count == 1:
             log.warning(

@@ -76,6 +76,8 @@ class LogWriter:
         self._lock = threading.Lock()
         self._not_before: dict[str, float] = {}
         """Until when a request for a run may still take effect: it is not deleted before."""
+        self._settled = time.monotonic() + settle_seconds
+        """The same for runs of an earlier process."""
         self._cluster = cluster
         self._worker = worker
         self._segment_bytes = segment_bytes
@@ -215,7 +217,7 @@ class LogWriter:
         held = shuffle.frames()
         for each in shuffle.runs.logs():
             with self._lock:
-                if self._not_before.get(each.run, 0.0) > time.monotonic():
+                if self._not_before.get(each.run, self._settled) > time.monotonic():
                     continue
             mine = held[np.isin(identities(held), identities(each.frames))]
             if not len(shuffle.runs.covering(mine)[1]):

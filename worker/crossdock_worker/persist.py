@@ -162,11 +162,21 @@ class Persister:
                 return Outcome(runs, None)
             self.leave(shuffle.key).check()
             total = int(left["payload_bytes"].sum(dtype=np.uint64))
-            self._check_room(shuffle.key, total)
+            if trigger is not Trigger.DRAIN:  # what is acked must not be lost for a quota
+                self._check_room(shuffle.key, total + self._coming(shuffle.key.job, left, shuffle))
             progress = Progress(total, trigger)
             self._under_way[shuffle.key] = progress
         self._runs.submit(self._run, shuffle, tables.frame_keys(left), progress, done)
         return Outcome(runs, progress)
+
+    def _coming(self, job: str, left: Table, shuffle: ShuffleLog) -> int:
+        """Return bytes that runs under way will add for a job, less those counted already.
+
+        Frames that a log object has are counted with it, and a run only packs them.
+        """
+        running = [p for key, p in self._under_way.items() if key.job == job]
+        more = sum(p.total_bytes for p in running if not p.future.done())
+        return more - int(left["payload_bytes"][shuffle.runs.logged(left)].sum(dtype=np.uint64))
 
     def under_way(self, key: ShuffleKey) -> Progress | None:
         """Return the run of a shuffle that is under way, if one is."""

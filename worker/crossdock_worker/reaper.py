@@ -26,9 +26,12 @@ _LOOK_SECONDS: Final = 0.5
 _KEPT_AT_ONCE: Final = 50
 """Small files that are written on the event loop, in each look."""
 _TOMBSTONES_EVERY_SECONDS: Final = 600.0
-_AT_ONCE: Final = 4
+_AT_ONCE: Final = 32
+"""Jobs that are deleted at once: each waits for most of its time until the store has settled."""
 _FIRST_BACKOFF_SECONDS: Final = 2.0
 _LONGEST_BACKOFF_SECONDS: Final = 300.0
+_MOST_DOUBLINGS: Final = 16
+"""Of a pause that is bounded anyway: a float has room for a thousand."""
 
 
 class Delete(Protocol):
@@ -104,20 +107,29 @@ class Reaper:
         try:
             proved = self._end(uid, standing)
         except CrossdockError as error:
-            failures = self._failures[uid] = self._failures.get(uid, 0) + 1
-            seconds = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0**failures)
-            self._not_before[uid] = clock() + seconds
+            self._again_later(uid)
             log.warning("an abandoned job is not deleted yet", job=uid, problem=str(error))
+        except Exception:  # a fault of ours must not stop the others, nor be met twice a second
+            self._again_later(uid)
+            log.exception("an abandoned job is not deleted yet", job=uid)
         else:
             self._failures.pop(uid, None)
-            self._not_before[uid] = float("inf")
-            log.info("an abandoned job is deleted", job=uid, proved=proved)
+            self._not_before.pop(uid, None)
+            if proved is not None:
+                self._not_before[uid] = float("inf")
+                log.info("an abandoned job is deleted", job=uid, proved=proved)
         finally:
             self._under_way.discard(uid)
 
-    def _end(self, uid: str, standing: Standing) -> bool:
+    def _again_later(self, uid: str) -> None:
+        failures = self._failures[uid] = self._failures.get(uid, 0) + 1
+        doubled = _FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, _MOST_DOUBLINGS)
+        self._not_before[uid] = clock() + min(_LONGEST_BACKOFF_SECONDS, doubled)
+
+    def _end(self, uid: str, standing: Standing) -> bool | None:
+        """Delete a job; return whether that is proved, or None: its owner has spoken meanwhile."""
         if standing.facts.stage is Stage.LIVE and not self._fence(uid):
-            return False
+            return None
         proved = self._delete(uid, standing, self._cancel)
         if proved:
             self._jobs.learn_ended(uid, Facts(standing.facts.epoch, Stage.CLEAN), None)

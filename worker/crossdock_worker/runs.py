@@ -87,6 +87,14 @@ class Runs:
             found |= np.isin(wanted, identities(run.frames))
         return found
 
+    def logged(self, frames: Table) -> npt.NDArray[np.bool_]:
+        """Return which of these very frames some log object has."""
+        wanted = identities(frames)
+        found = np.zeros(len(frames), bool)
+        for each in self.logs():
+            found |= np.isin(wanted, identities(each.frames))
+        return found
+
     def covering(self, frames: Table) -> tuple[list[Finished], Table]:
         """Return the runs that have any of these frames, and the frames that none has."""
         wanted = identities(frames)

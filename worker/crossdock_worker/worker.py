@@ -6,7 +6,7 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -50,6 +50,8 @@ from crossdock_worker.through import ReadThrough
 
 log = structlog.get_logger()
 
+_ANEW_SECONDS = 5.0
+"""Before a part that failed begins anew."""
 _VIEW_THREADS = 2
 _STORE_THREADS = 2
 """For calls that write to the store: however slow it is, frames and reads have their threads."""
@@ -262,15 +264,21 @@ class Worker:
 
     async def run_background(self) -> None:
         """Do until cancelled what nobody asks for: peers, persisting, cleaning up of old runs."""
+        parts: list[Callable[[], Awaitable[None]]] = [
+            partial(self.membership.run, self.identity.id),
+            self.keeper.run,
+            self._beat,
+            self.reaper.run,
+            self.drain.come_back,
+        ]
+        if self.persister is not None:
+            parts += [
+                partial(self._show_store, self.persister.store),
+                partial(self._recover, self.persister),
+            ]
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.membership.run(self.identity.id))
-            tasks.create_task(self.keeper.run())
-            tasks.create_task(self._beat())
-            tasks.create_task(self.reaper.run())
-            tasks.create_task(self.drain.come_back())
-            if self.persister is not None:
-                tasks.create_task(self._show_store(self.persister.store))
-                tasks.create_task(self._recover(self.persister))
+            for part in parts:
+                tasks.create_task(_unfailing(part))
 
     @property
     def may_be_stored(self) -> bool:
@@ -355,3 +363,15 @@ class Worker:
 def _clear_probes(store: Store) -> None:
     for bucket in each_bucket(store):
         clear_old_probes(bucket)
+
+
+async def _unfailing(part: Callable[[], Awaitable[None]]) -> None:
+    """Run a part to its end; after a fault of ours it begins anew, and the others go on."""
+    while True:
+        try:
+            await part()
+        except Exception:
+            log.exception("a part of the worker failed, and begins anew")
+            await asyncio.sleep(_ANEW_SECONDS)
+        else:
+            return

@@ -66,9 +66,13 @@ class Audit:
 
     @property
     def is_unsure(self) -> bool:
-        """Whether there may be some that nobody can tell: a worker is silent, or jobs unknown."""
+        """Whether there may be some that nobody can tell.
+
+        A worker is silent, jobs are unknown, or there was more than is looked at.
+        """
         return bool(
             self.silent
+            or self.left.cut_short
             or self.left.of(Verdict.UNKNOWN).things
             or any(v is Verdict.UNKNOWN for _, v in self.disks)
         )

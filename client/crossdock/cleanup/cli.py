@@ -53,11 +53,10 @@ def run_audit(
     try:
         if kube and live is not None:
             raise ConfigError("--live and --kube both say which jobs live", hint="leave one out")
-        if delete and live is None and not kube and not workers:
+        if delete and live is None and not kube:  # workers whose disks are new know of no job
             raise ConfigError(
-                "--delete needs to know which jobs live",
-                hint="--live UID,… names them (--live '' for none), --kube asks Kubernetes, "
-                "--workers URL asks the workers",
+                "--delete needs to be told which jobs live",
+                hint="--live UID,… names them (--live '' for none), --kube asks Kubernetes",
             )
         options = AuditOptions(
             cluster=check_name("cluster", cluster),
@@ -73,7 +72,7 @@ def run_audit(
             fleet = None
             if workers:
                 endpoints = [url.strip() for url in workers.split(",")]
-                fleet = Fleet(stack.enter_context(connect(endpoints)))
+                fleet = Fleet(stack.enter_context(connect(endpoints)), cluster)
             found = audit(each_bucket(opened), fleet, options)
     except CrossdockError as error:
         typer.secho(f"crossdock: {error}", fg=typer.colors.RED, err=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crossdock.errors import CleanupUnfinished, ProtocolError
+from crossdock.errors import CleanupUnfinished, ConfigError, ProtocolError
 from crossdock.lifecycle.sweep import Known, live_jobs
 from crossdock.records import Owner
 from crossdock.wire import names
@@ -63,8 +63,15 @@ class Asked:
 class Fleet:
     """All workers that an endpoint knows of. Its caller needs an administrator's token."""
 
-    def __init__(self, cluster: "Cluster", *, epoch: int | None = None) -> None:
-        """Args: `epoch` goes with fences: a job that was taken over with a higher one refuses."""
+    def __init__(self, cluster: "Cluster", uid: str, *, epoch: int | None = None) -> None:
+        """Know the workers that `cluster` speaks to.
+
+        Args:
+            cluster: connected.
+            uid: the workers' --cluster.
+            epoch: goes with fences: a job that was taken over with a higher one refuses.
+        """
+        self._uid = uid
         self._cluster = cluster
         self._query = "" if epoch is None else f"?epoch={epoch}"
 
@@ -74,6 +81,7 @@ class Fleet:
         Raises:
             Unavailable: none answers.
             AccessError: the token is no administrator's.
+            ConfigError: a worker is of another cluster.
         """
         cluster = self._cluster
         asked = time.monotonic()
@@ -91,6 +99,7 @@ class Fleet:
             answer = response.read_json()
         try:
             worker = str(answer["worker"])  # type: ignore[index]
+            cluster = str(answer["cluster"])  # type: ignore[index]
             jobs = [
                 OnDisk(
                     worker,
@@ -102,9 +111,15 @@ class Fleet:
                 )
                 for j in answer["jobs"]  # type: ignore[index]
             ]
-            return float(answer["uptime_seconds"]), jobs  # type: ignore[index]
+            uptime = float(answer["uptime_seconds"])  # type: ignore[index]
         except (TypeError, KeyError, ValueError) as error:
             raise ProtocolError(f"{url}/v1/jobs lists no jobs: {error!r}") from error
+        if cluster != self._uid:
+            raise ConfigError(
+                f"the worker at {url} is of cluster {cluster!r}, not {self._uid!r}",
+                hint="its jobs say nothing of that cluster's: name workers of the same one",
+            )
+        return uptime, jobs
 
     def fence(self, job: str) -> None:
         """Have every worker refuse a job, and delete its files.

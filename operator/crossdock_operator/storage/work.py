@@ -254,7 +254,7 @@ def audit_cluster(bench: Bench, place: Place, task: Audit) -> Audited:
         fleet = None
         if place.endpoints:
             cluster = stack.enter_context(bench.workers(place))
-            fleet = Fleet(cluster, epoch=task.epoch or None)
+            fleet = Fleet(cluster, place.cluster, epoch=task.epoch or None)
 
         def look(*, delete: bool) -> Found:
             options = AuditOptions(

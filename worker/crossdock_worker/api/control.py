@@ -98,6 +98,7 @@ async def list_jobs(request: web.Request) -> web.Response:
     uptime = worker.uptime_seconds
     body = {
         "worker": worker.identity.id,
+        "cluster": worker.settings.cluster,
         "uptime_seconds": round(uptime, 3),
         "jobs": [accounts.overview(uid, job, uptime) for uid, job in worker.jobs.held()],
     }
