@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,9 @@ def test_files_stay_short() -> None:
         if lines > MAX_LINES:
             long[str(file.relative_to(ROOT))] = lines
     assert not long, f"files with more than {MAX_LINES} lines: {long}"
+
+
+def test_modules_of_tests_have_names_of_their_own() -> None:
+    """Folders of tests are no packages: pytest refuses to collect two of one name."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
