@@ -377,6 +377,8 @@ def test_requests_are_counted_by_job_and_a_shuffle_that_is_not_persisted_costs_n
     assert sum(s["persisted_bytes"] for s in asked) == int(view.bytes.sum())
     assert sum(s["writes"] for s in asked) == 3 * 2 + 1, "intent, segment, record; one manifest"
     assert all(s["dollars"] == 0 for s in asked), "directories bill nothing"
+    assert sum(s["verbs"].get("PutObject", {}).get("ok", 0) for s in asked) == 3 * 2 + 1
+    assert [each.pop("verbs") for each in spared] == [{}] * len(spared)
     assert all(set(each.values()) == {0} for each in spared)
     assert 'crossdock_store_requests_total{outcome="ok",verb="PutObject"}' in said
 

@@ -223,10 +223,14 @@ class Worker:
     def store_use(self, job: str) -> dict[str, object]:
         """Return what a job has asked of the store since this process began."""
         counts = self.store_requests.of_job(job)
+        verbs: dict[str, dict[str, int]] = {}
+        for (verb, outcome), count in sorted(counts.items()):
+            verbs.setdefault(verb, {})[outcome] = count.requests
         return {
             "requests": sum(count.requests for count in counts.values()),
             "writes": writes(counts),
             "dollars": round(self.store_requests.dollars(counts), 6),
+            "verbs": verbs,
         }
 
     def reading(self) -> Reading:
