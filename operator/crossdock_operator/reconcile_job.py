@@ -15,7 +15,7 @@ from crossdock_operator.jobs.registering import Registry
 from crossdock_operator.jobs.rehearsing import rehearse
 from crossdock_operator.jobs.render import connection_name
 from crossdock_operator.jobs.state import State, document_of
-from crossdock_operator.jobs.telling import WARNING, Teller
+from crossdock_operator.jobs.telling import Teller
 from crossdock_operator.jobs.tools import Tools
 from crossdock_operator.kinds import NAMESPACE, SHUFFLE_JOB, Object
 from crossdock_operator.plan.conditions import NO, YES, Answer
@@ -259,7 +259,7 @@ class JobReconciler:
             if seen.failure is None:
                 await teller.tell(job, "Complete", "all stages are done")
             else:
-                await teller.tell(job, "Failed", seen.failure, kind=WARNING)
+                await teller.tell(job, "Failed", seen.failure, warning=True)
 
     async def _write(self, job: Job, status: Object) -> bool:
         """Write a status that differs; return whether the job is there still."""

@@ -27,7 +27,7 @@ from crossdock_operator.jobs.questions import Questions
 from crossdock_operator.jobs.render import stage_job
 from crossdock_operator.jobs.staged import Staged
 from crossdock_operator.jobs.state import Ended, State
-from crossdock_operator.jobs.telling import WARNING, Teller
+from crossdock_operator.jobs.telling import Teller
 from crossdock_operator.jobs.tools import AGAIN_SECONDS, Tools
 from crossdock_operator.jobs.usage import Usage, usage_of
 from crossdock_operator.kinds import JOB, SHUFFLE_JOB
@@ -165,7 +165,7 @@ class Running:
             why = told[name].get(task.index, jobs[name].over or "it failed")
             self.staged.failed(task, why)
             said = f"task {task.index} of stage {task.stage} failed: {why}"
-            await self._teller.tell(job, "TaskFailed", said, kind=WARNING)
+            await self._teller.tell(job, "TaskFailed", said, warning=True)
 
     async def _next_state(self, job: Job, state: State, now: float) -> State:
         """Return what is to be kept of what was taken in."""
@@ -294,7 +294,7 @@ class Running:
             if stage.repairs > self._repairs.get(name, 0):
                 lost = sum(task.winner is None for task in stage.tasks)
                 said = f"output of stage {name} was lost: {lost} of its tasks run again"
-                await self._teller.tell(job, "OutputLost", said, kind=WARNING)
+                await self._teller.tell(job, "OutputLost", said, warning=True)
             self._repairs[name] = stage.repairs
             if stage.phase is self._phases.get(name):
                 continue
