@@ -17,7 +17,12 @@ from harness import StartWorker, WorkerProcess, connect_all, eventually
 from raw import Peer, Target
 
 Blocks = list[tuple[int, int, bytes, int]]
-SETTINGS = {"segment_bytes": 2 * 2**20, "max_frame_bytes": 2**20, "eager_quiet_seconds": 3600}
+SETTINGS = {
+    "store_settle_seconds": 0.5,
+    "segment_bytes": 2 * 2**20,
+    "max_frame_bytes": 2**20,
+    "eager_quiet_seconds": 3600,
+}
 """Nothing is packed before a test wants it."""
 OPTIONS = crossdock.Options(
     frame_bytes=2**18, buffer_bytes=2**20, connect_seconds=1, deadline_seconds=20,

@@ -131,7 +131,7 @@ def test_what_a_drained_worker_had_is_read_through_another(
 def test_what_was_acked_outlives_the_disk(
     start_worker: StartWorker, bucket: Bucket, job_uid: str
 ) -> None:
-    worker = start_worker(**bucket.settings, eager_quiet_seconds=0.5)
+    worker = start_worker(**bucket.settings, eager_quiet_seconds=0.5, store_settle_seconds=1)
     with job_of([worker], job_uid, persistence="BeforeAck") as job:
         shuffle = job.shuffle("words", partitions=9, maps=4)
         for m in range(4):
