@@ -26,6 +26,13 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
         typer.Option(help="A namespace to look after; repeatable; default: all."),
     ] = None,
     listen: Annotated[str, typer.Option(help="HOST:PORT for health and metrics.")] = "0.0.0.0:8080",
+    owner_kinds: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND.GROUP",
+            help="A kind that may own jobs, beside Pod and Job.batch; repeatable.",
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     resolve: Annotated[
         list[str] | None,
@@ -37,6 +44,7 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
 ) -> None:
     """Run the operator: look after ShuffleClusters and ShuffleJobs. See docs/operator.md."""
     from crossdock import logs  # noqa: PLC0415 -- keeps --help quick
+    from crossdock_operator.plan.owners import OwnerKind  # noqa: PLC0415
     from crossdock_operator.run import Settings, run  # noqa: PLC0415
 
     host, colon, port = listen.rpartition(":")
@@ -51,6 +59,7 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
         host=host.strip("[]") or "0.0.0.0",
         port=int(port),
         resolve=_resolved(resolve or ()),
+        owner_kinds=tuple(map(OwnerKind.parse, owner_kinds or ())),
     )
     asyncio.run(run(settings))
 

@@ -147,6 +147,12 @@ class Kube:
         except Vanished:
             return None
 
+    async def named(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """Return an object, or None if it is not there; it takes the right to list."""
+        query = {"fieldSelector": f"metadata.name={name}"}
+        found = (await self._call("GET", kind.path(namespace), query=query))["items"]
+        return found[0] if found else None
+
     async def every(
         self, kind: Kind, namespace: str = "", *, labels: str = "", page: int = PAGE
     ) -> AsyncGenerator[Object, None]:

@@ -1,10 +1,12 @@
 """What the operator may do, once: every verb that it uses, and no other. `make roles` writes it.
 
-python -m crossdock_operator.rbac DIRECTORY
+python -m crossdock_operator.rbac DIRECTORY [KIND.GROUP ...]
+
+The kinds are those of `--owner-kinds`.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +31,7 @@ from crossdock_operator.kinds import (
     Object,
 )
 from crossdock_operator.leader import LEASE_NAME
+from crossdock_operator.plan.owners import OwnerKind
 
 NAME: Final = "crossdock-operator"
 _GROUP: Final = "rbac.authorization.k8s.io"
@@ -57,9 +60,14 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
 """Where the operator looks after objects: verbs by kind and subresource."""
 
 
-def looked_after() -> list[Object]:
-    """Return the rules for each namespace that is looked after, or for all."""
-    return [_rule(kind, sub, verbs) for (kind, sub), verbs in LOOKED_AFTER.items()]
+def looked_after(owners: Iterable[OwnerKind] = ()) -> list[Object]:
+    """Return the rules for each namespace that is looked after, or for all.
+
+    Args:
+        owners: kinds that may own jobs, beside pods and Jobs.
+    """
+    more = [_rule(each.kind(), "", ("list",)) for each in owners]
+    return [_rule(kind, sub, verbs) for (kind, sub), verbs in LOOKED_AFTER.items()] + more
 
 
 def own_namespace() -> list[Object]:
@@ -80,12 +88,13 @@ def _rule(kind: Kind, sub: str, verbs: tuple[str, ...], *, names: tuple[str, ...
     return {**rule, "resourceNames": list(names)} if names else rule
 
 
-def manifests() -> dict[str, list[Object]]:
+def manifests(owners: Iterable[OwnerKind] = ()) -> dict[str, list[Object]]:
     """Return the files of `roles/`, by name."""
+    rules = looked_after(owners)
     return {
         "own-namespace.yaml": _bound("Role", NAME, own_namespace()),
-        "namespace.yaml": _bound("Role", f"{NAME}-jobs", looked_after()),
-        "cluster-wide.yaml": _bound("ClusterRole", NAME, looked_after()),
+        "namespace.yaml": _bound("Role", f"{NAME}-jobs", rules),
+        "cluster-wide.yaml": _bound("ClusterRole", NAME, rules),
     }
 
 
@@ -112,10 +121,10 @@ def text(objects: list[Object]) -> str:
 
 
 def main() -> None:
-    """Write all files into the directory that is the argument."""
+    """Write all files into the directory that is the first argument."""
     directory = Path(sys.argv[1])
     directory.mkdir(exist_ok=True)
-    for name, objects in manifests().items():
+    for name, objects in manifests(map(OwnerKind.parse, sys.argv[2:])).items():
         (directory / name).write_text(text(objects))
 
 

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from crossdock.errors import ConfigError
@@ -10,7 +10,9 @@ from crossdock.stages.states import Phase
 from crossdock_operator.ending.jobs import JobEnds
 from crossdock_operator.errors import Stale, Vanished
 from crossdock_operator.jobs.acceptance import judge, needs_labels, spec_of
+from crossdock_operator.jobs.attached import AttachedEnds
 from crossdock_operator.jobs.keeping import Kept
+from crossdock_operator.jobs.owners import Owners
 from crossdock_operator.jobs.registering import Registry
 from crossdock_operator.jobs.rehearsing import rehearse
 from crossdock_operator.jobs.render import connection_name
@@ -22,6 +24,7 @@ from crossdock_operator.plan.conditions import NO, YES, Answer
 from crossdock_operator.plan.job_status import (
     Seen,
     StageRow,
+    has_ended,
     is_true,
     job_status,
     only_numbers_differ,
@@ -29,6 +32,7 @@ from crossdock_operator.plan.job_status import (
     row_after,
 )
 from crossdock_operator.plan.lifetimes import Lifetimes, lifetimes
+from crossdock_operator.plan.owners import OwnerEnd, Verdict
 from crossdock_operator.records import Cluster, Item, Job, Key
 
 if TYPE_CHECKING:
@@ -54,7 +58,9 @@ class JobReconciler:
 
     tools: Tools
     ends: JobEnds
+    owners: Owners
     _registry: Registry = field(init=False)
+    _attached: AttachedEnds = field(init=False)
     _running: "dict[str, Running]" = field(default_factory=dict)
     """By uid, the jobs whose stages are under way."""
     _uids: dict[Key, str] = field(default_factory=dict)
@@ -63,6 +69,7 @@ class JobReconciler:
 
     def __post_init__(self) -> None:
         self._registry = Registry(self.tools)
+        self._attached = AttachedEnds(self.tools)
 
     async def reconcile(self, key: Key) -> None:
         """Do for a job what is to be done now.
@@ -108,6 +115,7 @@ class JobReconciler:
         if running is not None:
             running.close()
         self._registry.forget(uid)
+        self._attached.forget(uid)
         if running is not None:
             busy = self._running.keys() | self._registry.busy()
             known = self.tools.store.jobs.values()
@@ -117,35 +125,52 @@ class JobReconciler:
 
     async def _look_after(self, job: Job, cluster: Cluster | None) -> Seen:
         limits = lifetimes(job, cluster)
-        accepted = await self._accepted(job, cluster)
-        if is_true(job.status, "Complete") or is_true(job.status, "Failed"):
-            return await self._after_the_end(job, cluster, accepted, limits)
+        if has_ended(job.status):
+            return await self._after_the_end(job, cluster, limits)
+        owner = await self.owners.verdict(job)
+        accepted = await self._accepted(job, cluster, owner)
+        seen = await self._live(job, cluster, limits, accepted, owner)
+        return replace(seen, owner_uid=owner.uid)
+
+    async def _live(
+        self,
+        job: Job,
+        cluster: Cluster | None,
+        limits: Lifetimes,
+        accepted: Answer,
+        owner: Verdict,
+    ) -> Seen:
         if accepted.status != YES or cluster is None:
             gone = f"ShuffleCluster {job.cluster.name} is gone" if accepted.status == YES else ""
+            if owner.end is not None:
+                return replace(_ended(accepted, owner.end, staged=bool(job.spec.stages)), over=True)
             return Seen(accepted=accepted, waits_for=gone)
         try:
             job = await self.ends.hold(job, cluster)
         except ConfigError as error:
             return Seen(accepted=accepted, waits_for=str(error))
-        if self._is_too_old(job, limits) and not job.spec.stages:
-            said = f"the job is older than {limits.max_age_seconds} s"
-            return Seen(accepted=accepted, ended=True, failure=said, reason="TooOld", over=True)
+        end = owner.end
+        if self._is_too_old(job, limits):
+            end = OwnerEnd("TooOld", f"the job is older than {limits.max_age_seconds} s")
+        if end is not None and not job.spec.stages:
+            return await self._end_attached(job, cluster, limits, _ended(accepted, end))
         ready = await self._registry.ready(job, cluster)
         connection = "" if ready else connection_name(job.key.name)
         if not job.spec.stages or (ready and job.uid not in self._running):
             return Seen(accepted=accepted, ready=ready, connection=connection)
-        return await self._run(job, cluster, limits, ready)
+        return await self._run(job, cluster, limits, ready, end)
 
-    async def _accepted(self, job: Job, cluster: Cluster | None) -> Answer:
+    async def _accepted(self, job: Job, cluster: Cluster | None, owner: Verdict) -> Answer:
         """Return whether the job is taken; once it is, it stays so."""
         if is_true(job.status, "Accepted"):
-            said = next(c for c in job.status["conditions"] if c["type"] == "Accepted")
-            return Answer("Accepted", YES, said["reason"], said.get("message", ""))
+            return _still_accepted(job, owner)
         labels: dict[str, str] = {}
         if needs_labels(job, cluster):
             found = await self.tools.kube.get(NAMESPACE, "", job.key.namespace)
             labels = ((found or {}).get("metadata") or {}).get("labels") or {}
         answer = judge(job, cluster, labels)
+        if answer.status == YES:
+            answer = self._with_owner(job, owner)
         if answer.status == YES and job.spec.stages and cluster is not None:
             problem = await rehearse(self.tools.kube, job, cluster)
             if problem:
@@ -162,11 +187,32 @@ class JobReconciler:
         await Teller(self.tools.kube).tell(job, "Accepted", "the job is accepted")
         return answer
 
+    def _with_owner(self, job: Job, owner: Verdict) -> Answer:
+        """Return whether the job's owner is one that can be.
+
+        No task runs for an owner that is not there. An engine needs the connection to begin.
+        """
+        if owner.end is not None:
+            return Answer("Accepted", NO, owner.end.reason, owner.end.message)
+        refusal = self.owners.refusal(job)
+        if refusal:
+            return Answer("Accepted", NO, "OwnerKindNotAllowed", refusal)
+        if owner.waits and job.spec.stages:
+            return Answer("Accepted", NO, "OwnerNotFound", owner.waits)
+        return _still_accepted(job, owner)
+
     async def _pin(self, job: Job) -> None:
         """Keep the spec as it is now: what lies inside pod templates can be changed later."""
         await Kept.pin(self.tools.kube, job, _fresh(job, time.time()))
 
-    async def _run(self, job: Job, cluster: Cluster, limits: Lifetimes, ready: str) -> Seen:
+    async def _run(
+        self,
+        job: Job,
+        cluster: Cluster,
+        limits: Lifetimes,
+        ready: str,
+        end: OwnerEnd | None = None,
+    ) -> Seen:
         now = time.time()
         running = self._running.get(job.uid)
         if running is None:
@@ -177,8 +223,8 @@ class JobReconciler:
             kept = await Kept.take_up(self.tools.kube, job, _fresh(job, now))
             running = await Running.take_up(self.tools, job, kept, handle)
             self._running[job.uid] = running
-        if self._is_too_old(job, limits):
-            running.stop("TooOld", f"the job is older than {limits.max_age_seconds} s")
+        if end is not None:
+            running.stop(end.reason, end.message)
         await running.advance(job, cluster, keep_on_failure=limits.keep_on_failure, now=now)
         ended = running.state.ended
         return Seen(
@@ -198,13 +244,23 @@ class JobReconciler:
 
     # -- the end ---------------------------------------------------------------------------
 
-    async def _after_the_end(
-        self, job: Job, cluster: Cluster | None, accepted: Answer, limits: Lifetimes
+    async def _end_attached(
+        self, job: Job, cluster: Cluster | None, limits: Lifetimes, seen: Seen
     ) -> Seen:
+        """Have the workers drop a job without stages that has ended, but for what is to stay."""
+        keep = seen.failure is not None and limits.keep_on_failure
+        if keep or cluster is None or cluster.deleting:
+            return replace(seen, over=True)
+        waits_for = await self._attached.drop(job, cluster)
+        return replace(seen, over=not waits_for, waits_for=waits_for)
+
+    async def _after_the_end(self, job: Job, cluster: Cluster | None, limits: Lifetimes) -> Seen:
         """See to what is left of a job that has ended; delete it when its time has come."""
         conditions = {c["type"]: c for c in job.status["conditions"]}
         failed = conditions["Failed"]["status"] == YES
         over = conditions["Running"]["reason"] == "Ended"
+        said = conditions["Accepted"]
+        accepted = Answer("Accepted", said["status"], said["reason"], said.get("message", ""))
         seen = Seen(
             accepted=accepted,
             ended=True,
@@ -212,7 +268,9 @@ class JobReconciler:
             reason=conditions["Failed"]["reason"],
             over=over,
         )
-        if not over and job.spec.stages and cluster is not None:
+        if not over and not job.spec.stages:
+            seen = await self._end_attached(job, cluster, limits, seen)
+        elif not over and cluster is not None:
             ready = await self._registry.ready(job, cluster)
             if not ready or job.uid in self._running:
                 seen = await self._run(job, cluster, limits, ready)
@@ -254,10 +312,10 @@ class JobReconciler:
         if not await self._write(job, status):
             return
         self._written[job.uid] = time.monotonic()
-        if seen.ended and not (is_true(job.status, "Complete") or is_true(job.status, "Failed")):
+        if seen.ended and not has_ended(job.status):
             teller = Teller(self.tools.kube)
             if seen.failure is None:
-                await teller.tell(job, "Complete", "all stages are done")
+                await teller.tell(job, "Complete", seen.done)
             else:
                 await teller.tell(job, "Failed", seen.failure, warning=True)
 
@@ -284,6 +342,22 @@ def _fresh(job: Job, now: float) -> State:
         epoch=max(0, int(now - job.created)),
         since=None if job.spec.suspend else now,
     )
+
+
+def _still_accepted(job: Job, owner: Verdict) -> Answer:
+    """Return that the job is taken, as it was said; and where its owner is not seen, so."""
+    if owner.waits:
+        return Answer("Accepted", YES, "WaitsForOwner", owner.waits)
+    for said in job.status.get("conditions", ()):
+        if said["type"] == "Accepted" and said["reason"] == "RunsAsAccepted":
+            return Answer("Accepted", YES, said["reason"], said.get("message", ""))
+    return Answer("Accepted", YES, "Accepted")
+
+
+def _ended(accepted: Answer, end: OwnerEnd, *, staged: bool = False) -> Seen:
+    """Return that a job has ended. One whose stages are not done has failed, whatever ended it."""
+    failure = None if end.good and not staged else end.message
+    return Seen(accepted=accepted, ended=True, failure=failure, reason=end.reason, done=end.message)
 
 
 def _pinned(job: Job, running: "Running") -> Answer:

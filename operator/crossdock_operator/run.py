@@ -18,6 +18,7 @@ from crossdock_operator.ending.parts import Endings, endings
 from crossdock_operator.errors import ApiUnavailable, NotAllowed, Vanished
 from crossdock_operator.health import Pulse, Signs, problems
 from crossdock_operator.intake import Intake
+from crossdock_operator.jobs.owners import Owners
 from crossdock_operator.jobs.tools import Tools
 from crossdock_operator.jobs.workers import Workers
 from crossdock_operator.kinds import SHUFFLE_CLUSTER
@@ -25,6 +26,7 @@ from crossdock_operator.kube import Kube
 from crossdock_operator.leader import LEASE_NAME, Leadership
 from crossdock_operator.metrics import Gauge, Metrics
 from crossdock_operator.plan.cluster import Given
+from crossdock_operator.plan.owners import ALWAYS, OwnerKind
 from crossdock_operator.queue import Queue
 from crossdock_operator.reconcile import Reconciler
 from crossdock_operator.reconcile_job import JobReconciler
@@ -61,6 +63,8 @@ class Settings:
     """Where health and metrics are served; 0 takes a free one."""
     resolve: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
     """By namespace and name of a cluster, URLs of its workers; default: its Service."""
+    owner_kinds: tuple[OwnerKind, ...] = ()
+    """Kinds that may own jobs, beside pods and Jobs."""
 
 
 async def run(settings: Settings) -> None:
@@ -151,7 +155,8 @@ class _Operator:
         kube.before_write = leadership.check
         self._workers = Workers(kube, settings.resolve)
         tools = Tools(kube, self._store, self._workers, wake=known.wake)
-        self._jobs = JobReconciler(tools, ends.jobs)
+        self._owners = Owners(tools, (*ALWAYS, *settings.owner_kinds))
+        self._jobs = JobReconciler(tools, ends.jobs, self._owners)
         given = Given(worker_image=settings.worker_image, namespace=settings.namespace)
         self._takers = Takers(
             Reconcilers(
@@ -184,7 +189,8 @@ class _Operator:
     def tasks(self) -> list[Coroutine[None, None, None]]:
         """Return what runs beside the watches; none of it ends by itself."""
         takers = [self._takers.take() for _ in range(TAKERS)]
-        return [self._lead(), self._tidy(), self._pulse.beat(), self._resync.run(), *takers]
+        looks = [self._tidy(), self._look_at_owners(), self._resync.run()]
+        return [self._lead(), self._pulse.beat(), *looks, *takers]
 
     def close(self) -> None:
         """Let go of workers and jobs: tasks go on, and another operator with them."""
@@ -203,6 +209,10 @@ class _Operator:
     async def _tidy(self) -> None:
         await self._leadership.led()
         await self._ends.tidying.run()
+
+    async def _look_at_owners(self) -> None:
+        await self._leadership.led()
+        await self._owners.run()
 
     def _problems(self) -> list[str]:
         depth = self._queue.depth()

@@ -6,17 +6,20 @@ from typing import Any
 
 from administrator import Administrator, Object
 
+from crossdock_operator.plan.owners import OwnerKind
 from crossdock_operator.rbac import looked_after, own_namespace
 
 _GROUP = "rbac.authorization.k8s.io"
 _ROOT = f"/apis/{_GROUP}/v1"
 
 
-def grant(admin: Administrator, namespace: str, *watched: str) -> None:
+def grant(
+    admin: Administrator, namespace: str, *watched: str, owners: Sequence[OwnerKind] = ()
+) -> None:
     """Let an operator run in a namespace, and look after objects there or in those named."""
     _bind(admin, "Role", "operator", own_namespace(), namespace)
     for each in watched or (namespace,):
-        _bind(admin, "Role", "operator-jobs", looked_after(), each)
+        _bind(admin, "Role", "operator-jobs", looked_after(owners), each)
 
 
 def grant_all(admin: Administrator, namespace: str) -> None:

@@ -15,6 +15,7 @@ from operators import OperatorProcess, running_operator
 from roles import grant
 from specs import STORE, Spec, cluster, job, stage
 
+from crossdock_operator.plan.owners import OwnerKind
 from harness import KEY, WorkerProcess, connect_all, eventually, started_workers
 
 SECONDS: Final = 60.0
@@ -228,9 +229,19 @@ def job_scene(
     directory: Path,
     *,
     workers: int = 1,
+    owners: Sequence[OwnerKind] = (),
 ) -> Iterator[JobScene]:
-    """Set everything up for jobs of the cluster `main`."""
-    grant(admin, namespace)
+    """Set everything up for jobs of the cluster `main`.
+
+    Args:
+        plane: the control plane.
+        admin: of it.
+        namespace: of all.
+        directory: of files.
+        workers: how many.
+        owners: kinds that the operator is told of, and its role has.
+    """
+    grant(admin, namespace, owners=owners)
     admin.await_service_account(namespace)
     with ExitStack() as stack:
         started = stack.enter_context(started_workers(workers, key=KEY))
@@ -248,7 +259,10 @@ def job_scene(
         names = {f"http://main.{namespace}.svc:7070": ",".join(urls)}
         kubelet = stack.enter_context(Kubelet(admin, namespace, directory / "kubelet", names))
         resolve = [part for url in urls for part in ("--resolve", f"{namespace}/main={url}")]
-        operator = stack.enter_context(running_operator(plane, directory, namespace, *resolve))
+        kinds = [part for kind in owners for part in ("--owner-kinds", str(kind))]
+        operator = stack.enter_context(
+            running_operator(plane, directory, namespace, *resolve, *kinds)
+        )
         yield JobScene(
             admin=admin,
             namespace=namespace,

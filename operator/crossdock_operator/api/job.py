@@ -62,7 +62,11 @@ class OwnerReference:
     """An object of the job's namespace whose end ends the job."""
 
     api_version: Annotated[str, "Such as batch/v1.", Text(253, least=1)]
-    kind: Annotated[str, "Of those that the operator is allowed to watch.", Text(63, least=1)]
+    kind: Annotated[
+        str,
+        "Pod, Job, or another that the operator was told of by --owner-kinds.",
+        Text(63, least=1),
+    ]
     name: Annotated[ObjectName, "Its name."]
 
 
@@ -156,4 +160,5 @@ class ShuffleJobStatus:
     connection_secret: Annotated[
         str, "Secret with which an engine reaches the workers.", Text(253)
     ] = ""
+    owner_uid: Annotated[str, "Uid of the job's owner, once it was seen.", Text(64)] = ""
     conditions: Annotated[Conditions, "Answers about the job."] = ()

@@ -38,8 +38,13 @@ class Seen:
     """What its stages cannot go on without just now."""
     ended: bool = False
     failure: str | None = None
+    """Why it failed; None: it succeeded."""
     reason: str = ""
-    """Of the failure, in one word."""
+    """Of its end, in one word."""
+    done: str = "all stages are done"
+    """What is told of a job that succeeded."""
+    owner_uid: str = ""
+    """Of its owner, once that was seen."""
     over: bool = False
     """Whether nothing is left to do for its stages."""
     connection: str = ""
@@ -82,6 +87,8 @@ def job_status(job: Job, seen: Seen, *, now: str) -> Object:
     status |= numbers
     if connection := seen.connection or last.get("connectionSecret", ""):
         status["connectionSecret"] = connection
+    if owner := seen.owner_uid or last.get("ownerUid", ""):
+        status["ownerUid"] = owner
     return status
 
 
@@ -100,6 +107,11 @@ def paused_status(job: Job, *, now: str) -> Object:
 def is_true(status: Object, kind: str) -> bool:
     """Return whether a condition was True when the status was written."""
     return any(c["type"] == kind and c["status"] == YES for c in status.get("conditions", ()))
+
+
+def has_ended(status: Object) -> bool:
+    """Return whether a job had ended when its status was written."""
+    return is_true(status, "Complete") or is_true(status, "Failed")
 
 
 def only_numbers_differ(one: Object, other: Object) -> bool:
@@ -149,16 +161,11 @@ def _answers(job: Job, seen: Seen) -> list[Answer]:
     if seen.ended:
         reason = "Ended" if seen.over else "Ending"
         found.append(Answer("Running", NO, reason, seen.waits_for))
-        failure = seen.failure
-        found.append(
-            Answer("Complete", YES, "Succeeded")
+        failure, word = seen.failure, seen.reason or "Succeeded"
+        found += (
+            [Answer("Complete", YES, word), Answer("Failed", NO, word)]
             if failure is None
-            else Answer("Complete", NO, seen.reason)
-        )
-        found.append(
-            Answer("Failed", NO, "Succeeded")
-            if failure is None
-            else Answer("Failed", YES, seen.reason, failure[:4096])
+            else [Answer("Complete", NO, word), Answer("Failed", YES, word, failure[:4096])]
         )
     elif seen.accepted.status != YES:
         found.append(Answer("Running", NO, "NotAccepted"))
