@@ -2,10 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -51,12 +51,33 @@ def persist(view: "View", on_progress: Callable[[Progress], None] | None) -> Pub
     call = partial(_persist_share, view, report)
     threads = [cluster.fetchers.submit(view.ask, share, call) for share in view.shares]
     answers = [found for thread in threads for found in result_of(thread)]
-    records = {record.run: record for found in answers for record in found}
+    return _publish_records(view, [record for found in answers for record in found])
+
+
+def try_persist(view: "View") -> Published | None:
+    """Have workers go on with persisting a view; what `View.try_persist` says."""
+    records: list[Record] = []
+    pending = False
+    for share in view.shares:
+        if share.stored is not None:
+            records.append(_stored_record(view, share))
+            continue
+        url = view.shuffle.job.cluster.url(share.worker)
+        runs = _go_on(view, share, url).get("runs")
+        if isinstance(runs, list):
+            records += [_record(view, url, str(run)) for run in runs]
+        else:
+            pending = True
+    return None if pending else _publish_records(view, records)
+
+
+def _publish_records(view: "View", found: Sequence[Record]) -> Published:
+    records = {record.run: record for record in found}
     statistics = np.empty(view.partitions, tables.STATISTICS)
     statistics["bytes"], statistics["rows"] = view.bytes, view.rows
     statistics["blocks"] = view.blocks
-    made = manifest.assemble(shuffle.key, view.frames, statistics, list(records.values()))
-    deadline = cluster.options.deadline_seconds
+    made = manifest.assemble(view.shuffle.key, view.frames, statistics, list(records.values()))
+    deadline = view.shuffle.job.cluster.options.deadline_seconds
     return patiently(partial(_publish, view, made.encode()), deadline_seconds=deadline)
 
 
@@ -94,23 +115,12 @@ def _persist_share(view: "View", report: "_Report", share: "Share") -> list[Reco
     shuffle = view.shuffle
     cluster = shuffle.job.cluster
     if share.stored is not None:
-        record = cluster.tier.record(shuffle.key, share.worker)
-        if record.is_log:
-            raise Unavailable(
-                f"frames of {len(share.keys)} pushes lie only in a log object of worker "
-                f"{record.worker}, which that worker packs when it is there again"
-            )
-        return [record]
+        return [_stored_record(view, share)]
     url = cluster.url(share.worker)
-    target = f"{shuffle.path}/persist?epoch={shuffle.job.epoch}"
-    body = tables.encode(share.keys)
     heard = time.monotonic()
     done = -1
     while True:
-        with cluster.pool.call("POST", url, target, body=body) as response:
-            answer = response.read_json()
-        if not isinstance(answer, dict):
-            raise ProtocolError(f"{url} answered no JSON object")
+        answer = _go_on(view, share, url)
         if "runs" in answer:
             break
         now = int(answer.get("persisted_bytes", 0))
@@ -123,6 +133,30 @@ def _persist_share(view: "View", report: "_Report", share: "Share") -> list[Reco
             cluster.pool.cancel.check()
     report.tell(share.worker, int(share.statistics["bytes"].sum()))
     return [_record(view, url, str(run)) for run in answer["runs"]]
+
+
+def _stored_record(view: "View", share: "Share") -> Record:
+    """Return the record of a share that the store serves."""
+    shuffle = view.shuffle
+    record = shuffle.job.cluster.tier.record(shuffle.key, share.worker)
+    if record.is_log:
+        raise Unavailable(
+            f"frames of {len(share.keys)} pushes lie only in a log object of worker "
+            f"{record.worker}, which that worker packs when it is there again"
+        )
+    return record
+
+
+def _go_on(view: "View", share: "Share", url: str) -> dict[str, Any]:
+    """Ask a worker to persist what it serves of a view, or how far it is."""
+    shuffle = view.shuffle
+    target = f"{shuffle.path}/persist?epoch={shuffle.job.epoch}"
+    body = tables.encode(share.keys)
+    with shuffle.job.cluster.pool.call("POST", url, target, body=body) as response:
+        answer = response.read_json()
+    if not isinstance(answer, dict):
+        raise ProtocolError(f"{url} answered no JSON object")
+    return answer
 
 
 def _record(view: "View", url: str, run: str) -> Record:

@@ -21,7 +21,7 @@ from crossdock.errors import (
     ProtocolError,
     Unavailable,
 )
-from crossdock.persisting import Progress, Published, persist
+from crossdock.persisting import Progress, Published, persist, try_persist
 from crossdock.reader import Reader
 from crossdock.retry import patiently
 from crossdock.statistics import Tier
@@ -305,6 +305,18 @@ class View:
             Unavailable: workers or the store are away, or get no further, until the deadline.
         """
         return persist(self, on_progress)
+
+    def try_persist(self) -> Published | None:
+        """Begin or go on with what `persist` does, and do not wait for it.
+
+        Returns:
+            None while workers have more to do: call again, some time later.
+
+        Raises:
+            ConfigError: the workers have no store.
+            Unavailable: a worker or the store is away; make the view anew and call again.
+        """
+        return try_persist(self)
 
     def places(self) -> list[dict[str, object]]:
         """Describe who serves the view now: worker id, URL path of its places, frames."""

@@ -225,7 +225,7 @@ class JobReconciler:
             self._running[job.uid] = running
         if end is not None:
             running.stop(end.reason, end.message)
-        await running.advance(job, cluster, keep_on_failure=limits.keep_on_failure, now=now)
+        await running.advance(job, cluster, limits, now=now)
         ended = running.state.ended
         return Seen(
             accepted=_pinned(job, running),

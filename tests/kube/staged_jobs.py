@@ -3,7 +3,7 @@
 import base64
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -230,6 +230,7 @@ def job_scene(
     *,
     workers: int = 1,
     owners: Sequence[OwnerKind] = (),
+    options: Mapping[str, object] | None = None,
 ) -> Iterator[JobScene]:
     """Set everything up for jobs of the cluster `main`.
 
@@ -240,11 +241,12 @@ def job_scene(
         directory: of files.
         workers: how many.
         owners: kinds that the operator is told of, and its role has.
+        options: of the workers.
     """
     grant(admin, namespace, owners=owners)
     admin.await_service_account(namespace)
     with ExitStack() as stack:
-        started = stack.enter_context(started_workers(workers, key=KEY))
+        started = stack.enter_context(started_workers(workers, key=KEY, options=options))
         labels = {
             "crossdock.dev/cluster": "main",
             "app.kubernetes.io/managed-by": "crossdock-operator",

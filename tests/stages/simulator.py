@@ -30,6 +30,7 @@ from crossdock.stages.events import (
     TaskId,
 )
 from crossdock.stages.machine import Machine
+from crossdock.stages.releasing import Releasing
 from crossdock.stages.states import Checkpoint, Phase, StageRules
 
 MOST_STEPS = 20_000
@@ -52,6 +53,8 @@ class Weather:
     """Of the runner, per event."""
     changing: frozenset[str] = frozenset()
     """Stages whose tasks write something else each time."""
+    consume: bool = False
+    """Whether shuffles go when nobody needs them any more, and what that takes is secured."""
 
 
 @dataclass(slots=True)
@@ -65,11 +68,18 @@ class Attempt:
     content: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An answer that is not the machine's to hear."""
+
+    take_in: Callable[[], None]
+
+
 @dataclass(slots=True)
 class Pending:
     """Something under way: each call of `step` goes on; it returns an event when it is done."""
 
-    step: Callable[[], Event | None]
+    step: Callable[[], Event | Heard | None]
     speed: float
     """How likely it goes on next, compared with others."""
     task: TaskId | None = None
@@ -110,6 +120,12 @@ class World:
         self.saved = Checkpoint()
         self.ledger = Ledger()
         self.machine = Machine(rules)
+        self.releasing = Releasing(self.machine.stages)
+        self.asked: set[str] = set()
+        """Stages that are being secured or released."""
+        self.secured: set[tuple[str, int, int]] = set()
+        """(stage, index, attempt) that can be lost no more."""
+        self.released: set[str] = set()
         self.finish: Finish | None = None
 
     # -- time ------------------------------------------------------------------------------
@@ -128,7 +144,12 @@ class World:
             event = item.step()
             if event is not None:
                 self.pending.remove(item)
+            if isinstance(event, Heard):
+                event.take_in()
+            elif event is not None:
                 self._deliver(event)
+            if self.weather.consume and event is not None:
+                self._consume()
         raise AssertionError("it does not end")
 
     def _deliver(self, event: Event) -> None:
@@ -187,11 +208,13 @@ class World:
             if item.task is not None and self.random.random() < 1 / 2:
                 item.step()
         self.pending.clear()
+        self.asked.clear()
         self.kills += 1
         self.epoch += 1
         self.ledger = Ledger()
         rules = list(self.rules.values())
         self.machine = Machine(rules, epoch=self.epoch, checkpoint=self.saved)
+        self.releasing = Releasing(self.machine.stages)
         self.winners = {}
         for name, kept in self.saved.stages.items():
             if kept.winners is not None:
@@ -211,12 +234,52 @@ class World:
         self.lost[name] += 1
         for place in [p for p in self.stored if p[0] == name]:
             if self.random.random() < 1 / 2:
-                del self.stored[place]
+                held = self.stored.pop(place)
+                if kept := {a: c for a, c in held.items() if (*place, a) in self.secured}:
+                    self.stored[place] = kept
+
+    # -- shuffles that go ------------------------------------------------------------------
+
+    def _consume(self) -> None:
+        for name in self.releasing.to_secure():
+            self._begin(name, partial(self._secure, name, self.releasing.version(name)))
+        for name in self.releasing.to_release():
+            self._begin(name, partial(self._release, name))
+
+    def _begin(self, name: str, work: Callable[[], Callable[[], None]]) -> None:
+        if name in self.asked:
+            return
+        self.asked.add(name)
+        found: list[Heard] = []
+
+        def step() -> Heard | None:
+            if found:
+                return found[0]
+            then = work()
+            found.append(Heard(lambda: (self.asked.discard(name), then())[1]))
+            return None
+
+        self.pending.append(Pending(step, self._speed()))
+
+    def _secure(self, name: str, version: int) -> Callable[[], None]:
+        if name not in self.released:
+            winners = self.winners[name]
+            if self._missing(name, winners):
+                return lambda: None
+            self.secured |= {(name, index, attempt) for index, attempt in winners.items()}
+        return partial(self.releasing.secured, name, version)
+
+    def _release(self, name: str) -> Callable[[], None]:
+        self.released.add(name)
+        for place in [p for p in self.stored if p[0] == name]:
+            del self.stored[place]
+        return partial(self.releasing.released, name)
 
     # -- tasks -----------------------------------------------------------------------------
 
     def _start(self, task: TaskId) -> None:
         rules = self.rules[task.stage]
+        assert task.stage not in self.released, f"{task} runs, and its shuffle was released"
         assert task not in self.attempts, f"{task} a second time"
         assert all(t.attempt != task.attempt for t in self.attempts if t.stage == task.stage)
         for upstream in rules.upstream:
@@ -244,6 +307,7 @@ class World:
         found: dict[tuple[str, int], str] = {}
         stage = attempt.task.stage
         for upstream, winners in self.stage_files.get(stage, {}).items():
+            assert upstream not in self.released, f"{attempt.task} reads what was released"
             for index, winner in winners.items():
                 held = self.stored.get((upstream, index), {})
                 if winner not in held:
@@ -271,6 +335,7 @@ class World:
     # -- answers ---------------------------------------------------------------------------
 
     def _missing(self, stage: str, winners: Mapping[int, int]) -> frozenset[int]:
+        assert stage not in self.released, f"stage {stage} is looked at, and was released"
         return frozenset(i for i, a in winners.items() if a not in self.stored.get((stage, i), {}))
 
     def _check(self, stage: str, ask: int) -> InputsChecked:
@@ -374,7 +439,8 @@ class World:
         for item in list(self.pending):  # what comes late is not answered
             while (event := item.step()) is None:
                 pass
-            assert self.machine.handle(event) == []
+            if not isinstance(event, Heard):
+                assert self.machine.handle(event) == []
         for publications in self.published.values():
             assert all(p == publications[0] for p in publications), "published twice"
         if finish.failure is not None:

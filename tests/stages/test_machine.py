@@ -104,6 +104,27 @@ def test_everything_at_once(  # noqa: PLR0917
     World(rules, sizes, Weather(fail=fail, lose=lose, kill=kill, changing=changing), seed).run()
 
 
+@settings(max_examples=500)
+@given(
+    rules=graphs(tries=st.just(10**6)),
+    sizes=SIZES,
+    seed=SEEDS,
+    lose=st.sampled_from([0, 0.02, 0.2]),
+    kill=st.sampled_from([0, 0.02, 0.2]),
+    changing=CHANGING,
+)
+def test_what_was_released_is_never_needed_again(  # noqa: PLR0917
+    rules: list[StageRules],
+    sizes: dict[str, int],
+    seed: int,
+    lose: float,
+    kill: float,
+    changing: frozenset[str],
+) -> None:
+    weather = Weather(lose=lose, kill=kill, changing=changing, consume=True)
+    assert World(rules, sizes, weather, seed).run().failure is None
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 @settings(max_examples=20_000)

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from crossdock.errors import AttemptsMissing, CrossdockError
+from crossdock.errors import AttemptsMissing, CrossdockError, ShuffleReleased
 from crossdock.job import Job
 from crossdock.jobfile.model import (
     FilesInput,
@@ -179,6 +179,21 @@ class Actions:
         facts.largest_bytes = int(view.bytes.max())
         facts.median_bytes = int(np.median(view.bytes))
         return Recorded(stage.name, contents(view.frames))
+
+    def secure(self, stage: Stage) -> bool:
+        """Go on with bringing into the store what a recorded stage wrote; return if all is there.
+
+        What was released since counts as there: nobody needs it.
+
+        Raises:
+            ConfigError: the workers have no store.
+            AttemptsMissing: some of it was lost.
+            Unavailable: call again.
+        """
+        try:
+            return self._view(stage.name).try_persist() is not None
+        except ShuffleReleased:
+            return True
 
     def _tell_readers(self, stage: str, view: View) -> None:
         """Name the winners in the files of stages that were planned before some ran again.

@@ -21,8 +21,8 @@ class Lifecycle:
 
     release_shuffles: Annotated[
         ReleaseShuffles | None,
-        "WhenConsumed: a shuffle goes when every stage that reads it is done. AtJobEnd: all at "
-        "once.",
+        "WhenConsumed: a shuffle goes when every stage that reads it is done, and what those wrote "
+        "is in the store. AtJobEnd: all at once.",
     ] = None
     ttl_seconds_after_success: Annotated[
         Seconds | None, "A job that succeeded is deleted after so long."

@@ -14,12 +14,14 @@ from crossdock.errors import ConfigError
 from crossdock.job import Job as Handle
 from crossdock.stages.actions import StageFacts
 from crossdock.stages.events import Stop
+from crossdock.stages.releasing import Releasing
 from crossdock.stages.states import Phase
 from crossdock_operator.errors import Refused, Stale
 from crossdock_operator.jobs.acceptance import model_of
 from crossdock_operator.jobs.asking import Asking
 from crossdock_operator.jobs.batch import Batch
 from crossdock_operator.jobs.closing import release
+from crossdock_operator.jobs.consuming import Consuming
 from crossdock_operator.jobs.keeping import Kept
 from crossdock_operator.jobs.place import ClusterPlace
 from crossdock_operator.jobs.pods import failures
@@ -32,6 +34,7 @@ from crossdock_operator.jobs.tools import AGAIN_SECONDS, Tools
 from crossdock_operator.jobs.usage import Usage, usage_of
 from crossdock_operator.kinds import JOB, SHUFFLE_JOB
 from crossdock_operator.plan import names
+from crossdock_operator.plan.lifetimes import Lifetimes
 from crossdock_operator.plan.names import JOB_LABEL
 from crossdock_operator.records import Cluster, Item, Job
 
@@ -57,6 +60,14 @@ class Running:
         )
         self._questions = Questions(tools, self._model, self._place, self._asking, self.staged)
         self._teller = Teller(tools.kube)
+        self._consuming = Consuming(
+            tools,
+            self._item,
+            self._model,
+            self._asking.actions,
+            handle,
+            Releasing(self.staged.machine.stages),
+        )
         self._asked_usage = 0.0
         self._stopped = ""
         self._releasing = False
@@ -104,15 +115,13 @@ class Running:
         """Let go of the job; another operator, or a later look, goes on with it."""
         self._handle.close()
 
-    async def advance(
-        self, job: Job, cluster: Cluster, *, keep_on_failure: bool, now: float
-    ) -> None:
+    async def advance(self, job: Job, cluster: Cluster, limits: Lifetimes, *, now: float) -> None:
         """Do what is to be done now.
 
         Args:
             job: as it is now.
             cluster: that serves it.
-            keep_on_failure: whether the shuffles stay if the job fails.
+            limits: how long its shuffles stay.
             now: seconds since 1970.
 
         Raises:
@@ -132,8 +141,10 @@ class Running:
         if self.state.ended is None:
             self._questions.put(job, self._jobs())
             self._ask_usage(now)
+            if limits.release_consumed:
+                await self._consuming.advance(job, self._teller, now)
         elif not self.state.released and not self._releasing:
-            self._release(keep=ended_badly(self.state) and keep_on_failure)
+            self._release(keep=ended_badly(self.state) and limits.keep_on_failure)
 
     def stop(self, reason: str, message: str) -> None:
         """End the job. Args: `reason` in one word, `message` for people."""

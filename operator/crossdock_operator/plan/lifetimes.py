@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from crossdock_operator.api.lifecycle import Lifecycle
+from crossdock.records import Persistence
+from crossdock_operator.api.lifecycle import Lifecycle, ReleaseShuffles
 from crossdock_operator.records import Cluster, Job
 
 
@@ -17,6 +18,8 @@ class Lifetimes:
     """It is ended at this age; None: never."""
     keep_on_failure: bool
     """Whether shuffles of a job that failed stay until it is deleted."""
+    release_consumed: bool = False
+    """Whether shuffles go that nobody needs any more, before the job's end."""
 
     def ttl_seconds(self, *, failed: bool) -> int | None:
         """Return how long a job stays that has ended."""
@@ -29,6 +32,8 @@ def lifetimes(job: Job, cluster: Cluster | None) -> Lifetimes:
     given = cluster.spec.jobs.lifecycle if cluster is not None else Lifecycle()
     most_ttl = cluster.spec.jobs.most_ttl_seconds if cluster is not None else None
     most_age = cluster.spec.jobs.most_age_seconds if cluster is not None else None
+    policy = job.spec.persistence or (cluster.spec.persistence.policy if cluster else "")
+    release = own.release_shuffles or given.release_shuffles
     age = _first(own.max_age_seconds, given.max_age_seconds)
     return Lifetimes(
         after_success_seconds=_capped(
@@ -41,6 +46,7 @@ def lifetimes(job: Job, cluster: Cluster | None) -> Lifetimes:
         keep_on_failure=bool(
             own.keep_on_failure if own.keep_on_failure is not None else given.keep_on_failure
         ),
+        release_consumed=release is ReleaseShuffles.WHEN_CONSUMED and policy != Persistence.NEVER,
     )
 
 
