@@ -230,7 +230,8 @@ class Cluster:
             raise WorkersLost(f"no worker is left: {', '.join(lost)}")
         if not found.reachable:
             raise problem or Unavailable("no worker answers")
-        return Members(found.reachable, away, lost, frozenset(found.lost))
+        ids = frozenset(found.lost)
+        return Members(found.reachable, away, lost, ids, found.replaced)
 
     def _ask(self, cancel: Cancel, url: str) -> Answer:
         with self.pool.call("GET", url, "/v1/workers", cancel=cancel) as response:

@@ -67,6 +67,8 @@ class Members:
     """What is known of lost workers: a clause each, with how the loss was confirmed."""
     lost_ids: frozenset[str] = frozenset()
     """Ids of workers whose disks are confirmed to be gone."""
+    replaced: frozenset[str] = frozenset()
+    """Those of them at whose own URL another worker answers."""
 
     def writable(self) -> list[str]:
         """Return ids of workers, those that take frames first."""
@@ -100,6 +102,8 @@ class Found:
     """URLs of those that did not answer."""
     lost: Mapping[str, str]
     """By worker id: how the loss was confirmed."""
+    replaced: frozenset[str]
+    """Those at whose own URL another one answers."""
 
 
 @dataclass(slots=True)
@@ -210,4 +214,4 @@ class Survey:
         silent |= {url for worker, url in met.urls.items() if worker not in settled}
         gone = sorted(self._gone - reachable.keys())
         lost = met.replaced | {g: f"worker {g} was declared lost" for g in gone}
-        return Found(reachable, frozenset(silent), lost)
+        return Found(reachable, frozenset(silent), lost, frozenset(met.replaced))

@@ -10,8 +10,11 @@ import structlog
 
 from crossdock_operator.ending.clusters import ClusterEnds
 from crossdock_operator.errors import Refused, Vanished
-from crossdock_operator.kinds import SHUFFLE_CLUSTER, Object
+from crossdock_operator.jobs.losses import Losses
+from crossdock_operator.jobs.usages import Usages
+from crossdock_operator.kinds import SHUFFLE_CLUSTER, STATEFUL_SET, Object
 from crossdock_operator.kube import Kube
+from crossdock_operator.plan import names
 from crossdock_operator.plan.cluster import (
     Action,
     Applied,
@@ -45,6 +48,8 @@ class Reconciler:
     ends: ClusterEnds
     checks: Checks
     secrets: ClusterSecrets
+    usages: Usages
+    losses: Losses
     again: Callable[[Item, float], None]
     """Has an object looked at after so many seconds."""
     _applied: dict[Key, dict[ChildKey, Applied]] = field(default_factory=dict)
@@ -104,7 +109,12 @@ class Reconciler:
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         found = NOTHING if cluster.paused else self.checks.look(cluster)
         observed = self._observed(cluster)
-        status: Object = cluster_status(observed, refused=refused, now=now, found=found)
+        workers = observed.children.get(ChildKey(STATEFUL_SET.name, names.workers(cluster)))
+        self.losses.saw(cluster, 0 if workers is None else workers.ready)
+        usage = self.usages.of_cluster(cluster)
+        status: Object = cluster_status(
+            observed, refused=refused, now=now, found=found, usage=usage
+        )
         if status == cluster.status:
             return
         namespace, name = cluster.key

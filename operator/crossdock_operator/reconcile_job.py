@@ -19,6 +19,7 @@ from crossdock_operator.jobs.render import connection_name
 from crossdock_operator.jobs.state import State, document_of
 from crossdock_operator.jobs.telling import Teller
 from crossdock_operator.jobs.tools import Tools
+from crossdock_operator.jobs.usages import Usages
 from crossdock_operator.kinds import NAMESPACE, SHUFFLE_JOB, Object
 from crossdock_operator.plan.conditions import NO, YES, Answer
 from crossdock_operator.plan.job_status import (
@@ -33,6 +34,7 @@ from crossdock_operator.plan.job_status import (
 )
 from crossdock_operator.plan.lifetimes import Lifetimes, lifetimes
 from crossdock_operator.plan.owners import OwnerEnd, Verdict
+from crossdock_operator.plan.usage import data_durable
 from crossdock_operator.records import Cluster, Item, Job, Key
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class JobReconciler:
     tools: Tools
     ends: JobEnds
     owners: Owners
+    usages: Usages
     _registry: Registry = field(init=False)
     _attached: AttachedEnds = field(init=False)
     _running: "dict[str, Running]" = field(default_factory=dict)
@@ -97,7 +100,7 @@ class JobReconciler:
         except (Stale, Vanished):
             self._drop(key, job.uid)  # what this operator thinks of it is not true any more
             raise
-        await self._write_status(job, seen)
+        await self._write_status(job, self._with_usage(job, cluster, seen))
 
     def close(self) -> None:
         """Let go of all jobs: another operator goes on with them."""
@@ -237,9 +240,7 @@ class JobReconciler:
             failure=None if ended is None else ended.failure,
             reason="" if ended is None else ended.reason,
             over=running.state.released,
-            worker_bytes=running.usage.worker_bytes,
-            store_bytes=running.usage.store_bytes,
-            store_requests=running.usage.store_requests,
+            usage=running.usage,
         )
 
     # -- the end ---------------------------------------------------------------------------
@@ -299,6 +300,14 @@ class JobReconciler:
         return left <= 0
 
     # -- the status ------------------------------------------------------------------------
+
+    def _with_usage(self, job: Job, cluster: Cluster | None, seen: Seen) -> Seen:
+        """Return what is seen with what the job takes up, as far as workers were asked."""
+        usage = seen.usage or self.usages.of(job)
+        if usage is None or cluster is None or seen.accepted.status != YES:
+            return seen
+        policy = job.spec.persistence or cluster.spec.persistence.policy
+        return replace(seen, usage=usage, durable=data_durable(policy, usage))
 
     async def _write_status(self, job: Job, seen: Seen) -> None:
         job = self.tools.store.jobs.get(job.key, job)

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +18,10 @@ from crossdock_operator.ending.parts import Endings, endings
 from crossdock_operator.errors import ApiUnavailable, NotAllowed, Vanished
 from crossdock_operator.health import Pulse, Signs, problems
 from crossdock_operator.intake import Intake
+from crossdock_operator.jobs.losses import Losses
 from crossdock_operator.jobs.owners import Owners
 from crossdock_operator.jobs.tools import Tools
+from crossdock_operator.jobs.usages import Usages
 from crossdock_operator.jobs.workers import Workers
 from crossdock_operator.kinds import SHUFFLE_CLUSTER
 from crossdock_operator.kube import Kube
@@ -156,7 +158,8 @@ class _Operator:
         self._workers = Workers(kube, settings.resolve)
         tools = Tools(kube, self._store, self._workers, wake=known.wake)
         self._owners = Owners(tools, (*ALWAYS, *settings.owner_kinds))
-        self._jobs = JobReconciler(tools, ends.jobs, self._owners)
+        self._usages, self._losses = Usages(tools), Losses(tools)
+        self._jobs = JobReconciler(tools, ends.jobs, self._owners, self._usages)
         given = Given(worker_image=settings.worker_image, namespace=settings.namespace)
         self._takers = Takers(
             Reconcilers(
@@ -168,6 +171,8 @@ class _Operator:
                     ends.clusters,
                     ends.checks,
                     ClusterSecrets(kube, self._store),
+                    self._usages,
+                    self._losses,
                     known.wake,
                 ),
                 jobs=self._jobs,
@@ -189,8 +194,9 @@ class _Operator:
     def tasks(self) -> list[Coroutine[None, None, None]]:
         """Return what runs beside the watches; none of it ends by itself."""
         takers = [self._takers.take() for _ in range(TAKERS)]
-        looks = [self._tidy(), self._look_at_owners(), self._resync.run()]
-        return [self._lead(), self._pulse.beat(), *looks, *takers]
+        looks = [self._owners.run, self._usages.run, self._losses.run, self._ends.tidying.run]
+        leading = [self._as_leader(look) for look in looks]
+        return [self._lead(), self._pulse.beat(), self._resync.run(), *leading, *takers]
 
     def close(self) -> None:
         """Let go of workers and jobs: tasks go on, and another operator with them."""
@@ -206,13 +212,9 @@ class _Operator:
         await self._leadership.acquire()
         await self._leadership.hold()
 
-    async def _tidy(self) -> None:
+    async def _as_leader(self, run: Callable[[], Coroutine[None, None, None]]) -> None:
         await self._leadership.led()
-        await self._ends.tidying.run()
-
-    async def _look_at_owners(self) -> None:
-        await self._leadership.led()
-        await self._owners.run()
+        await run()
 
     def _problems(self) -> list[str]:
         depth = self._queue.depth()

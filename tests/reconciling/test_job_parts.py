@@ -28,10 +28,12 @@ from crossdock_operator.kinds import Object
 from crossdock_operator.plan.conditions import NO, YES, Answer
 from crossdock_operator.plan.job_status import Seen, StageRow, job_status, only_numbers_differ
 from crossdock_operator.plan.lifetimes import lifetimes
+from crossdock_operator.plan.usage import Usage, data_durable
 from crossdock_operator.records import Cluster, Job, Key
 
 NOW = "2026-11-22T04:00:00Z"
 ACCEPTED = Answer("Accepted", YES, "Accepted")
+TEN = Usage(worker_bytes=10)
 
 
 def stage(name: str = "words", **fields: Any) -> dict[str, Any]:
@@ -323,7 +325,7 @@ def test_why_a_pod_failed(found: Object, said: str) -> None:
 
 def test_the_status_keeps_what_a_later_operator_does_not_know() -> None:
     rows = [StageRow(name="words", phase="Done", tasks=3, done=3, bytes=10)]
-    seen = Seen(accepted=ACCEPTED, ready="", stages=rows, connection="c", worker_bytes=10)
+    seen = Seen(accepted=ACCEPTED, ready="", stages=rows, connection="c", usage=TEN)
     first = job_status(job(stage()), seen, now=NOW)
     assert (first["phase"], first["progress"], first["connectionSecret"]) == ("Running", "1/1", "c")
     later = job_status(job(stage(), status=first), Seen(accepted=ACCEPTED), now="later")
@@ -333,8 +335,38 @@ def test_the_status_keeps_what_a_later_operator_does_not_know() -> None:
 def test_numbers_alone_can_wait() -> None:
     def status(done: int, phase: str, size: int) -> Object:
         rows = [StageRow(name="words", phase=phase, tasks=3, done=done)]
-        seen = Seen(accepted=ACCEPTED, ready="", stages=rows, worker_bytes=size)
+        seen = Seen(accepted=ACCEPTED, ready="", stages=rows, usage=Usage(worker_bytes=size))
         return job_status(job(stage()), seen, now=NOW)
 
     assert only_numbers_differ(status(1, "Running", 5), status(2, "Running", 6))
     assert not only_numbers_differ(status(2, "Running", 6), status(3, "Done", 6))
+
+
+@pytest.mark.parametrize(
+    ("policy", "usage", "status", "reason"),
+    [
+        ("OnPressure", Usage(), YES, "NoData"),
+        ("OnPressure", Usage(worker_bytes=5, disk_only_bytes=5), NO, "OnDisks"),
+        ("OnPressure", Usage(worker_bytes=5, store_bytes=5), YES, "Persisted"),
+        ("Never", Usage(worker_bytes=5, disk_only_bytes=5), NO, "OnDisks"),
+        ("Eager", Usage(worker_bytes=5, disk_only_bytes=1, store_bytes=4), NO, "Persisting"),
+        ("Eager", Usage(store_bytes=5), YES, "Persisted"),
+        ("BeforeAck", Usage(worker_bytes=5, disk_only_bytes=5), YES, "BeforeAck"),
+        ("BeforeAck", Usage(whole=False), "Unknown", "WorkersSilent"),
+    ],
+)
+def test_whether_data_outlives_the_workers(
+    policy: str, usage: Usage, status: str, reason: str
+) -> None:
+    answer = data_durable(policy, usage)
+    assert (answer.type, answer.status, answer.reason) == ("DataDurable", status, reason)
+
+
+def test_what_was_said_of_data_stays_until_workers_say_more() -> None:
+    durable = data_durable("Eager", TEN)
+    first = job_status(
+        job(), Seen(accepted=ACCEPTED, ready="", usage=TEN, durable=durable), now=NOW
+    )
+    later = job_status(job(status=first), Seen(accepted=ACCEPTED), now="later")
+    assert later == first
+    assert later["estimatedCost"] == "0.0000"

@@ -1,6 +1,6 @@
 """What a job takes, by tier, and what is told of it. Cheap: asked for at each of its words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from crossdock.errors import QuotaExceeded
@@ -19,18 +19,27 @@ class Tiers:
     """On this disk, given back since the store has them."""
     store: int = 0
     """Of payload that this worker has brought into the store, and not deleted there."""
+    only_here: int = 0
+    """On this disk, of frames that the store does not have."""
 
     def __add__(self, other: "Tiers") -> "Tiers":
-        return Tiers(self.disk + other.disk, self.freed + other.freed, self.store + other.store)
+        return Tiers(
+            self.disk + other.disk,
+            self.freed + other.freed,
+            self.store + other.store,
+            self.only_here + other.only_here,
+        )
 
 
 def tiers(job: Job) -> Tiers:
     """Return what a job takes on this worker."""
     logs = job.logs()
+    holdings = [log.holdings() for log in logs]
     return Tiers(
         job.disk_bytes,
         sum(log.freed_bytes for log in logs),
         sum(log.runs.stored_bytes for log in logs),
+        sum(held.complete_bytes + held.unfinished_bytes for held in holdings),
     )
 
 
@@ -79,15 +88,31 @@ def by_job_and_tenant(jobs: Sequence[Job]) -> tuple[dict[str, Tiers], dict[str, 
     return found, tenants
 
 
-def overview(uid: str, job: Job | None, uptime_seconds: float) -> dict[str, object]:
-    """Return what `GET /v1/jobs` answers of a job, also if its files are damaged (None)."""
+def overview(
+    uid: str, job: Job | None, uptime_seconds: float, use: Mapping[str, object]
+) -> dict[str, object]:
+    """Return what `GET /v1/jobs` answers of a job, also if its files are damaged (None).
+
+    Args:
+        uid: of the job.
+        job: what is known of it.
+        uptime_seconds: of the worker.
+        use: of the store, by the job: `Worker.store_use`.
+    """
     age = uptime_seconds if job is None else clock() - job.life.since
+    used = Tiers() if job is None else tiers(job)
     return {
         "uid": uid,
         "owner": None if job is None else job.record.owner,
         "fenced": job is not None and job.fenced,
         "age_seconds": round(age, 3),
         "disk_bytes": 0 if job is None else job.disk_bytes,
+        "store": {
+            "stored_bytes": used.store,
+            "only_here_bytes": used.only_here,
+            "requests": use["requests"],
+            "dollars": use["dollars"],
+        },
         "demand": [] if job is None else [each.to_json() for each in job.demands.reports()],
     }
 

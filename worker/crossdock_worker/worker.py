@@ -220,9 +220,10 @@ class Worker:
         """Since this process began."""
         return time.monotonic() - self._began
 
-    def store_use(self, job: str) -> dict[str, object]:
-        """Return what a job has asked of the store since this process began."""
-        counts = self.store_requests.of_job(job)
+    def store_use(self, job: str | None = None) -> dict[str, object]:
+        """Return what a job, or all, have asked of the store since this process began."""
+        asked = self.store_requests
+        counts = asked.total() if job is None else asked.of_job(job)
         verbs: dict[str, dict[str, int]] = {}
         for (verb, outcome), count in sorted(counts.items()):
             verbs.setdefault(verb, {})[outcome] = count.requests

@@ -193,6 +193,11 @@ class Store:
     lifecycle_check: Annotated[
         LifecycleCheck, "Whether the bucket must have a rule that aborts unfinished uploads."
     ] = LifecycleCheck.CHECK
+    prices: Annotated[
+        str,
+        "What 1,000 requests cost in dollars, as WRITE,READ,DELETE; default: by the URL.",
+        Text(64, r"^[0-9.]+,[0-9.]+,[0-9.]+$"),
+    ] = ""
     settle_seconds: Annotated[
         int, "A request to the store takes effect within this time, or never.", Range(0, 3600)
     ] = 30
@@ -360,6 +365,17 @@ class StorageStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UsageStatus:
+    """What the workers say of all their jobs."""
+
+    worker_bytes: Annotated[int, "Bytes on the workers' disks."] = 0
+    store_bytes: Annotated[int, "Bytes that they have brought into the store."] = 0
+    disk_only_bytes: Annotated[int, "Of those on disks, bytes that the store does not have."] = 0
+    store_requests: Annotated[int, "Requests to the store since each worker began."] = 0
+    estimated_cost: Annotated[str, "Dollars that these requests cost, estimated.", Text(32)] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShuffleClusterStatus:
     """What the operator saw last."""
 
@@ -371,5 +387,6 @@ class ShuffleClusterStatus:
     summary: Annotated[str, "Ready pods of those wanted, such as 3/4.", Text(32)] = ""
     selector: Annotated[str, "Label selector of the worker pods.", Text(1024)] = ""
     endpoint: Annotated[str, "URL at which jobs reach the workers.", Text(1024)] = ""
+    usage: Annotated[UsageStatus | None, "What jobs take up."] = None
     storage: Annotated[StorageStatus | None, "What the newest audit found."] = None
     conditions: Annotated[Conditions, "Answers about the cluster."] = ()

@@ -156,7 +156,9 @@ class ShuffleJobStatus:
     executors: Annotated[ExecutorsStatus | None, "Executors of an attached engine."] = None
     worker_bytes: Annotated[int, "Bytes on the workers' disks."] = 0
     store_bytes: Annotated[int, "Bytes in the store."] = 0
+    disk_only_bytes: Annotated[int, "Of those on disks, bytes that the store does not have."] = 0
     store_requests: Annotated[int, "Requests to the store so far."] = 0
+    estimated_cost: Annotated[str, "Dollars that these requests cost, estimated.", Text(32)] = ""
     connection_secret: Annotated[
         str, "Secret with which an engine reaches the workers.", Text(253)
     ] = ""

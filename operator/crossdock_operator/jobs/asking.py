@@ -79,6 +79,7 @@ class Asking:
                 self._handle.say()
                 return self.actions.plan(stage)
             case CheckInputs():
+                self._handle.say()  # a worker that lost its disk knows the job no more
                 return self.actions.check_inputs(stage)
             case Observe():
                 answer = self.actions.observe(stage, since=ask.since)

@@ -31,11 +31,12 @@ from crossdock_operator.jobs.staged import Staged
 from crossdock_operator.jobs.state import Ended, State
 from crossdock_operator.jobs.telling import Teller
 from crossdock_operator.jobs.tools import AGAIN_SECONDS, Tools
-from crossdock_operator.jobs.usage import Usage, usage_of
+from crossdock_operator.jobs.usage import usage_of
 from crossdock_operator.kinds import JOB, SHUFFLE_JOB
 from crossdock_operator.plan import names
 from crossdock_operator.plan.lifetimes import Lifetimes
 from crossdock_operator.plan.names import JOB_LABEL
+from crossdock_operator.plan.usage import Usage
 from crossdock_operator.records import Cluster, Item, Job
 
 USAGE_SECONDS: Final = 10.0
@@ -76,7 +77,7 @@ class Running:
         self._deleted: set[str] = set()
         self._phases: dict[str, Phase] = {}
         self._repairs: dict[str, int] = {}
-        self.usage = Usage()
+        self.usage: Usage | None = None
 
     @property
     def state(self) -> State:

@@ -83,9 +83,16 @@ class Workers:
 
     def ask(self, call: Callable[[], T], then: Callable[["asyncio.Future[T]"], None]) -> None:
         """Have a thread call something; `then` is called by the event loop with what came of it."""
+        self._begin(call).add_done_callback(then)
+
+    async def asked(self, call: Callable[[], T]) -> T:
+        """Have a thread call something; return what came of it, or raise that."""
+        return await self._begin(call)
+
+    def _begin(self, call: Callable[[], T]) -> "asyncio.Future[T]":
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="crossdock-workers")
-        asyncio.get_running_loop().run_in_executor(self._pool, call).add_done_callback(then)
+        return asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     async def client(self, cluster: Cluster) -> Client:
         """Return the client of a cluster's workers.

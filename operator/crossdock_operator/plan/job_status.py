@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from crossdock_operator.kinds import Object
 from crossdock_operator.plan.conditions import NO, UNKNOWN, YES, Answer, conditions, paused
+from crossdock_operator.plan.usage import FIELDS, Usage
 from crossdock_operator.records import Job
 
 
@@ -48,10 +49,10 @@ class Seen:
     over: bool = False
     """Whether nothing is left to do for its stages."""
     connection: str = ""
-    worker_bytes: int | None = None
+    usage: Usage | None = None
     """None: as it was said last."""
-    store_bytes: int = 0
-    store_requests: int = 0
+    durable: Answer | None = None
+    """Whether its data outlives the workers; None: as it was said last."""
 
 
 def job_status(job: Job, seen: Seen, *, now: str) -> Object:
@@ -77,14 +78,10 @@ def job_status(job: Job, seen: Seen, *, now: str) -> Object:
     if rows:
         done = sum(row["phase"] == "Done" for row in rows)
         status |= {"stages": rows, "progress": f"{done}/{len(rows)}"}
-    numbers = {
-        "workerBytes": seen.worker_bytes,
-        "storeBytes": seen.store_bytes,
-        "storeRequests": seen.store_requests,
-    }
-    if seen.worker_bytes is None:
-        numbers = {name: last[name] for name in numbers if name in last}
-    status |= numbers
+    if seen.usage is not None:
+        status |= seen.usage.to_json()
+    else:
+        status |= {name: last[name] for name in FIELDS if name in last}
     if connection := seen.connection or last.get("connectionSecret", ""):
         status["connectionSecret"] = connection
     if owner := seen.owner_uid or last.get("ownerUid", ""):
@@ -118,8 +115,7 @@ def only_numbers_differ(one: Object, other: Object) -> bool:
     """Return whether two statuses tell the same but for how far it has come."""
 
     def without(status: Object) -> Object:
-        numbers = {"workerBytes", "storeBytes", "storeRequests"}
-        kept = {name: value for name, value in status.items() if name not in numbers}
+        kept = {name: value for name, value in status.items() if name not in FIELDS}
         rows = status.get("stages", ())
         return {**kept, "stages": [(row["name"], row["phase"], row["tasks"]) for row in rows]}
 
@@ -157,7 +153,7 @@ def _answers(job: Job, seen: Seen) -> list[Answer]:
     if seen.accepted.status == YES:
         found.append(_ready(job, seen))
     if not job.spec.stages and not seen.ended:
-        return found
+        return [*found, _durable(job, seen)]
     if seen.ended:
         reason = "Ended" if seen.over else "Ending"
         found.append(Answer("Running", NO, reason, seen.waits_for))
@@ -175,17 +171,25 @@ def _answers(job: Job, seen: Seen) -> list[Answer]:
         found.append(Answer("Running", YES, "WaitsForWorkers", seen.waits_for[:1024]))
     else:
         found.append(Answer("Running", YES, "Running"))
-    unknown = "this operator does not look at it yet"
-    return [*found, Answer("DataDurable", UNKNOWN, "NotChecked", unknown)]
+    return [*found, _durable(job, seen)]
+
+
+def _durable(job: Job, seen: Seen) -> Answer:
+    unknown = Answer("DataDurable", UNKNOWN, "NotChecked", "no worker was asked yet")
+    return seen.durable or _said(job, "DataDurable") or unknown
+
+
+def _said(job: Job, kind: str) -> Answer | None:
+    """Return a condition as it was said last."""
+    for each in job.status.get("conditions", ()):
+        if each["type"] == kind:
+            return Answer(kind, each["status"], each["reason"], each.get("message", ""))
+    return None
 
 
 def _ready(job: Job, seen: Seen) -> Answer:
     if seen.ready is None:
-        for condition in job.status.get("conditions", ()):
-            if condition["type"] == "Ready":
-                status = condition["status"]
-                return Answer("Ready", status, condition["reason"], condition.get("message", ""))
-        return Answer("Ready", NO, "NotRegistered")
+        return _said(job, "Ready") or Answer("Ready", NO, "NotRegistered")
     if seen.ready:
         return Answer("Ready", NO, "NotRegistered", seen.ready[:1024])
     return Answer("Ready", YES, "Registered")

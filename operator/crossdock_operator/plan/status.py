@@ -13,13 +13,19 @@ from crossdock_operator.plan.findings import (
     storage_status,
     store_reachable,
 )
+from crossdock_operator.plan.usage import Usage
 from crossdock_operator.records import Child, ChildKey
 
 _MESSAGE_CHARACTERS: Final = 1024
 
 
 def cluster_status(
-    observed: Observed, *, refused: str, now: str, found: Findings = NOTHING
+    observed: Observed,
+    *,
+    refused: str,
+    now: str,
+    found: Findings = NOTHING,
+    usage: Usage | None = None,
 ) -> Object:
     """Return the whole status.
 
@@ -28,6 +34,7 @@ def cluster_status(
         refused: what the API server said of an object that it did not take; else empty.
         now: the time, as RFC 3339 has it.
         found: in its store.
+        usage: of its jobs; None: as it was said last.
     """
     cluster = observed.cluster
     wanted = replicas(cluster)
@@ -39,6 +46,7 @@ def cluster_status(
     answers = _answers(workers, wanted, rolled_out=rolled_out, refused=refused)
     answers += [store_reachable(cluster, found), storage_clean(cluster, found)]
     storage = storage_status(cluster, found)
+    used = cluster.status.get("usage") if usage is None else usage.to_json()
     return {
         "observedGeneration": cluster.generation,
         "phase": _phase(observed, workers, wanted, rolled_out=rolled_out, refused=refused),
@@ -50,6 +58,7 @@ def cluster_status(
         "summary": f"{workers.ready}/{wanted}",
         "selector": selector,
         "endpoint": names.endpoint(cluster),
+        **({"usage": used} if used else {}),
         **({"storage": storage} if storage else {}),
         "conditions": conditions(
             [*answers, *paused(now=cluster.paused)],

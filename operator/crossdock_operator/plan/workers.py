@@ -147,7 +147,8 @@ def _volumes(cluster: Cluster) -> list[Object]:
 
 
 def _store(store: Store) -> dict[str, object]:
-    return {"store": store.url, "store-settle-seconds": store.settle_seconds}
+    prices = {"store-prices": store.prices} if store.prices else {}
+    return {"store": store.url, "store-settle-seconds": store.settle_seconds, **prices}
 
 
 def _store_options(store: Store) -> list[str]:

@@ -100,7 +100,11 @@ async def list_jobs(request: web.Request) -> web.Response:
         "worker": worker.identity.id,
         "cluster": worker.settings.cluster,
         "uptime_seconds": round(uptime, 3),
-        "jobs": [accounts.overview(uid, job, uptime) for uid, job in worker.jobs.held()],
+        "store": worker.store_use(),
+        "jobs": [
+            accounts.overview(uid, job, uptime, worker.store_use(uid))
+            for uid, job in worker.jobs.held()
+        ],
     }
     return web.json_response(body)
 
@@ -117,6 +121,7 @@ def _job_answer(worker: Worker, job: Job, *, created: bool) -> web.Response:
         "persisted_bytes": accounts.persisted_bytes(job),
         "stored_bytes": used.store,
         "freed_bytes": used.freed,
+        "only_here_bytes": used.only_here,
         **worker.store_use(job.uid),
     }
     body = {
