@@ -31,7 +31,7 @@ answer can tell its own object from another's."""
 
 _BAD_BYTES_TRIES: Final = 3
 _DENIED_TRIES: Final = 3
-"""Of a write: MinIO denies one whose folder's last object is deleted meanwhile (its issue 15157)."""
+"""Of a write: MinIO denies one into a folder that is being emptied (issue 15157 of minio)."""
 _LOOK_SECONDS: Final = 5.0
 """How long a writer that got no answer looks whether its object is there."""
 
