@@ -140,9 +140,7 @@ def crds() -> Figures:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
-    parser.add_argument(
-        "--only", nargs="*", default=[], choices=("crds", "vanishing", "idle", "many")
-    )
+    parser.add_argument("--only", nargs="*", default=[], choices=PARTS)
     parser.add_argument("--jobs", type=int, default=2_000)
     parser.add_argument("--idle-seconds", type=float, default=150.0, help="a watch lasts as long")
     arguments = parser.parse_args()
