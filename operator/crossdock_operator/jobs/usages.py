@@ -11,11 +11,11 @@ from crossdock.errors import CrossdockError
 from crossdock_operator.jobs.tools import Tools
 from crossdock_operator.jobs.usage import ClusterUsage, usage_of_cluster
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB
-from crossdock_operator.plan.job_status import is_true
 from crossdock_operator.plan.usage import Usage
 from crossdock_operator.records import Cluster, Item, Job
 
 ASK_SECONDS: Final = 20.0
+_NOTHING: Final = Usage()
 
 log = structlog.get_logger()
 
@@ -30,12 +30,14 @@ class Usages:
     _asked: set[str] = field(default_factory=set)
 
     def of(self, job: Job) -> Usage | None:
-        """Return what a job takes up; None: no worker has told."""
+        """Return what a job takes up; None: no worker has told, or it never took anything."""
         cluster = self.tools.store.clusters.get(job.cluster)
         told = None if cluster is None else self._told.get(cluster.uid)
         if told is None:
             return None
-        return told.jobs.get(job.uid, Usage(whole=told.total.whole))
+        found = told.jobs.get(job.uid, Usage(whole=told.total.whole))
+        something = found.worker_bytes or found.store_bytes or found.store_requests
+        return found if something or "workerBytes" in job.status else None
 
     def of_cluster(self, cluster: Cluster) -> Usage | None:
         """Return what all jobs of a cluster take up; None: no worker has told."""
@@ -76,6 +78,5 @@ class Usages:
         if before.total != now.total:
             self.tools.wake(Item(SHUFFLE_CLUSTER.name, cluster.key), 0.0)
         for job in self.tools.store.jobs_of(cluster.key):
-            new = is_true(job.status, "Accepted") and "workerBytes" not in job.status
-            if new or before.jobs.get(job.uid) != now.jobs.get(job.uid):
+            if before.jobs.get(job.uid, _NOTHING) != now.jobs.get(job.uid, _NOTHING):
                 self.tools.wake(Item(SHUFFLE_JOB.name, job.key), 0.0)
