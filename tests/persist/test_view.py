@@ -16,7 +16,7 @@ from crossdock.errors import CorruptBlock
 from crossdock.persisting import Published
 from crossdock.store.errors import ObjectMissing
 from crossdock.store.view import StoreView
-from harness import QUICK, StartWorker, WorkerProcess, connect_all
+from harness import QUICK, StartWorker, WorkerProcess, connect_all, eventually
 
 SMALL = {"segment_bytes": 3 * 2**20, "max_frame_bytes": 2**20}
 
@@ -325,9 +325,24 @@ def test_workers_without_a_store_say_so(worker: WorkerProcess, job_uid: str) -> 
     with connect_all([worker]) as found, found.job(job_uid, owner="runner") as job:
         shuffle = job.shuffle("none", partitions=2, maps=1)
         write(shuffle, 0)
-        with pytest.raises(ConfigError, match=r"no store.*--store URL"):
-            shuffle.view().persist()
+        for persist in (shuffle.view().persist, shuffle.view().try_persist):
+            with pytest.raises(ConfigError, match=r"no store.*--store URL"):
+                persist()
         job.end()
+
+
+def test_a_view_is_persisted_without_waiting_for_it(cluster: Cluster, job_uid: str) -> None:
+    with cluster.job(job_uid) as job:
+        shuffle = job.shuffle("words", partitions=20, maps=6)
+        for map_id in range(6):
+            write(shuffle, map_id)
+        view = shuffle.view()
+        expected = blocks_of(view)
+        assert view.try_persist() is None, "both workers have only begun"
+        published = eventually(view.try_persist, what="the view in the store")
+        assert published is not None
+        cluster.kill()
+        assert blocks_of(opened(published)) == expected
 
 
 def test_two_clients_persist_one_view_at_once_and_agree(cluster: Cluster, job_uid: str) -> None:
