@@ -1,10 +1,12 @@
 """What the operator may do, once: every verb that it uses, and no other. `make roles` writes it.
 
-python -m crossdock_operator.rbac DIRECTORY
+python -m crossdock_operator.rbac DIRECTORY [GROUP/VERSION/KIND[=PLURAL] …]
+
+The kinds are those of the operator's option --scalable, if it is given.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,7 @@ import yaml
 from crossdock_operator.kinds import (
     CONFIG_MAP,
     EVENT,
+    HORIZONTAL_POD_AUTOSCALER,
     JOB,
     LEASE,
     NAMESPACE,
@@ -29,6 +32,7 @@ from crossdock_operator.kinds import (
     Object,
 )
 from crossdock_operator.leader import LEASE_NAME
+from crossdock_operator.plan.targets import SCALABLE, kind_of_option
 
 NAME: Final = "crossdock-operator"
 _GROUP: Final = "rbac.authorization.k8s.io"
@@ -48,7 +52,8 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
     (SECRET, ""): ("list", "watch", "create", "get", "patch"),
     (CONFIG_MAP, ""): ("create", "get", "update"),
     (JOB, ""): ("list", "watch", "create", "get", "patch", "delete"),
-    (POD, ""): ("list",),
+    (POD, ""): ("list", "patch"),  # what a scale-down takes first is marked
+    (HORIZONTAL_POD_AUTOSCALER, ""): ("list",),
     (EVENT, ""): ("create",),
     (NAMESPACE, ""): ("get",),  # its labels, where a cluster's selector asks for some
     (POD_DISRUPTION_BUDGET, ""): _KEPT,
@@ -57,9 +62,17 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
 """Where the operator looks after objects: verbs by kind and subresource."""
 
 
-def looked_after() -> list[Object]:
-    """Return the rules for each namespace that is looked after, or for all."""
-    return [_rule(kind, sub, verbs) for (kind, sub), verbs in LOOKED_AFTER.items()]
+def looked_after(scalable: Sequence[Kind] = SCALABLE) -> list[Object]:
+    """Return the rules for each namespace that is looked after, or for all.
+
+    Args:
+        scalable: kinds that hold executors of engines.
+    """
+    rights = dict(LOOKED_AFTER)
+    for kind in scalable:
+        rights[kind, ""] = (*rights.get((kind, ""), ()), "get")
+        rights[kind, "scale"] = ("get", "patch")
+    return [_rule(kind, sub, verbs) for (kind, sub), verbs in rights.items()]
 
 
 def own_namespace() -> list[Object]:
@@ -80,12 +93,12 @@ def _rule(kind: Kind, sub: str, verbs: tuple[str, ...], *, names: tuple[str, ...
     return {**rule, "resourceNames": list(names)} if names else rule
 
 
-def manifests() -> dict[str, list[Object]]:
-    """Return the files of `roles/`, by name."""
+def manifests(scalable: Sequence[Kind] = SCALABLE) -> dict[str, list[Object]]:
+    """Return the files of `roles/`, by name; see `looked_after`."""
     return {
         "own-namespace.yaml": _bound("Role", NAME, own_namespace()),
-        "namespace.yaml": _bound("Role", f"{NAME}-jobs", looked_after()),
-        "cluster-wide.yaml": _bound("ClusterRole", NAME, looked_after()),
+        "namespace.yaml": _bound("Role", f"{NAME}-jobs", looked_after(scalable)),
+        "cluster-wide.yaml": _bound("ClusterRole", NAME, looked_after(scalable)),
     }
 
 
@@ -112,10 +125,11 @@ def text(objects: list[Object]) -> str:
 
 
 def main() -> None:
-    """Write all files into the directory that is the argument."""
+    """Write all files into the directory that is the first argument."""
     directory = Path(sys.argv[1])
     directory.mkdir(exist_ok=True)
-    for name, objects in manifests().items():
+    scalable = [kind_of_option(text) for text in sys.argv[2:]]
+    for name, objects in manifests(scalable or SCALABLE).items():
         (directory / name).write_text(text(objects))
 
 
