@@ -44,6 +44,7 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
     (SHUFFLE_CLUSTER, "status"): ("patch",),
     # Who owns an object with blockOwnerDeletion must be allowed to hold up its owner's end.
     (SHUFFLE_CLUSTER, "finalizers"): ("update",),
+    (SHUFFLE_CLUSTER, "scale"): ("patch",),
     (SHUFFLE_JOB, ""): ("list", "watch", "patch", "delete"),
     (SHUFFLE_JOB, "status"): ("patch",),
     (STATEFUL_SET, ""): _KEPT,

@@ -33,6 +33,7 @@ from crossdock_operator.records import Item
 from crossdock_operator.resync import Resync
 from crossdock_operator.scaling.executors import ExecutorScaler
 from crossdock_operator.scaling.polls import Polls
+from crossdock_operator.scaling.workers import WorkerScaler
 from crossdock_operator.secrets_of_clusters import ClusterSecrets
 from crossdock_operator.serving import Answers, serving
 from crossdock_operator.store import Store
@@ -170,6 +171,7 @@ class _Operator:
                     ends.clusters,
                     ends.checks,
                     ClusterSecrets(kube, self._store),
+                    WorkerScaler(kube, self._polls),
                     known.wake,
                 ),
                 jobs=self._jobs,

@@ -36,7 +36,7 @@ MANAGER: Final = "crossdock-operator-executors"
 """Field manager of replicas that are set for jobs."""
 SOON_SECONDS: Final = 3.0
 """A target whose pods come or go is looked at again after so long, and then less and less often."""
-LATER_SECONDS: Final = 60.0
+LATER_SECONDS: Final = 120.0
 """One at which nothing happens: somebody else may have changed it."""
 _AUTOSCALERS_SECONDS: Final = 30.0
 

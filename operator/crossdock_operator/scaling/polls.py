@@ -23,7 +23,7 @@ from crossdock_operator.store import Store
 
 DEMAND_SECONDS: Final = 2.0
 """Between two questions to a cluster with executors to be scaled."""
-LOAD_SECONDS: Final = 10.0
+LOAD_SECONDS: Final = 5.0
 """Between two questions to a cluster that is scaled itself."""
 STALE_SECONDS: Final = 20.0
 """What was heard before, is not true any more."""
