@@ -46,9 +46,9 @@ kube-servers: setup
 crds: setup
 	$(BIN)/python -m crossdock_operator.api.crds crds
 
-# The roles of the operator, from what it may do; SCALABLE as its option --scalable.
+# The roles of the operator, from what it may do. SCALABLE: kinds of its option --scalable.
 roles: setup
-	$(BIN)/python -m crossdock_operator.rbac roles $(SCALABLE)
+	$(BIN)/python -m crossdock_operator.rbac roles $(addprefix --scalable=,$(SCALABLE))
 
 # Stores against MinIO, which takes some six minutes to build.
 test-servers: minio

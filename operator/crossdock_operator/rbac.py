@@ -1,11 +1,11 @@
 """What the operator may do, once: every verb that it uses, and no other. `make roles` writes it.
 
-python -m crossdock_operator.rbac DIRECTORY [GROUP/VERSION/KIND[=PLURAL] …]
+python -m crossdock_operator.rbac DIRECTORY [--scalable GROUP/VERSION/KIND …]
 
-The kinds are those of the operator's option --scalable, if it is given.
+Options are those of the operator.
 """
 
-import sys
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -126,12 +126,14 @@ def text(objects: list[Object]) -> str:
 
 
 def main() -> None:
-    """Write all files into the directory that is the first argument."""
-    directory = Path(sys.argv[1])
-    directory.mkdir(exist_ok=True)
-    scalable = [kind_of_option(text) for text in sys.argv[2:]]
-    for name, objects in manifests(scalable or SCALABLE).items():
-        (directory / name).write_text(text(objects))
+    """Write all files into the directory that the command line names."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--scalable", action="append", type=kind_of_option)
+    given = parser.parse_args()
+    given.directory.mkdir(exist_ok=True)
+    for name, objects in manifests(given.scalable or SCALABLE).items():
+        (given.directory / name).write_text(text(objects))
 
 
 if __name__ == "__main__":
