@@ -1,6 +1,7 @@
 """How many workers a cluster gets by use: up at once, down one by one, and no flapping."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,14 +28,20 @@ class Cluster:
         self.steps: list[int] = []
 
     def look(
-        self, disk: float = 0.0, inflight: float = 0.0, *, settled: bool = True, missing: int = 0
+        self,
+        disk: float = 0.0,
+        inflight: float = 0.0,
+        *,
+        settled: bool = True,
+        missing: int = 0,
+        whole: bool = True,
     ) -> Decision:
         """Decide by one more reading: shares of all pods added up, in pods."""
         self.now += EVERY
         reading = Reading(
             at=self.now,
             workers=self.replicas - missing,
-            whole=not missing,
+            whole=whole,
             disk=disk,
             inflight=inflight,
         )
@@ -133,12 +140,23 @@ def test_down_begins_anew_after_each_step() -> None:
     assert cluster.replicas == 1
 
 
-def test_nothing_goes_while_pods_come_or_somebody_is_away() -> None:
+@pytest.mark.parametrize("hindrance", [{"settled": False}, {"missing": 1}, {"whole": False}])
+def test_nothing_goes_while_pods_come_or_somebody_is_away(hindrance: dict[str, Any]) -> None:
     cluster = Cluster()
     for _ in range(20):
-        cluster.look(disk=0.1, settled=False)
-        cluster.look(disk=0.1, missing=1)
+        cluster.look(disk=0.1, **hindrance)
     assert cluster.replicas == 3
+
+
+def test_a_target_may_be_missed_by_a_tenth() -> None:
+    cluster = Cluster()
+    for disk in (3 * 0.6 * 1.09, 2 * 0.6 * 0.91):
+        for _ in range(20):
+            cluster.look(disk)
+        assert cluster.replicas == 3
+    for _ in range(2):
+        cluster.look(disk=3 * 0.6 * 1.11)
+    assert cluster.replicas == 4
 
 
 def test_what_is_said_beside_steps() -> None:
