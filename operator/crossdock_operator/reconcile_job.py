@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from crossdock_operator.jobs.running import Running
 
 NOT_READY_SECONDS: Final = 10.0
-"""After so long a job is looked at again whose cluster is not ready for it."""
+"""After so long a job is looked at again whose cluster or target is not ready for it."""
 _PROGRESS_SECONDS: Final = 1.0
 """Numbers of the status are not written more often."""
 _PHASES: Final = {
@@ -164,13 +164,13 @@ class JobReconciler:
             refusal = await self.scaler.refusal(job, job.spec.executors)
             if refusal is not None:
                 answer = refusal
-                self.tools.wake(Item(SHUFFLE_JOB.name, job.key), NOT_READY_SECONDS)
+                self.tools.wake(Item(SHUFFLE_JOB.name, job.key), _patience_seconds(job))
         if answer.status != YES or cluster is None:
             return answer
         try:
             job = await self.ends.hold(job, cluster)
         except ConfigError as error:
-            self.tools.wake(Item(SHUFFLE_JOB.name, job.key), NOT_READY_SECONDS)
+            self.tools.wake(Item(SHUFFLE_JOB.name, job.key), _patience_seconds(job))
             return Answer("Accepted", NO, "StoreNotReady", str(error))
         if job.spec.stages:
             await self._pin(job)
@@ -296,6 +296,11 @@ class JobReconciler:
             return False
         self.tools.store.saw_job(body)
         return True
+
+
+def _patience_seconds(job: Job) -> float:
+    """Return after how long a job is looked at again that cannot begin: soon, if it is new."""
+    return min(NOT_READY_SECONDS, max(1.0, time.time() - job.created))
 
 
 def _now() -> str:

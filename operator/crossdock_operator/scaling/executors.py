@@ -38,6 +38,8 @@ SOON_SECONDS: Final = 3.0
 """A target whose pods come or go is looked at again after so long, and then less and less often."""
 LATER_SECONDS: Final = 120.0
 """One at which nothing happens: somebody else may have changed it."""
+_SETTLED_SECONDS: Final = 10.0
+"""A target at rest need not be looked at for so long to see that a word changes nothing."""
 _AUTOSCALERS_SECONDS: Final = 30.0
 
 log = structlog.get_logger()
@@ -72,18 +74,28 @@ class _Looked:
 
 
 @dataclass(slots=True)
+class _Known:
+    """Of one job."""
+
+    past: Past
+    said: str = ""
+    """Reason of the condition that was told last as an event."""
+    settled: Target | None = None
+    """The target, if it was at rest when it was looked at."""
+    looked_at: float = 0.0
+
+
+@dataclass(slots=True)
 class ExecutorScaler:
     """Scales the targets of attached jobs. Of the event loop alone."""
 
     tools: Tools
     polls: Polls
     kinds: Sequence[Kind] = SCALABLE
-    _pasts: dict[str, Past] = field(default_factory=dict)
+    _known: dict[str, _Known] = field(default_factory=dict)
     """By uid of the job."""
     _rested: dict[Key, str] = field(default_factory=dict)
     """Jobs that have ended, whose targets were let go, and their uids."""
-    _said: dict[str, str] = field(default_factory=dict)
-    """By uid, the reason of the condition that was told last as an event."""
     _autoscalers: dict[str, tuple[float, list[Object]]] = field(default_factory=dict)
     """By namespace, HorizontalPodAutoscalers, and when they were listed."""
 
@@ -104,40 +116,50 @@ class ExecutorScaler:
         Raises:
             KubeError: it could not be looked at, or not be scaled; look again later.
         """
-        item = Item(SHUFFLE_JOB.name, job.key)
-        need, whole = self.polls.need(job)
-        looked = await self._look(job, executors)
-        if isinstance(looked, Answer):
-            self.tools.wake(item, LATER_SECONDS)
-            self._pasts.pop(job.uid, None)
-            await self._tell_problem(job, looked)
-            return unscaled(looked)
         now = time.monotonic()
         # After a restart nobody knows when the last step was: the cooldown begins anew.
-        past = self._pasts.setdefault(job.uid, Past(at=now))
-        found = step(
-            executors,
-            need,
-            looked.target,
-            past,
-            now=now,
-            suspended=job.spec.suspend,
-            whole=whole,
-        )
+        known = self._known.setdefault(job.uid, _Known(Past(at=now)))
+        if known.settled is not None and now - known.looked_at < _SETTLED_SECONDS:
+            found = self._step(job, executors, known.settled, known.past, now)
+            if found.replicas is None:
+                pause = known.looked_at + LATER_SECONDS - now
+                self._wake(job, min(pause, found.again_seconds or pause))
+                return self._seen(job, known.settled, found)
+        looked = await self._look(job, executors)
+        if isinstance(looked, Answer):
+            self._known[job.uid] = _Known(Past(at=now), said=known.said)
+            await self._tell_problem(job, looked)
+            self._wake(job, LATER_SECONDS)
+            return unscaled(looked)
+        target, now = looked.target, time.monotonic()
+        found = self._step(job, executors, target, known.past, now)
         if found.overruled:
-            await self._tell_overruled(job, looked, past)
+            await self._tell_overruled(job, looked, known.past)
         await self._carry_out(job, looked, found)
-        self._pasts[job.uid] = found.past
-        self.tools.wake(item, self._pause_seconds(looked, found, now))
-        answer = seen(
+        rests = found.replicas is None and found.desired == target.replicas == len(target.pods)
+        known.past, known.looked_at = found.past, now
+        known.settled = target if rests else None
+        self._wake(job, _pause_seconds(found, now, rests=rests))
+        answer = self._seen(job, target, found)
+        await self._tell_problem(job, answer.scaled)
+        return answer
+
+    def _step(self, job: Job, executors: Executors, target: Target, past: Past, now: float) -> Step:
+        need, whole = self.polls.need(job)
+        return step(executors, need, target, past, now=now, suspended=job.spec.suspend, whole=whole)
+
+    def _seen(self, job: Job, target: Target, found: Step) -> ExecutorsSeen:
+        need, whole = self.polls.need(job)
+        return seen(
             found,
-            current=len(looked.pods),
+            current=len(target.pods),
             said=need is not None,
             suspended=job.spec.suspend,
             whole=whole,
         )
-        await self._tell_problem(job, answer.scaled)
-        return answer
+
+    def _wake(self, job: Job, seconds: float) -> None:
+        self.tools.wake(Item(SHUFFLE_JOB.name, job.key), seconds)
 
     async def rest(self, job: Job, executors: Executors) -> ExecutorsSeen | None:
         """Set a job's target to `idle` at most, since it has ended, and touch it no more.
@@ -146,7 +168,7 @@ class ExecutorScaler:
         at the next look (None).
         """
         self.polls.forget_job(job.uid)
-        self._pasts.pop(job.uid, None)
+        self._known.pop(job.uid, None)
         if self._rested.get(job.key) == job.uid:
             return ended()
         try:
@@ -155,15 +177,14 @@ class ExecutorScaler:
                 await self._scale(job, looked, executors.idle, "the job has ended")
         except KubeError as error:
             log.warning("executors of a job that ended stay", job=job.key, error=str(error))
-            self.tools.wake(Item(SHUFFLE_JOB.name, job.key), SOON_SECONDS)
+            self._wake(job, SOON_SECONDS)
             return None
         self._rested[job.key] = job.uid
         return ended()
 
     def forget(self, uid: str) -> None:
         """Drop what was kept of a job that has gone, or is another operator's."""
-        self._pasts.pop(uid, None)
-        self._said.pop(uid, None)
+        self._known.pop(uid, None)
         self.polls.forget_job(uid)
 
     def gone(self, key: Key) -> None:
@@ -222,14 +243,6 @@ class ExecutorScaler:
                     found[pod["metadata"]["name"]] = pod
         return found
 
-    def _pause_seconds(self, looked: _Looked, found: Step, now: float) -> float:
-        """Return after how long the target is looked at again, if the workers tell no news."""
-        wanted = looked.replicas if found.replicas is None else found.replicas
-        moves = wanted != len(looked.pods) or wanted != found.desired
-        age = now - found.past.at
-        pause = min(max(SOON_SECONDS, age / 2), LATER_SECONDS) if moves else LATER_SECONDS
-        return pause if found.again_seconds is None else min(pause, found.again_seconds)
-
     # -- doing -----------------------------------------------------------------------------
 
     async def _carry_out(self, job: Job, looked: _Looked, found: Step) -> None:
@@ -266,9 +279,10 @@ class ExecutorScaler:
 
     async def _tell_problem(self, job: Job, scaled: Answer) -> None:
         """Tell why the target is not scaled, once for each time that this begins."""
-        if self._said.get(job.uid) != scaled.reason and scaled.status == NO:
+        known = self._known[job.uid]
+        if known.said != scaled.reason and scaled.status == NO:
             await self._tell(job, scaled.reason, scaled.message, warning=True)
-        self._said[job.uid] = scaled.reason
+        known.said = scaled.reason
 
     async def _tell_overruled(self, job: Job, looked: _Looked, past: Past) -> None:
         said = f"{looked.kind.name} {looked.name}: somebody else set {looked.replicas} replicas"
@@ -283,3 +297,10 @@ class ExecutorScaler:
     ) -> None:
         events = Events(self.tools.kube)
         await events.tell(SHUFFLE_JOB, job, reason, message, mark=mark, warning=warning)
+
+
+def _pause_seconds(found: Step, now: float, *, rests: bool) -> float:
+    """Return after how long a target is looked at again, if the workers tell no news."""
+    age = now - found.past.at
+    pause = LATER_SECONDS if rests else min(max(SOON_SECONDS, age / 2), LATER_SECONDS)
+    return pause if found.again_seconds is None else min(pause, found.again_seconds)
