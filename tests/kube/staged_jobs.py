@@ -203,9 +203,9 @@ class JobScene:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.operator.log()[-5000:]}") from None
 
-    def check_counts(self, uid: str, stage: str = "count") -> None:
+    def check_counts(self, uid: str, stage: str = "count", *, ca_file: Path | None = None) -> None:
         """The last shuffle has every word's number."""
-        with connect_all(self.workers) as client, client.job(uid) as handle:
+        with connect_all(self.workers, ca_file=ca_file) as client, client.job(uid) as handle:
             shuffle = handle.shuffle(stage, partitions=PARTITIONS)
             view = shuffle.view(shuffle.complete_attempts())
             counts: Counter[str] = Counter()

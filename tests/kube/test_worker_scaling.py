@@ -51,7 +51,8 @@ def test_up_by_use_and_down_one_by_one(
         patch = {"spec": {"workers": {"replicas": 2, "autoscaling": scaling}}}
         scene.admin.merge(cluster_path(scene), patch)
         scene.operator.start()
-        make_ready(scene, 2)
+        for pod in ("main-worker-0", "main-worker-1"):
+            admin.make_ready(namespace, pod)
         found = wait_replicas(scene, 1)
         said = condition(found["status"], "Autoscaled")
         assert said["message"].startswith("from 2 to 1 pods: disk 0% (target 20%)")
@@ -81,13 +82,3 @@ def wait_replicas(scene: JobScene, count: int) -> Object:
 
     scene.until(f"{count} workers", probe)
     return scene.admin.ask("GET", cluster_path(scene))
-
-
-def make_ready(scene: JobScene, count: int) -> None:
-    """Play the kubelet: say of so many worker pods that they are ready."""
-    for n in range(count):
-        path = f"/api/v1/namespaces/{scene.namespace}/pods/main-worker-{n}"
-        scene.until(f"worker {n}", lambda path=path: scene.admin.get(path))
-        conditions = [{"type": "Ready", "status": "True"}]
-        status = {"phase": "Running", "conditions": conditions}
-        scene.admin.merge(f"{path}/status", {"status": status})
