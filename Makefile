@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test test-servers versitygw minio kube-servers crds roles lint format lock soak bench clean
+.PHONY: setup run test test-servers versitygw minio kube-servers crds roles docs lint format lock soak bench clean
 
 setup: $(STAMP)
 
@@ -42,9 +42,10 @@ versitygw minio: setup
 kube-servers: setup
 	test -n "$$KUBEBUILDER_ASSETS" || $(BIN)/python tests/build_servers.py kube
 
-# The CRDs, from the types of the operator.
+# The CRDs and their reference, from the types of the operator.
 crds: setup
 	$(BIN)/python -m crossdock_operator.api.crds crds
+	$(BIN)/python -m crossdock_operator.api.reference docs/crds.md
 
 # The roles of the operator, from what it may do. SCALABLE: kinds of its option --scalable.
 roles: setup
@@ -59,6 +60,10 @@ soak: setup
 
 bench: setup
 	$(BIN)/python benchmarks/dataplane.py --json
+
+# The documents as a site: build/site/index.html
+docs: setup
+	$(BIN)/sphinx-build -W --keep-going -q -b html -d build/site-trees docs build/site
 
 # Resolves the newest versions that pyproject.toml allows, for every platform.
 lock:
