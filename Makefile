@@ -47,9 +47,9 @@ crds: setup
 	$(BIN)/python -m crossdock_operator.api.crds crds
 	$(BIN)/python -m crossdock_operator.api.reference docs/crds.md
 
-# The roles of the operator, from what it may do.
+# The roles of the operator, from what it may do. SCALABLE: kinds of its option --scalable.
 roles: setup
-	$(BIN)/python -m crossdock_operator.rbac roles
+	$(BIN)/python -m crossdock_operator.rbac roles $(addprefix --scalable=,$(SCALABLE))
 
 # Stores against MinIO, which takes some six minutes to build.
 test-servers: minio

@@ -384,9 +384,11 @@ def connect_all(
     workers: Sequence[WorkerProcess],
     *,
     token: str = "",
+    ca_file: Path | None = None,
     options: crossdock.Options = QUICK,
 ) -> crossdock.Cluster:
     """Return a client that is told of all these workers."""
     if not token and workers[0].key:
         token = workers[0].admin_token()
-    return crossdock.connect([w.url for w in workers], token=token, options=options)
+    urls = [w.url for w in workers]
+    return crossdock.connect(urls, token=token, ca_file=ca_file, options=options)

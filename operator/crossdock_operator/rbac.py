@@ -1,12 +1,13 @@
 """What the operator may do, once: every verb that it uses, and no other. `make roles` writes it.
 
-python -m crossdock_operator.rbac DIRECTORY [KIND.GROUP ...]
+python -m crossdock_operator.rbac DIRECTORY [--scalable GROUP/VERSION/KIND …] \
+    [--owner-kinds KIND.GROUP …]
 
-The kinds are those of `--owner-kinds`.
+Options are those of the operator.
 """
 
-import sys
-from collections.abc import Iterable, Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ import yaml
 from crossdock_operator.kinds import (
     CONFIG_MAP,
     EVENT,
+    HORIZONTAL_POD_AUTOSCALER,
     JOB,
     LEASE,
     NAMESPACE,
@@ -32,6 +34,7 @@ from crossdock_operator.kinds import (
 )
 from crossdock_operator.leader import LEASE_NAME
 from crossdock_operator.plan.owners import OwnerKind
+from crossdock_operator.plan.targets import SCALABLE, kind_of_option
 
 NAME: Final = "crossdock-operator"
 _GROUP: Final = "rbac.authorization.k8s.io"
@@ -43,6 +46,7 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
     (SHUFFLE_CLUSTER, "status"): ("patch",),
     # Who owns an object with blockOwnerDeletion must be allowed to hold up its owner's end.
     (SHUFFLE_CLUSTER, "finalizers"): ("update",),
+    (SHUFFLE_CLUSTER, "scale"): ("patch",),
     (SHUFFLE_JOB, ""): ("list", "watch", "patch", "delete"),
     (SHUFFLE_JOB, "status"): ("patch",),
     (STATEFUL_SET, ""): _KEPT,
@@ -51,7 +55,8 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
     (SECRET, ""): ("list", "watch", "create", "get", "patch"),
     (CONFIG_MAP, ""): ("create", "get", "update"),
     (JOB, ""): ("list", "watch", "create", "get", "patch", "delete"),
-    (POD, ""): ("list",),
+    (POD, ""): ("list", "patch"),  # what a scale-down takes first is marked
+    (HORIZONTAL_POD_AUTOSCALER, ""): ("list",),
     (EVENT, ""): ("create",),
     (NAMESPACE, ""): ("get",),  # its labels, where a cluster's selector asks for some
     (POD_DISRUPTION_BUDGET, ""): _KEPT,
@@ -60,14 +65,22 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
 """Where the operator looks after objects: verbs by kind and subresource."""
 
 
-def looked_after(owners: Iterable[OwnerKind] = ()) -> list[Object]:
+def looked_after(
+    scalable: Sequence[Kind] = SCALABLE, owners: Sequence[OwnerKind] = ()
+) -> list[Object]:
     """Return the rules for each namespace that is looked after, or for all.
 
     Args:
+        scalable: kinds that hold executors of engines.
         owners: kinds that may own jobs, beside pods and Jobs.
     """
-    more = [_rule(each.kind(), "", ("list",)) for each in owners]
-    return [_rule(kind, sub, verbs) for (kind, sub), verbs in LOOKED_AFTER.items()] + more
+    rights = dict(LOOKED_AFTER)
+    for kind in scalable:
+        rights[kind, ""] = (*rights.get((kind, ""), ()), "get")
+        rights[kind, "scale"] = ("get", "patch")
+    for each in owners:
+        rights[each.kind(), ""] = ("list",)
+    return [_rule(kind, sub, verbs) for (kind, sub), verbs in rights.items()]
 
 
 def own_namespace() -> list[Object]:
@@ -88,9 +101,11 @@ def _rule(kind: Kind, sub: str, verbs: tuple[str, ...], *, names: tuple[str, ...
     return {**rule, "resourceNames": list(names)} if names else rule
 
 
-def manifests(owners: Iterable[OwnerKind] = ()) -> dict[str, list[Object]]:
-    """Return the files of `roles/`, by name."""
-    rules = looked_after(owners)
+def manifests(
+    scalable: Sequence[Kind] = SCALABLE, owners: Sequence[OwnerKind] = ()
+) -> dict[str, list[Object]]:
+    """Return the files of `roles/`, by name; see `looked_after`."""
+    rules = looked_after(scalable, owners)
     return {
         "own-namespace.yaml": _bound("Role", NAME, own_namespace()),
         "namespace.yaml": _bound("Role", f"{NAME}-jobs", rules),
@@ -121,11 +136,16 @@ def text(objects: list[Object]) -> str:
 
 
 def main() -> None:
-    """Write all files into the directory that is the first argument."""
-    directory = Path(sys.argv[1])
-    directory.mkdir(exist_ok=True)
-    for name, objects in manifests(map(OwnerKind.parse, sys.argv[2:])).items():
-        (directory / name).write_text(text(objects))
+    """Write all files into the directory that the command line names."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--scalable", action="append", type=kind_of_option)
+    parser.add_argument("--owner-kinds", action="append", type=OwnerKind.parse)
+    given = parser.parse_args()
+    given.directory.mkdir(exist_ok=True)
+    found = manifests(given.scalable or SCALABLE, given.owner_kinds or ())
+    for name, objects in found.items():
+        (given.directory / name).write_text(text(objects))
 
 
 if __name__ == "__main__":

@@ -9,19 +9,19 @@ from crossdock.errors import ConfigError
 from crossdock.stages.states import Phase
 from crossdock_operator.ending.jobs import JobEnds
 from crossdock_operator.errors import Stale, Vanished
-from crossdock_operator.jobs.acceptance import judge, needs_labels, spec_of
+from crossdock_operator.jobs.acceptance import spec_of
+from crossdock_operator.jobs.accepting import Accepting, fresh
 from crossdock_operator.jobs.attached import AttachedEnds
 from crossdock_operator.jobs.keeping import Kept
 from crossdock_operator.jobs.owners import Owners
 from crossdock_operator.jobs.registering import Registry
-from crossdock_operator.jobs.rehearsing import rehearse
 from crossdock_operator.jobs.render import connection_name
-from crossdock_operator.jobs.state import State, document_of
+from crossdock_operator.jobs.state import document_of
 from crossdock_operator.jobs.telling import Teller
 from crossdock_operator.jobs.tools import Tools
 from crossdock_operator.jobs.usages import Usages
-from crossdock_operator.kinds import NAMESPACE, SHUFFLE_JOB, Object
-from crossdock_operator.plan.conditions import NO, YES, Answer
+from crossdock_operator.kinds import SHUFFLE_JOB, Object
+from crossdock_operator.plan.conditions import YES, Answer
 from crossdock_operator.plan.job_status import (
     Seen,
     StageRow,
@@ -34,14 +34,16 @@ from crossdock_operator.plan.job_status import (
 )
 from crossdock_operator.plan.lifetimes import Lifetimes, lifetimes
 from crossdock_operator.plan.owners import OwnerEnd, Verdict
+from crossdock_operator.plan.targets import ENDED, ExecutorsSeen
 from crossdock_operator.plan.usage import data_durable
 from crossdock_operator.records import Cluster, Item, Job, Key
+from crossdock_operator.scaling.executors import ExecutorScaler
 
 if TYPE_CHECKING:
     from crossdock_operator.jobs.running import Running
 
 NOT_READY_SECONDS: Final = 10.0
-"""After so long a job is looked at again whose cluster is not ready for it."""
+"""After so long a job is looked at again whose cluster or target is not ready for it."""
 _PROGRESS_SECONDS: Final = 1.0
 """Numbers of the status are not written more often."""
 _PHASES: Final = {
@@ -60,9 +62,11 @@ class JobReconciler:
 
     tools: Tools
     ends: JobEnds
+    scaler: ExecutorScaler
     owners: Owners
     usages: Usages
     _registry: Registry = field(init=False)
+    _accepting: Accepting = field(init=False)
     _attached: AttachedEnds = field(init=False)
     _running: "dict[str, Running]" = field(default_factory=dict)
     """By uid, the jobs whose stages are under way."""
@@ -72,6 +76,7 @@ class JobReconciler:
 
     def __post_init__(self) -> None:
         self._registry = Registry(self.tools)
+        self._accepting = Accepting(self.tools, self.ends, self.scaler, self.owners)
         self._attached = AttachedEnds(self.tools)
 
     async def reconcile(self, key: Key) -> None:
@@ -86,8 +91,10 @@ class JobReconciler:
         if known is not None and (job is None or job.uid != known or job.deleting):
             self._drop(key, known)
         if job is None:
+            self.scaler.gone(key)
             return
         if job.deleting:
+            await self._rest(job)
             await self.ends.end(job)
             return
         self._uids[key] = job.uid
@@ -110,6 +117,7 @@ class JobReconciler:
     def _drop(self, key: Key, uid: str) -> None:
         self._uids.pop(key, None)
         self._written.pop(uid, None)
+        self.scaler.forget(uid)
         self._let_go(uid)
 
     def _let_go(self, uid: str) -> None:
@@ -122,7 +130,8 @@ class JobReconciler:
         if running is not None:
             busy = self._running.keys() | self._registry.busy()
             known = self.tools.store.jobs.values()
-            self.tools.workers.keep({job.cluster for job in known if job.uid in busy})
+            needed = {job.cluster for job in known if job.uid in busy}
+            self.tools.workers.keep(needed | self.scaler.polls.clusters())
 
     # -- one look --------------------------------------------------------------------------
 
@@ -131,7 +140,7 @@ class JobReconciler:
         if has_ended(job.status):
             return await self._after_the_end(job, cluster, limits)
         owner = await self.owners.verdict(job)
-        accepted = await self._accepted(job, cluster, owner)
+        accepted = await self._accepting.accepted(job, cluster, owner)
         seen = await self._live(job, cluster, limits, accepted, owner)
         return replace(seen, owner_uid=owner.uid)
 
@@ -160,53 +169,11 @@ class JobReconciler:
         ready = await self._registry.ready(job, cluster)
         connection = "" if ready else connection_name(job.key.name)
         if not job.spec.stages or (ready and job.uid not in self._running):
-            return Seen(accepted=accepted, ready=ready, connection=connection)
+            executors = None
+            if job.spec.executors is not None and not ready:
+                executors = await self.scaler.advance(job, job.spec.executors)
+            return Seen(accepted=accepted, ready=ready, connection=connection, executors=executors)
         return await self._run(job, cluster, limits, ready, end)
-
-    async def _accepted(self, job: Job, cluster: Cluster | None, owner: Verdict) -> Answer:
-        """Return whether the job is taken; once it is, it stays so."""
-        if is_true(job.status, "Accepted"):
-            return _still_accepted(job, owner)
-        labels: dict[str, str] = {}
-        if needs_labels(job, cluster):
-            found = await self.tools.kube.get(NAMESPACE, "", job.key.namespace)
-            labels = ((found or {}).get("metadata") or {}).get("labels") or {}
-        answer = judge(job, cluster, labels)
-        if answer.status == YES:
-            answer = self._with_owner(job, owner)
-        if answer.status == YES and job.spec.stages and cluster is not None:
-            problem = await rehearse(self.tools.kube, job, cluster)
-            if problem:
-                answer = Answer("Accepted", NO, "InvalidPodTemplate", problem)
-        if answer.status != YES or cluster is None:
-            return answer
-        try:
-            job = await self.ends.hold(job, cluster)
-        except ConfigError as error:
-            self.tools.wake(Item(SHUFFLE_JOB.name, job.key), NOT_READY_SECONDS)
-            return Answer("Accepted", NO, "StoreNotReady", str(error))
-        if job.spec.stages:
-            await self._pin(job)
-        await Teller(self.tools.kube).tell(job, "Accepted", "the job is accepted")
-        return answer
-
-    def _with_owner(self, job: Job, owner: Verdict) -> Answer:
-        """Return whether the job's owner is one that can be.
-
-        No task runs for an owner that is not there. An engine needs the connection to begin.
-        """
-        if owner.end is not None:
-            return Answer("Accepted", NO, owner.end.reason, owner.end.message)
-        refusal = self.owners.refusal(job)
-        if refusal:
-            return Answer("Accepted", NO, "OwnerKindNotAllowed", refusal)
-        if owner.waits and job.spec.stages:
-            return Answer("Accepted", NO, "OwnerNotFound", owner.waits)
-        return _still_accepted(job, owner)
-
-    async def _pin(self, job: Job) -> None:
-        """Keep the spec as it is now: what lies inside pod templates can be changed later."""
-        await Kept.pin(self.tools.kube, job, _fresh(job, time.time()))
 
     async def _run(
         self,
@@ -223,7 +190,7 @@ class JobReconciler:
             from crossdock_operator.jobs.running import Running  # noqa: PLC0415
 
             handle = self._registry.handle(job.uid)
-            kept = await Kept.take_up(self.tools.kube, job, _fresh(job, now))
+            kept = await Kept.take_up(self.tools.kube, job, fresh(job, now))
             running = await Running.take_up(self.tools, job, kept, handle)
             self._running[job.uid] = running
         if end is not None:
@@ -268,6 +235,7 @@ class JobReconciler:
             failure=conditions["Failed"].get("message", "") if failed else None,
             reason=conditions["Failed"]["reason"],
             over=over,
+            executors=await self._rest(job),
         )
         if not over and not job.spec.stages:
             seen = await self._end_attached(job, cluster, limits, seen)
@@ -279,6 +247,15 @@ class JobReconciler:
             self._let_go(job.uid)
         await self._expire(job, conditions["Failed" if failed else "Complete"], limits)
         return seen
+
+    async def _rest(self, job: Job) -> ExecutorsSeen | None:
+        """Let go of the executors of a job that has ended."""
+        if job.spec.executors is None or not is_true(job.status, "Accepted") or job.paused:
+            return None
+        said = {c["type"]: c["reason"] for c in job.status["conditions"]}
+        if said.get("ExecutorsScaled") == ENDED:
+            return None
+        return await self.scaler.rest(job, job.spec.executors)
 
     async def _expire(self, job: Job, ended: Object, limits: Lifetimes) -> None:
         ttl = limits.ttl_seconds(failed=ended["type"] == "Failed")
@@ -342,25 +319,6 @@ class JobReconciler:
 
 def _now() -> str:
     return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _fresh(job: Job, now: float) -> State:
-    """Return the state of a job that begins; should one be lost, attempts do not come again."""
-    return State(
-        document=document_of(job.key.name, spec_of(job)),
-        epoch=max(0, int(now - job.created)),
-        since=None if job.spec.suspend else now,
-    )
-
-
-def _still_accepted(job: Job, owner: Verdict) -> Answer:
-    """Return that the job is taken, as it was said; and where its owner is not seen, so."""
-    if owner.waits:
-        return Answer("Accepted", YES, "WaitsForOwner", owner.waits)
-    for said in job.status.get("conditions", ()):
-        if said["type"] == "Accepted" and said["reason"] == "RunsAsAccepted":
-            return Answer("Accepted", YES, said["reason"], said.get("message", ""))
-    return Answer("Accepted", YES, "Accepted")
 
 
 def _ended(accepted: Answer, end: OwnerEnd, *, staged: bool = False) -> Seen:

@@ -23,17 +23,21 @@ from crossdock_operator.jobs.owners import Owners
 from crossdock_operator.jobs.tools import Tools
 from crossdock_operator.jobs.usages import Usages
 from crossdock_operator.jobs.workers import Workers
-from crossdock_operator.kinds import SHUFFLE_CLUSTER
+from crossdock_operator.kinds import SHUFFLE_CLUSTER, Kind
 from crossdock_operator.kube import Kube
 from crossdock_operator.leader import LEASE_NAME, Leadership
 from crossdock_operator.metrics import Gauge, Metrics
 from crossdock_operator.plan.cluster import Given
 from crossdock_operator.plan.owners import ALWAYS, OwnerKind
+from crossdock_operator.plan.targets import SCALABLE
 from crossdock_operator.queue import Queue
 from crossdock_operator.reconcile import Reconciler
 from crossdock_operator.reconcile_job import JobReconciler
 from crossdock_operator.records import Item
 from crossdock_operator.resync import Resync
+from crossdock_operator.scaling.executors import ExecutorScaler
+from crossdock_operator.scaling.polls import Polls
+from crossdock_operator.scaling.workers import WorkerScaler
 from crossdock_operator.secrets_of_clusters import ClusterSecrets
 from crossdock_operator.serving import Answers, serving
 from crossdock_operator.store import Store
@@ -67,6 +71,8 @@ class Settings:
     """By namespace and name of a cluster, URLs of its workers; default: its Service."""
     owner_kinds: tuple[OwnerKind, ...] = ()
     """Kinds that may own jobs, beside pods and Jobs."""
+    scalable: tuple[Kind, ...] = SCALABLE
+    """Kinds that executors of attached jobs may be."""
 
 
 async def run(settings: Settings) -> None:
@@ -159,7 +165,9 @@ class _Operator:
         tools = Tools(kube, self._store, self._workers, wake=known.wake)
         self._owners = Owners(tools, (*ALWAYS, *settings.owner_kinds))
         self._usages, self._losses = Usages(tools), Losses(tools)
-        self._jobs = JobReconciler(tools, ends.jobs, self._owners, self._usages)
+        self._polls = Polls(self._workers, self._store, known.wake)
+        scaler = ExecutorScaler(tools, self._polls, settings.scalable)
+        self._jobs = JobReconciler(tools, ends.jobs, scaler, self._owners, self._usages)
         given = Given(worker_image=settings.worker_image, namespace=settings.namespace)
         self._takers = Takers(
             Reconcilers(
@@ -173,6 +181,7 @@ class _Operator:
                     ClusterSecrets(kube, self._store),
                     self._usages,
                     self._losses,
+                    WorkerScaler(kube, self._polls),
                     known.wake,
                 ),
                 jobs=self._jobs,
@@ -194,9 +203,9 @@ class _Operator:
     def tasks(self) -> list[Coroutine[None, None, None]]:
         """Return what runs beside the watches; none of it ends by itself."""
         takers = [self._takers.take() for _ in range(TAKERS)]
-        looks = [self._owners.run, self._usages.run, self._losses.run, self._ends.tidying.run]
-        leading = [self._as_leader(look) for look in looks]
-        return [self._lead(), self._pulse.beat(), self._resync.run(), *leading, *takers]
+        looks = [self._owners.run, self._usages.run, self._losses.run, self._polls.run]
+        once_it_leads = [self._when_it_leads(run) for run in (*looks, self._ends.tidying.run)]
+        return [self._lead(), self._pulse.beat(), self._resync.run(), *once_it_leads, *takers]
 
     def close(self) -> None:
         """Let go of workers and jobs: tasks go on, and another operator with them."""
@@ -212,7 +221,7 @@ class _Operator:
         await self._leadership.acquire()
         await self._leadership.hold()
 
-    async def _as_leader(self, run: Callable[[], Coroutine[None, None, None]]) -> None:
+    async def _when_it_leads(self, run: Callable[[], Coroutine[None, None, None]]) -> None:
         await self._leadership.led()
         await run()
 

@@ -111,6 +111,15 @@ class Administrator:
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
         eventually(lambda: self.get(path), seconds=30, what="the default service account")
 
+    def make_ready(self, namespace: str, pod: str) -> None:
+        """Play the kubelet: say of a pod, when it is there, that it runs and is ready."""
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}"
+        eventually(lambda: self.get(path), seconds=30, what=f"pod {pod}")
+        conditions = [{"type": "Ready", "status": "True"}]
+        ips = {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}
+        status = {"phase": "Running", "conditions": conditions, **ips}
+        self.merge(f"{path}/status", {"status": status})
+
     def create(self, namespace: str, plural: str, body: Mapping[str, object]) -> Object:
         """Make one of our objects; unknown fields are errors, as with `kubectl apply`."""
         path = f"{OURS}/namespaces/{namespace}/{plural}?fieldValidation=Strict"

@@ -108,7 +108,7 @@ class Site:
             path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts"
             self.scene.admin.ask("POST", path, account)
         for n in range(len(self.urls)):
-            self.scene.make_ready(self.namespace, f"{self.name}-worker-{n}")
+            self.scene.admin.make_ready(self.namespace, f"{self.name}-worker-{n}")
 
     def make_job(self, name: str, *, namespace: str = "", **spec: Any) -> str:
         """Make a ShuffleJob, and return its uid once the operator holds it."""
@@ -232,14 +232,6 @@ class Scene:
             log = self.operator.log()[-4000:] if self.operator else ""
             status = json.dumps((last[0] or {}).get("status"), indent=1)
             raise AssertionError(f"{error}\n{status}\n{log}") from None
-
-    def make_ready(self, namespace: str, pod: str) -> None:
-        """Play the kubelet."""
-        self.wait(namespace, "pods", pod)
-        conditions = [{"type": "Ready", "status": "True"}]
-        ips = {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}
-        status = {"phase": "Running", "conditions": conditions, **ips}
-        self.admin.merge(f"{self.path(namespace, 'pods', pod)}/status", {"status": status})
 
     def copies(self) -> list[str]:
         """Return the names of the Secrets with what deletion needs."""

@@ -19,7 +19,7 @@ def grant(
     """Let an operator run in a namespace, and look after objects there or in those named."""
     _bind(admin, "Role", "operator", own_namespace(), namespace)
     for each in watched or (namespace,):
-        _bind(admin, "Role", "operator-jobs", looked_after(owners), each)
+        _bind(admin, "Role", "operator-jobs", looked_after(owners=owners), each)
 
 
 def grant_all(admin: Administrator, namespace: str) -> None:

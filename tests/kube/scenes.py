@@ -62,10 +62,7 @@ class Scene:
     def make_ready(self, count: int) -> None:
         """Play the kubelet: say of so many worker pods that they are ready."""
         for n in range(count):
-            self.wait("pods", f"main-worker-{n}")
-            conditions = [{"type": "Ready", "status": "True"}]
-            status = {"phase": "Running", "conditions": conditions}
-            self.admin.merge(f"{self.path('pods', f'main-worker-{n}')}/status", {"status": status})
+            self.admin.make_ready(self.namespace, f"main-worker-{n}")
 
 
 def condition(status: Object, kind: str) -> Object:

@@ -204,9 +204,9 @@ class JobScene:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.operator.log()[-5000:]}") from None
 
-    def check_counts(self, uid: str, stage: str = "count") -> None:
+    def check_counts(self, uid: str, stage: str = "count", *, ca_file: Path | None = None) -> None:
         """The last shuffle has every word's number."""
-        with connect_all(self.workers) as client, client.job(uid) as handle:
+        with connect_all(self.workers, ca_file=ca_file) as client, client.job(uid) as handle:
             shuffle = handle.shuffle(stage, partitions=PARTITIONS)
             view = shuffle.view(shuffle.complete_attempts())
             counts: Counter[str] = Counter()
@@ -230,23 +230,25 @@ def job_scene(
     *,
     workers: int = 1,
     owners: Sequence[OwnerKind] = (),
-    options: Mapping[str, object] | None = None,
+    worker_options: Mapping[str, object] | None = None,
+    cluster_workers: Mapping[str, object] | None = None,
 ) -> Iterator[JobScene]:
     """Set everything up for jobs of the cluster `main`.
 
     Args:
         plane: the control plane.
         admin: of it.
-        namespace: of all.
-        directory: of files.
-        workers: how many.
+        namespace: for all of it.
+        directory: for files.
+        workers: real worker processes.
         owners: kinds that the operator is told of, and its role has.
-        options: of the workers.
+        worker_options: of each.
+        cluster_workers: what the ShuffleCluster says of its workers.
     """
     grant(admin, namespace, owners=owners)
     admin.await_service_account(namespace)
     with ExitStack() as stack:
-        started = stack.enter_context(started_workers(workers, key=KEY, options=options))
+        started = stack.enter_context(started_workers(workers, key=KEY, options=worker_options))
         labels = {
             "crossdock.dev/cluster": "main",
             "app.kubernetes.io/managed-by": "crossdock-operator",
@@ -256,7 +258,8 @@ def job_scene(
         admin.ask("POST", f"/api/v1/namespaces/{namespace}/secrets", secret)
         store = {"url": STORE.as_uri(), "settleSeconds": 1}
         plain = {"tls": {"mode": "Disabled"}}
-        admin.create(namespace, "shuffleclusters", cluster(store=store, security=plain))
+        spec = {"store": store, "security": plain, "workers": dict(cluster_workers or {})}
+        admin.create(namespace, "shuffleclusters", cluster(**spec))
         urls = [worker.url for worker in started]
         names = {f"http://main.{namespace}.svc:7070": ",".join(urls)}
         kubelet = stack.enter_context(Kubelet(admin, namespace, directory / "kubelet", names))

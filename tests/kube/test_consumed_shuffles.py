@@ -30,7 +30,7 @@ def test_what_is_consumed_goes_when_what_came_of_it_is_safe(
     plane: ControlPlane, admin: Administrator, namespace: str, tmp_path: Path
 ) -> None:
     store = {"store": STORE.as_uri()}
-    with job_scene(plane, admin, namespace, tmp_path, workers=2, options=store) as scene:
+    with job_scene(plane, admin, namespace, tmp_path, workers=2, worker_options=store) as scene:
         scene.hold("sort")
         uid = scene.apply(stages=three_stages(scene), lifecycle=CONSUMED)["metadata"]["uid"]
         scene.until("a shuffle is released", lambda: scene.events()["ShuffleReleased"])

@@ -24,7 +24,7 @@ def scene(
     plane: ControlPlane, admin: Administrator, namespace: str, tmp_path: Path
 ) -> Iterator[JobScene]:
     options = {"store": STORE.as_uri(), "eager-quiet-seconds": 0.1}
-    with job_scene(plane, admin, namespace, tmp_path, options=options) as found:
+    with job_scene(plane, admin, namespace, tmp_path, worker_options=options) as found:
         secret = {"metadata": {"name": "s3"}, "stringData": CREDENTIALS}
         admin.ask("POST", f"/api/v1/namespaces/{namespace}/secrets", secret)
         cluster = f"{OURS}/namespaces/{namespace}/shuffleclusters/main"

@@ -42,7 +42,7 @@ def test_whether_data_is_durable_and_what_it_costs(
     plane: ControlPlane, admin: Administrator, namespace: str, tmp_path: Path
 ) -> None:
     options = {"store": STORE.as_uri(), "store-prices": PRICES}
-    with job_scene(plane, admin, namespace, tmp_path, options=options) as scene:
+    with job_scene(plane, admin, namespace, tmp_path, worker_options=options) as scene:
         engine(scene, "safe", "Eager")
         engine(scene, "quick", "Never")
         safe = scene.wait(lambda s: condition(s, "DataDurable").get("reason") == "Persisted",

@@ -115,7 +115,7 @@ def test_kinds_of_owners() -> None:
     assert wanted.spec.owner is not None
     path = place_of(wanted.spec.owner).path("jobs")
     assert path == "/apis/sparkoperator.k8s.io/v1beta2/namespaces/jobs/sparkapplications"
-    rule = looked_after([spark])[-1]
+    rule = looked_after(owners=[spark])[-1]
     assert rule["apiGroups"] == ["sparkoperator.k8s.io"]
     assert (rule["resources"], rule["verbs"]) == (["sparkapplications"], ["list"])
 

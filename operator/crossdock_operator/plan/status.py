@@ -26,6 +26,7 @@ def cluster_status(
     now: str,
     found: Findings = NOTHING,
     usage: Usage | None = None,
+    autoscaled: Answer | None = None,
 ) -> Object:
     """Return the whole status.
 
@@ -35,6 +36,7 @@ def cluster_status(
         now: the time, as RFC 3339 has it.
         found: in its store.
         usage: of its jobs; None: as it was said last.
+        autoscaled: what is said of its number of workers; None: it does not scale by itself.
     """
     cluster = observed.cluster
     wanted = replicas(cluster)
@@ -45,6 +47,7 @@ def cluster_status(
     selector = ",".join(f"{k}={v}" for k, v in names.pod_labels(cluster).items())
     answers = _answers(workers, wanted, rolled_out=rolled_out, refused=refused)
     answers += [store_reachable(cluster, found), storage_clean(cluster, found)]
+    answers += [autoscaled] if autoscaled else []
     storage = storage_status(cluster, found)
     used = cluster.status.get("usage") if usage is None else usage.to_json()
     return {
