@@ -42,11 +42,20 @@ def test_none_between_stages(scene: JobScene) -> None:
     scene.kill_operator()
     engine.say(16)
     scene.operator.start()
-    engine.wait_pods(8)
+    executors = engine.wait_pods(8)
     engine.wait_status(current=8, desired=8)
+    # A worker that does not answer may have a newer word.
+    scene.workers[1].kill9()
+    engine.say(0, dict.fromkeys(executors, 0))
+    engine.wait_condition("ExecutorsScaled", "WorkersAway")
+    assert engine.replicas() == 8
+    scene.workers[1].start()
+    engine.wait_pods(0)
+    engine.say(5)
+    engine.wait_pods(3)
     assert engine.told("ExecutorsScaled") == [
         f"Deployment {NAME}: from {was} to {now}, as the engine needs them"
-        for was, now in ((0, 5), (5, 1), (1, 0), (0, 8))
+        for was, now in ((0, 5), (5, 1), (1, 0), (0, 8), (8, 0), (0, 3))
     ]
     # The job ends while tasks run: they are nobody's any more.
     scene.admin.ask("DELETE", scene.path("engine"))
