@@ -47,9 +47,11 @@ crds: setup
 	$(BIN)/python -m crossdock_operator.api.crds crds
 	$(BIN)/python -m crossdock_operator.api.reference docs/crds.md
 
-# The roles of the operator, from what it may do. SCALABLE: kinds of its option --scalable.
+# The roles of the operator, from what it may do. SCALABLE, OWNERS: kinds of its options --scalable
+# and --owner-kinds.
 roles: setup
-	$(BIN)/python -m crossdock_operator.rbac roles $(addprefix --scalable=,$(SCALABLE))
+	$(BIN)/python -m crossdock_operator.rbac roles $(addprefix --scalable=,$(SCALABLE)) \
+	  $(addprefix --owner-kinds=,$(OWNERS))
 
 # Stores against MinIO, which takes some six minutes to build.
 test-servers: minio
