@@ -165,7 +165,8 @@ def test_architecture_has_every_module(package: str) -> None:
 def test_promises_have_tests() -> None:
     for _, folders in table_rows("docs/architecture.md", "Promises")[2:]:
         for folder in folders.split(", "):
-            assert list((ROOT / "tests" / folder).glob("test_*.py")), folder
+            found = (ROOT / folder).is_file() or list((ROOT / "tests" / folder).glob("test_*.py"))
+            assert found, folder
 
 
 def test_a_benchmark_does_not_stand_in_for_the_standard_library() -> None:
