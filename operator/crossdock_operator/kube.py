@@ -18,7 +18,12 @@ from typing import Any, Final, Self, TypeAlias
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.aio.config import (
+    ConfigException,
+    list_kube_config_contexts,
+    load_incluster_config,
+    load_kube_config,
+)
 
 from crossdock.errors import ConfigError
 from crossdock_operator.errors import (
@@ -196,6 +201,13 @@ class Kube:
         path = kind.path(body["metadata"]["namespace"])
         return await self._call("POST", path, body, query=_dry(dry_run))
 
+    async def review(self, kind: Kind, spec: Object) -> Object:
+        """Ask who somebody is, or what somebody may do; return the status of the answer."""
+        body = {"apiVersion": kind.api_version, "kind": kind.name, "spec": spec}
+        answer = await self._call("POST", kind.path(), body)
+        found: Object = answer["status"]
+        return found
+
     async def replace(self, kind: Kind, body: Object) -> Object:
         """Write a whole object, or raise `Stale` if its resourceVersion is not the newest."""
         metadata = body["metadata"]
@@ -322,10 +334,33 @@ class Kube:
         if response.status < 300:
             found: Object = json.loads(answer)
             return found
-        raise _error(f"{method} {path}", response.status, response.headers, answer)
+        raise error_of(f"{method} {path}", response.status, response.headers, answer)
 
 
-def _error(what: str, status: int, headers: Mapping[str, str], data: bytes) -> KubeError:
+def namespace_of(kubeconfig: Path, context: str | None) -> str:
+    """Return the namespace of a file's context; None: of its current one.
+
+    Raises:
+        ConfigError: the file does not read, or has no such context.
+    """
+    try:
+        contexts, current = list_kube_config_contexts(config_file=str(kubeconfig))
+    except ConfigException as error:
+        raise ConfigError(
+            f"{kubeconfig} does not read as a kubeconfig: {error}",
+            hint="give --kubeconfig, or set KUBECONFIG",
+        ) from error
+    named = {each["name"]: each for each in contexts}
+    if context is not None and context not in named:
+        raise ConfigError(
+            f"{kubeconfig} has no context {context!r}", hint=f"it has {', '.join(sorted(named))}"
+        )
+    chosen = current if context is None else named[context]
+    return str((chosen.get("context") or {}).get("namespace") or "default")
+
+
+def error_of(what: str, status: int, headers: Mapping[str, str], data: bytes) -> KubeError:
+    """Return the error that an answer of the API server says; `what` was asked."""
     answer: Object = {}
     if data.startswith(b"{"):
         answer = json.loads(data)
