@@ -25,6 +25,8 @@ from crossdock_operator.kinds import (
     SHUFFLE_CLUSTER,
     SHUFFLE_JOB,
     STATEFUL_SET,
+    SUBJECT_ACCESS_REVIEW,
+    TOKEN_REVIEW,
     Kind,
     Object,
 )
@@ -71,6 +73,14 @@ def own_namespace() -> list[Object]:
     ]
 
 
+def reviews() -> list[Object]:
+    """Return the rules for the operator's page: to ask who a viewer is, and what they may see.
+
+    They hold for no namespace, so they take a ClusterRole. With --no-ui they are not needed.
+    """
+    return [_rule(kind, "", ("create",)) for kind in (TOKEN_REVIEW, SUBJECT_ACCESS_REVIEW)]
+
+
 def _rule(kind: Kind, sub: str, verbs: tuple[str, ...], *, names: tuple[str, ...] = ()) -> Object:
     rule: Object = {
         "apiGroups": [kind.group],
@@ -86,6 +96,7 @@ def manifests() -> dict[str, list[Object]]:
         "own-namespace.yaml": _bound("Role", NAME, own_namespace()),
         "namespace.yaml": _bound("Role", f"{NAME}-jobs", looked_after()),
         "cluster-wide.yaml": _bound("ClusterRole", NAME, looked_after()),
+        "reviews.yaml": _bound("ClusterRole", f"{NAME}-reviews", reviews()),
     }
 
 

@@ -83,9 +83,17 @@ class Workers:
 
     def ask(self, call: Callable[[], T], then: Callable[["asyncio.Future[T]"], None]) -> None:
         """Have a thread call something; `then` is called by the event loop with what came of it."""
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(self._threads(), call).add_done_callback(then)
+
+    async def asked(self, call: Callable[[], T]) -> T:
+        """Have a thread call something, and return what came of it."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads(), call)
+
+    def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="crossdock-workers")
-        asyncio.get_running_loop().run_in_executor(self._pool, call).add_done_callback(then)
+        return self._pool
 
     async def client(self, cluster: Cluster) -> Client:
         """Return the client of a cluster's workers.

@@ -11,12 +11,12 @@ from typing import Protocol, Self, TypeVar
 import typer
 from rich.live import Live
 
-from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB
+from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB, Kind, Object
 from crossdock_operator.kubectl import tables
 from crossdock_operator.kubectl.access import Target, explained, opened
-from crossdock_operator.kubectl.advice import Finding, wrong
 from crossdock_operator.kubectl.logs import Follower, Wanted, show
 from crossdock_operator.kubectl.rows import ClusterRow, JobRow, cluster_row, job_row
+from crossdock_operator.plan.advice import Finding, wrong
 
 T = TypeVar("T")
 
@@ -43,10 +43,15 @@ async def status(target: Target) -> Status:
     async with opened(target) as person:
         clusters = await person.listed(SHUFFLE_CLUSTER)
         jobs = await person.listed(SHUFFLE_JOB)
-    findings = [f for body in clusters for f in wrong(SHUFFLE_CLUSTER.name, body)]
-    findings += [f for body in jobs for f in wrong(SHUFFLE_JOB.name, body)]
+    findings = [f for body in clusters for f in _wrong(SHUFFLE_CLUSTER, body)]
+    findings += [f for body in jobs for f in _wrong(SHUFFLE_JOB, body)]
     rows = sorted(map(cluster_row, clusters), key=lambda row: (row.namespace, row.name))
     return Status(namespace=person.namespace, clusters=rows, findings=findings)
+
+
+def _wrong(kind: Kind, body: Object) -> list[Finding]:
+    metadata = body["metadata"]
+    return wrong(kind.name, metadata["namespace"], metadata["name"], body.get("status") or {})
 
 
 async def jobs(target: Target) -> Jobs:

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from crossdock.stages.display import size
-from crossdock_operator.kubectl.advice import Finding
 from crossdock_operator.kubectl.fill import WorkerFill
 from crossdock_operator.kubectl.rows import ClusterRow, JobRow, StageRow, age
+from crossdock_operator.plan.advice import Finding
 
 _FILE_COLUMNS: Final = 200
 """Room for tables where the output is no terminal: nothing of them is cut off."""

@@ -66,20 +66,26 @@ _SAID_BY_OTHERS: Final = "Degraded"
 """A condition that sums up what others say better, if they do."""
 
 
-def wrong(kind: str, body: Object) -> list[Finding]:
-    """Return what a cluster's or a job's conditions say is wrong."""
-    metadata = body["metadata"]
+def wrong(kind: str, namespace: str, name: str, status: Object) -> list[Finding]:
+    """Return what a cluster's or a job's conditions say is wrong.
+
+    Args:
+        kind: ShuffleCluster or ShuffleJob.
+        namespace: of the object.
+        name: of the object.
+        status: of the object; empty: nobody has looked at it yet.
+    """
     found = [
         Finding(
             kind=kind,
-            namespace=metadata["namespace"],
-            name=metadata["name"],
+            namespace=namespace,
+            name=name,
             condition=each["type"],
             reason=each["reason"],
             message=each.get("message", ""),
-            remedy=_REMEDIES.get(each["reason"], "").format(**metadata),
+            remedy=_REMEDIES.get(each["reason"], "").format(name=name, namespace=namespace),
         )
-        for each in (body.get("status") or {}).get("conditions") or ()
+        for each in status.get("conditions") or ()
         if _is_wrong(each)
     ]
     others = {each.condition for each in found} & {"Available", "Progressing"}
