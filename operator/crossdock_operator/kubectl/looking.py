@@ -43,13 +43,14 @@ async def status(target: Target) -> Status:
     async with opened(target) as person:
         clusters = await person.listed(SHUFFLE_CLUSTER)
         jobs = await person.listed(SHUFFLE_JOB)
-    findings = [f for body in clusters for f in _wrong(SHUFFLE_CLUSTER, body)]
-    findings += [f for body in jobs for f in _wrong(SHUFFLE_JOB, body)]
+    findings = [f for body in clusters for f in wrong_with(SHUFFLE_CLUSTER, body)]
+    findings += [f for body in jobs for f in wrong_with(SHUFFLE_JOB, body)]
     rows = sorted(map(cluster_row, clusters), key=lambda row: (row.namespace, row.name))
     return Status(namespace=person.namespace, clusters=rows, findings=findings)
 
 
-def _wrong(kind: Kind, body: Object) -> list[Finding]:
+def wrong_with(kind: Kind, body: Object) -> list[Finding]:
+    """Return what an object's conditions say is wrong."""
     metadata = body["metadata"]
     return wrong(kind.name, metadata["namespace"], metadata["name"], body.get("status") or {})
 

@@ -67,6 +67,26 @@ class Streams:
                 hint="is the API server up, and reachable?",
             ) from error
 
+    async def post(self, path: str, body: Object) -> Object:
+        """Send an object to a path that makes something of it, and return that.
+
+        Raises:
+            KubeError: it is refused, or the API server does not answer.
+        """
+        server, session = await self.open()
+        what = f"POST {path}"
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS), session.post(
+                server + path, json=body
+            ) as answer:  # fmt: skip
+                data = await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiUnavailable(f"{what}: {type(error).__name__} {error}".rstrip()) from error
+        if answer.status >= 300:
+            raise error_of(what, answer.status, answer.headers, data)
+        found: Object = json.loads(data)
+        return found
+
     async def watch(self, kind: Kind, namespace: str) -> AsyncGenerator[list[Object], None]:
         """Yield all objects of a kind, and again after each change, for ever.
 
