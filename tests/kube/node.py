@@ -6,7 +6,7 @@ import ssl
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from administrator import Administrator
 from aiohttp import WSMsgType, web
@@ -14,6 +14,29 @@ from aiohttp import WSMsgType, web
 from certificates import Authority
 
 _DATA, _ERROR = 0, 1
+
+
+def restricted() -> dict[str, Any]:
+    """Return the spec of a pod that may run everywhere."""
+    return {
+        "automountServiceAccountToken": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": "main",
+                "image": "example.com/main",
+                "ports": [{"name": "http", "containerPort": 8080}],
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+            }
+        ],
+    }
 
 
 class Node:
@@ -71,14 +94,7 @@ class Node:
             "metadata": {
                 "name": pod, "labels": dict(labels), "annotations": dict(annotations or {}),
             },
-            "spec": {
-                "nodeName": self.name,
-                "automountServiceAccountToken": False,
-                "containers": [{
-                    "name": "main", "image": "example.com/main",
-                    "ports": [{"name": "http", "containerPort": 8080}],
-                }],
-            },
+            "spec": {"nodeName": self.name, **restricted()},
         })  # fmt: skip
         ready = [{"type": "Ready", "status": "True"}]
         status = {"phase": "Running", "conditions": ready}
