@@ -205,7 +205,7 @@ function drawSizes() {
   };
   const width = 720 / sizes.bins.length;
   sizes.bins.forEach((bin, n) => {
-    const height = bin.count ? Math.max(2, (140 * bin.count) / most) : 0;
+    const height = bin.count ? Math.max(2, (132 * bin.count) / most) : 0;
     const bar = put("rect", { x: n * width + 1, y: 150 - height, width: Math.max(1, width - 2),
       height });
     const title = document.createElementNS(SVG, "title");
