@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test test-servers versitygw minio kube-servers chromium crds roles lint format lock soak bench clean
+.PHONY: setup run test test-servers versitygw minio kube-servers chromium crds roles docs lint format lock soak bench clean
 
 setup: $(STAMP)
 
@@ -46,13 +46,14 @@ kube-servers: setup
 chromium:
 	@$(PYTHON) tools/prepare.py chromium
 
-# The CRDs, from the types of the operator.
+# The CRDs and their reference, from the types of the operator.
 crds: setup
 	$(BIN)/python -m crossdock_operator.api.crds crds
+	$(BIN)/python -m crossdock_operator.api.reference docs/crds.md
 
-# The roles of the operator, from what it may do.
+# The roles of the operator, from what it may do. SCALABLE: kinds of its option --scalable.
 roles: setup
-	$(BIN)/python -m crossdock_operator.rbac roles
+	$(BIN)/python -m crossdock_operator.rbac roles $(addprefix --scalable=,$(SCALABLE))
 
 # Stores against MinIO, which takes some six minutes to build.
 test-servers: minio
@@ -63,6 +64,10 @@ soak: setup
 
 bench: setup
 	$(BIN)/python benchmarks/dataplane.py --json
+
+# The documents as a site: build/site/index.html
+docs: setup
+	$(BIN)/sphinx-build -W --keep-going -q -b html -d build/site-trees docs build/site
 
 # Resolves the newest versions that pyproject.toml allows, for every platform.
 lock:

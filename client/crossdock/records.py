@@ -178,6 +178,8 @@ class WorkerInfo:
     """serving, full, draining, drained; of a peer also unreachable or gone."""
     inflight_bytes: int = 0
     disk_used: float = 0.0
+    ingested_bytes: int = 0
+    """Bytes of frames that it has stored since it started."""
     store: bool = False
     """Whether it has a store, and reads it for those who have none."""
 
@@ -197,6 +199,7 @@ class WorkerInfo:
             state=str(data.get("state", "serving")),
             inflight_bytes=_whole(data, "inflight_bytes"),
             disk_used=_number(data, "disk_used", 0.0),
+            ingested_bytes=_whole(data, "ingested_bytes"),
             store=data.get("store") is True,
         )
 

@@ -26,16 +26,7 @@ from kubernetes.aio.config import (
 )
 
 from crossdock.errors import ConfigError
-from crossdock_operator.errors import (
-    ApiUnavailable,
-    Expired,
-    KubeError,
-    NotAllowed,
-    Refused,
-    Stale,
-    Throttled,
-    Vanished,
-)
+from crossdock_operator.errors import ApiUnavailable, Throttled, Vanished, error_of
 from crossdock_operator.kinds import POD, Kind, Object
 
 CALL_SECONDS: Final = 30.0
@@ -50,16 +41,6 @@ _JSON: Final = "application/json"
 _APPLY: Final = "application/apply-patch+yaml"
 _JSON_PATCH: Final = "application/json-patch+json"
 _MERGE_PATCH: Final = "application/merge-patch+json"
-_ERRORS: Final[dict[int, type[KubeError]]] = {
-    400: Refused,
-    401: NotAllowed,
-    403: NotAllowed,
-    404: Vanished,
-    409: Stale,
-    410: Expired,
-    422: Refused,
-    429: Throttled,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +126,10 @@ class Kube:
 
     # -- reading ---------------------------------------------------------------------------
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
-        """Return an object, or None if it is not there."""
+    async def get(self, kind: Kind, namespace: str, name: str, *, sub: str = "") -> Object | None:
+        """Return an object, or a subresource of it, or None if it is not there."""
         try:
-            return await self._call("GET", kind.path(namespace, name))
+            return await self._call("GET", kind.path(namespace, name, sub))
         except Vanished:
             return None
 
@@ -238,11 +219,35 @@ class Kube:
         step = {"op": "add", "path": "/status", "value": status}
         return await self.patch(kind, namespace, name, [step], sub="status")
 
-    async def scale(self, kind: Kind, namespace: str, name: str, replicas: int) -> Object:
-        """Set how many replicas there shall be, by the scale subresource."""
+    async def scale(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        replicas: int,
+        *,
+        manager: str,
+        version: str = "",
+    ) -> Object:
+        """Set how many replicas there shall be, by the scale subresource.
+
+        Args:
+            kind: of the object.
+            namespace: of the object.
+            name: of the object.
+            replicas: there shall be.
+            manager: field manager that has the field then.
+            version: only while its resourceVersion is this, else `Stale`.
+
+        Raises:
+            Stale: it changed meanwhile.
+        """
         path = kind.path(namespace, name, "scale")
-        body = {"spec": {"replicas": replicas}}
-        return await self._call("PATCH", path, body, content_type=_MERGE_PATCH)
+        body: Object = {"spec": {"replicas": replicas}}
+        if version:
+            body["metadata"] = {"resourceVersion": version}
+        query = {"fieldManager": manager}
+        return await self._call("PATCH", path, body, query=query, content_type=_MERGE_PATCH)
 
     async def delete(
         self, kind: Kind, namespace: str, name: str, *, uid: str = "", version: str = ""
@@ -357,25 +362,6 @@ def namespace_of(kubeconfig: Path, context: str | None) -> str:
         )
     chosen = current if context is None else named[context]
     return str((chosen.get("context") or {}).get("namespace") or "default")
-
-
-def error_of(what: str, status: int, headers: Mapping[str, str], data: bytes) -> KubeError:
-    """Return the error that an answer of the API server says; `what` was asked."""
-    answer: Object = {}
-    if data.startswith(b"{"):
-        answer = json.loads(data)
-    message = answer.get("message") or data[:200].decode(errors="replace")
-    kind = _ERRORS.get(status, ApiUnavailable if status >= 500 else KubeError)
-    causes = answer.get("details", {}).get("causes") or ()
-    if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
-        kind = Vanished  # it is 403, and yet no right would help
-    if kind is Throttled:
-        seconds = headers.get("Retry-After", "1")
-        return Throttled(
-            f"{what}: {message}",
-            retry_after_seconds=float(seconds) if seconds.isdigit() else 1.0,
-        )
-    return kind(f"{what}: {status} {message}")
 
 
 def _trace(told: Told) -> aiohttp.TraceConfig:

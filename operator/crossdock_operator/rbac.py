@@ -1,10 +1,12 @@
 """What the operator may do, once: every verb that it uses, and no other. `make roles` writes it.
 
-python -m crossdock_operator.rbac DIRECTORY
+python -m crossdock_operator.rbac DIRECTORY [--scalable GROUP/VERSION/KIND …]
+
+Options are those of the operator.
 """
 
-import sys
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,7 @@ import yaml
 from crossdock_operator.kinds import (
     CONFIG_MAP,
     EVENT,
+    HORIZONTAL_POD_AUTOSCALER,
     JOB,
     LEASE,
     NAMESPACE,
@@ -31,6 +34,7 @@ from crossdock_operator.kinds import (
     Object,
 )
 from crossdock_operator.leader import LEASE_NAME
+from crossdock_operator.plan.targets import SCALABLE, kind_of_option
 
 NAME: Final = "crossdock-operator"
 _GROUP: Final = "rbac.authorization.k8s.io"
@@ -42,6 +46,7 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
     (SHUFFLE_CLUSTER, "status"): ("patch",),
     # Who owns an object with blockOwnerDeletion must be allowed to hold up its owner's end.
     (SHUFFLE_CLUSTER, "finalizers"): ("update",),
+    (SHUFFLE_CLUSTER, "scale"): ("patch",),
     (SHUFFLE_JOB, ""): ("list", "watch", "patch", "delete"),
     (SHUFFLE_JOB, "status"): ("patch",),
     (STATEFUL_SET, ""): _KEPT,
@@ -50,7 +55,8 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
     (SECRET, ""): ("list", "watch", "create", "get", "patch"),
     (CONFIG_MAP, ""): ("create", "get", "update"),
     (JOB, ""): ("list", "watch", "create", "get", "patch", "delete"),
-    (POD, ""): ("list",),
+    (POD, ""): ("list", "patch"),  # what a scale-down takes first is marked
+    (HORIZONTAL_POD_AUTOSCALER, ""): ("list",),
     (EVENT, ""): ("create",),
     (NAMESPACE, ""): ("get",),  # its labels, where a cluster's selector asks for some
     (POD_DISRUPTION_BUDGET, ""): _KEPT,
@@ -59,9 +65,17 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
 """Where the operator looks after objects: verbs by kind and subresource."""
 
 
-def looked_after() -> list[Object]:
-    """Return the rules for each namespace that is looked after, or for all."""
-    return [_rule(kind, sub, verbs) for (kind, sub), verbs in LOOKED_AFTER.items()]
+def looked_after(scalable: Sequence[Kind] = SCALABLE) -> list[Object]:
+    """Return the rules for each namespace that is looked after, or for all.
+
+    Args:
+        scalable: kinds that hold executors of engines.
+    """
+    rights = dict(LOOKED_AFTER)
+    for kind in scalable:
+        rights[kind, ""] = (*rights.get((kind, ""), ()), "get")
+        rights[kind, "scale"] = ("get", "patch")
+    return [_rule(kind, sub, verbs) for (kind, sub), verbs in rights.items()]
 
 
 def own_namespace() -> list[Object]:
@@ -90,12 +104,12 @@ def _rule(kind: Kind, sub: str, verbs: tuple[str, ...], *, names: tuple[str, ...
     return {**rule, "resourceNames": list(names)} if names else rule
 
 
-def manifests() -> dict[str, list[Object]]:
-    """Return the files of `roles/`, by name."""
+def manifests(scalable: Sequence[Kind] = SCALABLE) -> dict[str, list[Object]]:
+    """Return the files of `roles/`, by name; see `looked_after`."""
     return {
         "own-namespace.yaml": _bound("Role", NAME, own_namespace()),
-        "namespace.yaml": _bound("Role", f"{NAME}-jobs", looked_after()),
-        "cluster-wide.yaml": _bound("ClusterRole", NAME, looked_after()),
+        "namespace.yaml": _bound("Role", f"{NAME}-jobs", looked_after(scalable)),
+        "cluster-wide.yaml": _bound("ClusterRole", NAME, looked_after(scalable)),
         "reviews.yaml": _bound("ClusterRole", f"{NAME}-reviews", reviews()),
     }
 
@@ -123,11 +137,14 @@ def text(objects: list[Object]) -> str:
 
 
 def main() -> None:
-    """Write all files into the directory that is the argument."""
-    directory = Path(sys.argv[1])
-    directory.mkdir(exist_ok=True)
-    for name, objects in manifests().items():
-        (directory / name).write_text(text(objects))
+    """Write all files into the directory that the command line names."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--scalable", action="append", type=kind_of_option)
+    given = parser.parse_args()
+    given.directory.mkdir(exist_ok=True)
+    for name, objects in manifests(given.scalable or SCALABLE).items():
+        (given.directory / name).write_text(text(objects))
 
 
 if __name__ == "__main__":

@@ -253,6 +253,7 @@ class Worker:
             state=self.state,
             inflight_bytes=self.admission.inflight_bytes,
             disk_used=round(self.admission.disk_used, 4),
+            ingested_bytes=self.metrics.ingested_bytes,
             store=self.persister is not None,
         )
 

@@ -8,9 +8,9 @@ from typing import Final, Self
 
 import aiohttp
 
-from crossdock_operator.errors import ApiUnavailable, Expired
+from crossdock_operator.errors import ApiUnavailable, Expired, error_of
 from crossdock_operator.kinds import Kind, Object
-from crossdock_operator.kube import CONNECT_SECONDS, Kube, error_of
+from crossdock_operator.kube import CONNECT_SECONDS, Kube
 
 ANSWER_SECONDS: Final = 30.0
 """Until an answer begins. How long it goes on is not bounded: who asked ends it."""

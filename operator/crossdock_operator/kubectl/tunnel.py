@@ -16,9 +16,8 @@ from typing import Final
 import aiohttp
 
 from crossdock.errors import ConfigError
-from crossdock_operator.errors import ApiUnavailable
+from crossdock_operator.errors import ApiUnavailable, error_of
 from crossdock_operator.kinds import POD, Object
-from crossdock_operator.kube import error_of
 from crossdock_operator.kubectl.access import Person, explained
 from crossdock_operator.kubectl.streams import ANSWER_SECONDS
 

@@ -93,14 +93,17 @@ async def put_job(request: web.Request) -> web.Response:
 
 
 async def list_jobs(request: web.Request) -> web.Response:
-    """List the jobs on this disk; for sweeps."""
+    """List the jobs on this disk, for sweeps; or those whose engines say what they need."""
     worker = request.app[WORKER]
     uptime = worker.uptime_seconds
+    listed = [accounts.overview(uid, job, uptime) for uid, job in worker.jobs.held()]
+    if request.query.get("demand") == "true":
+        listed = [each for each in listed if each["demand"]]
     body = {
         "worker": worker.identity.id,
         "cluster": worker.settings.cluster,
         "uptime_seconds": round(uptime, 3),
-        "jobs": [accounts.overview(uid, job, uptime) for uid, job in worker.jobs.held()],
+        "jobs": listed,
     }
     return web.json_response(body)
 

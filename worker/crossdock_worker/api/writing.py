@@ -81,7 +81,7 @@ async def _take_frame(request: web.Request) -> web.Response:
         finally:
             await receiver.close()
     worker.metrics.frames.labels("stored" if stored else "duplicate").inc()
-    worker.metrics.ingested_bytes.inc(frame_bytes if stored else 0)
+    worker.metrics.ingested(frame_bytes if stored else 0)
     answer = {
         "worker": worker.identity.id,
         "incarnation": worker.identity.incarnation,
