@@ -6,13 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossdock.errors import Unauthenticated, Unavailable
+from crossdock.errors import Overloaded, Unauthenticated, Unavailable
 from crossdock_operator.errors import ApiUnavailable, NotAllowed
 from crossdock_operator.kinds import TOKEN_REVIEW, Kind
 from crossdock_operator.page.asking import summed
 from crossdock_operator.page.histogram import MOST_BINS, histogram
 from crossdock_operator.page.picture import Sight
-from crossdock_operator.page.reviews import MOST_ANSWERS, REVIEW_SECONDS, Reviews
+from crossdock_operator.page.reviews import (
+    MOST_TOKENS,
+    MOST_WAITING,
+    REVIEW_SECONDS,
+    Reviews,
+)
 from crossdock_operator.plan.advice import wrong
 from crossdock_operator.store import Store
 
@@ -77,12 +82,23 @@ async def test_a_token_that_is_not_taken_is_remembered_too_and_memory_is_bounded
         with pytest.raises(Unauthenticated):
             await api.sees("bad")
     assert api.asked == [("who", "bad")]
-    for n in range(MOST_ANSWERS):
+    for n in range(MOST_TOKENS):
         with pytest.raises(Unauthenticated):
             await api.reviews.viewer(f"bad-{n}")
     with pytest.raises(Unauthenticated):
         await api.reviews.viewer("bad")
     assert api.asked.count(("who", "bad")) == 2, "the first one was forgotten for the others"
+
+
+async def test_a_viewer_of_many_namespaces_is_not_too_many_viewers() -> None:
+    api = Api()
+    every = [f"team-{n}" for n in range(2 * MOST_WAITING)]
+    api.allowed = set(every[::2])
+    viewer = await api.reviews.viewer("good")
+    assert await api.reviews.permitted(viewer, every) == api.allowed
+    tokens = (api.reviews.viewer(f"good-{n}") for n in range(2 * MOST_WAITING))
+    found = await asyncio.gather(*tokens, return_exceptions=True)
+    assert sum(isinstance(each, Overloaded) for each in found) == MOST_WAITING
 
 
 async def test_what_cannot_be_found_out_is_neither_yes_nor_no() -> None:

@@ -26,6 +26,8 @@ MOST_VIEWERS: Final = 64
 """Streams of events at once."""
 LOOK_SECONDS: Final = 1.0
 """Between two looks for what has changed: changes that come faster are told as one."""
+RIGHTS_SECONDS: Final = 5.0
+"""Between two looks for rights that were taken away or given, while nothing else changes."""
 QUIET_SECONDS: Final = 15.0
 """After so long without news a line is sent, so that nobody in between closes the connection."""
 STREAM_SECONDS: Final = 600.0
@@ -106,6 +108,7 @@ class Page:
     ) -> None:
         clock = asyncio.get_running_loop().time
         sight, began, told = Sight(), clock(), clock()
+        seen, judged = self.store.changes, clock()
         while clock() - began < STREAM_SECONDS:
             news = sight.look(self.store, permitted)
             if news is not None:
@@ -115,7 +118,9 @@ class Page:
                 await _write(response, b": still here\n\n")
                 told = clock()
             await asyncio.sleep(LOOK_SECONDS)
-            permitted = await self._permitted(request)  # rights may have been taken away
+            if self.store.changes != seen or clock() - judged >= RIGHTS_SECONDS:
+                seen, judged = self.store.changes, clock()
+                permitted = await self._permitted(request)
 
     async def _workers(self, request: web.Request) -> web.StreamResponse:
         key = await self._key(request)

@@ -23,11 +23,13 @@ from crossdock_operator.kube import Kube
 
 REVIEW_SECONDS: Final = 30.0
 """For so long an answer holds."""
-MOST_ANSWERS: Final = 4096
-"""That are kept, of each kind."""
+MOST_TOKENS: Final = 4096
+MOST_RIGHTS: Final = 32_768
+"""Answers that are kept: of a viewer there is one right for each namespace."""
 AT_ONCE: Final = 8
 """Reviews that are asked for at once."""
 MOST_WAITING: Final = 256
+"""Tokens that wait to be reviewed: anybody may send one."""
 EVERYWHERE: Final = ""
 """In the place of a namespace: all of them."""
 
@@ -80,6 +82,7 @@ class _Answers(Generic[K, V]):
     """Answers that hold for a while; who asks what is being asked waits for it."""
 
     clock: Callable[[], float]
+    most: int
     _known: dict[K, tuple[float, asyncio.Task[V]]] = field(default_factory=dict)
 
     async def get(self, key: K, ask: Callable[[], Awaitable[V]]) -> V:
@@ -88,7 +91,7 @@ class _Answers(Generic[K, V]):
         if known is None or now - known[0] >= REVIEW_SECONDS or _failed(known[1]):
             self._known.pop(key, None)  # so that the order is that of the asking
             known = self._known[key] = (now, asyncio.ensure_future(_as_coroutine(ask)))
-            while len(self._known) > MOST_ANSWERS:
+            while len(self._known) > self.most:
                 self._known.pop(next(iter(self._known)))
         return await asyncio.shield(known[1])
 
@@ -99,8 +102,8 @@ class Reviews:
     def __init__(self, kube: Kube, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Args: `kube` is a connection of its own, so that a busy server holds up nothing else."""
         self._kube = kube
-        self._viewers: _Answers[bytes, Viewer | None] = _Answers(clock)
-        self._rights: _Answers[tuple[Viewer, str], bool] = _Answers(clock)
+        self._viewers: _Answers[bytes, Viewer | None] = _Answers(clock, MOST_TOKENS)
+        self._rights: _Answers[tuple[Viewer, str], bool] = _Answers(clock, MOST_RIGHTS)
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
 
@@ -142,16 +145,19 @@ class Reviews:
         )
 
     async def _review_token(self, token: str) -> Viewer | None:
-        return viewer_of(await self._review(TOKEN_REVIEW, {"token": token}))
+        if self._waiting >= MOST_WAITING:
+            raise Overloaded("too many want to be let in at once", hint="try again")
+        self._waiting += 1
+        try:
+            return viewer_of(await self._review(TOKEN_REVIEW, {"token": token}))
+        finally:
+            self._waiting -= 1
 
     async def _review_right(self, viewer: Viewer, namespace: str) -> bool:
         status = await self._review(SUBJECT_ACCESS_REVIEW, viewer.review_of(namespace))
         return status.get("allowed") is True
 
     async def _review(self, kind: Kind, spec: Object) -> Object:
-        if self._waiting >= MOST_WAITING:
-            raise Overloaded("too many want to be let in at once", hint="try again")
-        self._waiting += 1
         try:
             async with self._slots:
                 return await self._kube.review(kind, spec)
@@ -161,8 +167,6 @@ class Reviews:
             ) from error
         except ApiUnavailable as error:
             raise Unavailable(f"the API server does not answer: {error.message}") from error
-        finally:
-            self._waiting -= 1
 
 
 def _failed(task: "asyncio.Task[V]") -> bool:
