@@ -14,6 +14,11 @@ from node import Node, objects
 from persons import PLUGIN, Person, account, allow
 from specs import cluster, job, stage
 
+from crossdock.errors import ConfigError
+from crossdock_operator.errors import Vanished
+from crossdock_operator.kinds import SHUFFLE_JOB, Kind
+from crossdock_operator.kube import Kube
+from crossdock_operator.kubectl.access import explained
 from harness import eventually
 
 AUDITED = {
@@ -181,6 +186,17 @@ def _if_done(
     found: "subprocess.CompletedProcess[str]",
 ) -> "subprocess.CompletedProcess[str] | None":
     return found if found.returncode == 0 else None
+
+
+async def test_without_our_crds_it_says_so(kube: Kube) -> None:
+    unknown = Kind(name="Nothing", plural="nothings", group="nobody.example.com")
+    with pytest.raises(Vanished) as told:
+        await anext(kube.every(unknown))
+    with (
+        pytest.raises(ConfigError, match="CRDs are not installed"),
+        explained("list", SHUFFLE_JOB, ""),
+    ):
+        raise told.value
 
 
 def test_without_credentials_it_says_where_they_are_looked_for(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """What the page decides without an API server: who is remembered for how long, and what is news."""
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -187,3 +189,10 @@ def test_what_is_wrong_is_told_once_and_what_is_asked_for_is_not() -> None:
     assert reasons(("Degraded", "True", "WorkersNotReady")) == ["WorkersNotReady"]
     assert reasons(("StoreReachable", "True", "NoLifecycleRule")) == ["NoLifecycleRule"]
     assert wrong("ShuffleJob", "data", "main", {}) == []
+
+
+def test_the_plugin_loads_nothing_that_only_the_operator_needs() -> None:
+    heavy = "{'kopf', 'boto3', 'pyarrow', 'prometheus_client'}"
+    code = f"import sys, crossdock_operator.kubectl.cli; print({heavy} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

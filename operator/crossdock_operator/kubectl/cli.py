@@ -19,6 +19,7 @@ app = typer.Typer(
     name="kubectl crossdock",
     help="Crossdock on Kubernetes, with your own rights. See docs/kubectl.md.",
     no_args_is_help=True,
+    add_completion=False,  # it would complete `kubectl-crossdock`, not what is typed
     pretty_exceptions_enable=False,
 )
 

@@ -59,6 +59,7 @@ class Front:
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         if not self._is_ours(request, request.cookies.get(_COOKIE, "")):
             return _refused()
+        response: web.StreamResponse | None = None
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
         try:
             headers = {"Authorization": f"Bearer {await self.bearer.token()}"}
@@ -76,6 +77,8 @@ class Front:
         except CrossdockError as error:
             return web.json_response(error.to_json(), status=502)
         except (aiohttp.ClientError, TimeoutError) as error:
+            if response is not None:
+                return response  # it breaks off here, too
             said = {"code": "unavailable", "message": f"the operator does not answer: {error}"}
             return web.json_response({**said, "hint": ""}, status=502)
 

@@ -16,7 +16,7 @@ from typing import Final
 import aiohttp
 
 from crossdock.errors import ConfigError
-from crossdock_operator.errors import ApiUnavailable, error_of
+from crossdock_operator.errors import ApiUnavailable, KubeError, error_of
 from crossdock_operator.kinds import POD, Object
 from crossdock_operator.kubectl.access import Person, explained
 from crossdock_operator.kubectl.streams import ANSWER_SECONDS
@@ -119,6 +119,8 @@ class _Way:
                 for each in (back, forth):
                     each.cancel()
                 await asyncio.gather(back, forth, return_exceptions=True)
+        except KubeError:
+            pass  # whoever has the other end sees that it was closed, and says so
         finally:
             self._tasks.discard(task)
             writer.close()
