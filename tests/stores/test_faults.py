@@ -34,6 +34,7 @@ from crossdock.store.errors import (
 )
 from crossdock.store.opening import open_store
 from crossdock.store.rules import HasLifecycle, Lifecycle
+from crossdock.store.versions import HasVersions
 
 MIB = 2**20
 BIG = RandomSource(11 * MIB)
@@ -108,6 +109,16 @@ def write_rules(store: Store) -> None:
     store.write_lifecycle(Lifecycle([rule]))
 
 
+def ask_for_versions(store: Store) -> None:
+    assert isinstance(store, HasVersions)
+    store.keeps_versions()
+
+
+def count_versions(store: Store) -> None:
+    assert isinstance(store, HasVersions)
+    store.old_versions("")
+
+
 WORK: dict[Verb, Callable[[Store], object]] = {
     Verb.PUT: lambda store: store.put("c/j/a", b"x"),
     Verb.CREATE_UPLOAD: upload,
@@ -122,6 +133,8 @@ WORK: dict[Verb, Callable[[Store], object]] = {
     Verb.DELETE: lambda store: store.delete(["c/j/there"]),
     Verb.GET_LIFECYCLE: read_rules,
     Verb.PUT_LIFECYCLE: write_rules,
+    Verb.GET_VERSIONING: ask_for_versions,
+    Verb.LIST_VERSIONS: count_versions,
 }
 WRITES = [Verb.PUT, Verb.CREATE_UPLOAD, Verb.UPLOAD_PART, Verb.COMPLETE_UPLOAD]
 
