@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test test-servers versitygw minio kube-servers crds roles docs lint format lock soak bench clean
+.PHONY: setup run test test-servers versitygw minio kube-servers chromium crds roles docs lint format lock soak bench clean
 
 setup: $(STAMP)
 
@@ -30,7 +30,7 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint versitygw kube-servers
+test: lint versitygw kube-servers chromium
 	$(BIN)/pytest -n 2 --dist worksteal -m "not soak and not servers"
 
 # The S3 servers of the tests are built once, and kept in the user's cache.
@@ -41,6 +41,10 @@ versitygw minio: setup
 # KUBEBUILDER_ASSETS says that they are there already.
 kube-servers: setup
 	test -n "$$KUBEBUILDER_ASSETS" || $(BIN)/python tests/build_servers.py kube
+
+# A browser for the test of the operator's page; as root on Debian it is installed.
+chromium:
+	@$(PYTHON) tools/prepare.py chromium
 
 # The CRDs and their reference, from the types of the operator.
 crds: setup

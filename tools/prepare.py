@@ -1,5 +1,7 @@
 """What `make setup` needs of the system: looks, installs it as root on Debian, else says the line.
 
+With the argument `chromium`: a browser for the test of the operator's page.
+
 Runs on any Python, so that an old one gets an answer and not a syntax error.
 """
 
@@ -8,6 +10,8 @@ import os
 import shutil
 import subprocess
 import sys
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main() -> None:
@@ -18,6 +22,8 @@ def main() -> None:
             "Then: make setup PYTHON=python3.12"
         )
     missing = []
+    if sys.argv[1:] == ["chromium"] and not any(map(shutil.which, BROWSERS)):
+        missing.append("chromium")
     if importlib.util.find_spec("ensurepip") is None:
         missing.append(f"python{sys.version_info[0]}.{sys.version_info[1]}-venv")
     if shutil.which("curl") is None:

@@ -25,7 +25,9 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
         list[str] | None,
         typer.Option(help="A namespace to look after; repeatable; default: all."),
     ] = None,
-    listen: Annotated[str, typer.Option(help="HOST:PORT for health and metrics.")] = "0.0.0.0:8080",
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT for health, metrics and the page.")
+    ] = "0.0.0.0:8080",
     owner_kinds: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,6 +51,9 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
             help="Reach a cluster's workers at this URL, not at its Service; repeatable.",
         ),
     ] = None,
+    ui: Annotated[  # noqa: FBT002
+        bool, typer.Option("--ui/--no-ui", help="Serve a page for people at /ui/, too.")
+    ] = True,
 ) -> None:
     """Run the operator: look after ShuffleClusters and ShuffleJobs. See docs/operator.md."""
     from crossdock import logs  # noqa: PLC0415 -- keeps --help quick
@@ -69,6 +74,7 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
         port=int(port),
         resolve=_resolved(resolve or ()),
         owner_kinds=tuple(map(OwnerKind.parse, owner_kinds or ())),
+        page=ui,
         scalable=tuple(kind_of_option(text) for text in scalable or ()) or SCALABLE,
     )
     asyncio.run(run(settings))

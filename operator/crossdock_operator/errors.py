@@ -10,7 +10,9 @@ KubeError
     └── Throttled   the server is busy, and it was not done
 """
 
-from typing import ClassVar
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
 from crossdock.errors import CrossdockError
 
@@ -66,3 +68,34 @@ class Throttled(ApiUnavailable):
     def __init__(self, message: str, *, retry_after_seconds: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+_ERRORS: Final[dict[int, type[KubeError]]] = {
+    400: Refused,
+    401: NotAllowed,
+    403: NotAllowed,
+    404: Vanished,
+    409: Stale,
+    410: Expired,
+    422: Refused,
+    429: Throttled,
+}
+
+
+def error_of(what: str, status: int, headers: Mapping[str, str], data: bytes) -> KubeError:
+    """Return the error that an answer of the API server says; `what` was asked."""
+    answer: dict[str, Any] = {}
+    if data.startswith(b"{"):
+        answer = json.loads(data)
+    message = answer.get("message") or data[:200].decode(errors="replace")
+    kind = _ERRORS.get(status, ApiUnavailable if status >= 500 else KubeError)
+    causes = answer.get("details", {}).get("causes") or ()
+    if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
+        kind = Vanished  # it is 403, and yet no right would help
+    if kind is Throttled:
+        seconds = headers.get("Retry-After", "1")
+        return Throttled(
+            f"{what}: {message}",
+            retry_after_seconds=float(seconds) if seconds.isdigit() else 1.0,
+        )
+    return kind(f"{what}: {status} {message}")

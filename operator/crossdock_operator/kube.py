@@ -18,19 +18,15 @@ from typing import Any, Final, Self, TypeAlias
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.aio.config import (
+    ConfigException,
+    list_kube_config_contexts,
+    load_incluster_config,
+    load_kube_config,
+)
 
 from crossdock.errors import ConfigError
-from crossdock_operator.errors import (
-    ApiUnavailable,
-    Expired,
-    KubeError,
-    NotAllowed,
-    Refused,
-    Stale,
-    Throttled,
-    Vanished,
-)
+from crossdock_operator.errors import ApiUnavailable, Throttled, Vanished, error_of
 from crossdock_operator.kinds import POD, Kind, Object
 
 CALL_SECONDS: Final = 30.0
@@ -45,16 +41,6 @@ _JSON: Final = "application/json"
 _APPLY: Final = "application/apply-patch+yaml"
 _JSON_PATCH: Final = "application/json-patch+json"
 _MERGE_PATCH: Final = "application/merge-patch+json"
-_ERRORS: Final[dict[int, type[KubeError]]] = {
-    400: Refused,
-    401: NotAllowed,
-    403: NotAllowed,
-    404: Vanished,
-    409: Stale,
-    410: Expired,
-    422: Refused,
-    429: Throttled,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +187,13 @@ class Kube:
         body = {"apiVersion": kind.api_version, "kind": kind.name, **body}
         path = kind.path(body["metadata"]["namespace"])
         return await self._call("POST", path, body, query=_dry(dry_run))
+
+    async def review(self, kind: Kind, spec: Object) -> Object:
+        """Ask who somebody is, or what somebody may do; return the status of the answer."""
+        body = {"apiVersion": kind.api_version, "kind": kind.name, "spec": spec}
+        answer = await self._call("POST", kind.path(), body)
+        found: Object = answer["status"]
+        return found
 
     async def replace(self, kind: Kind, body: Object) -> Object:
         """Write a whole object, or raise `Stale` if its resourceVersion is not the newest."""
@@ -352,25 +345,29 @@ class Kube:
         if response.status < 300:
             found: Object = json.loads(answer)
             return found
-        raise _error(f"{method} {path}", response.status, response.headers, answer)
+        raise error_of(f"{method} {path}", response.status, response.headers, answer)
 
 
-def _error(what: str, status: int, headers: Mapping[str, str], data: bytes) -> KubeError:
-    answer: Object = {}
-    if data.startswith(b"{"):
-        answer = json.loads(data)
-    message = answer.get("message") or data[:200].decode(errors="replace")
-    kind = _ERRORS.get(status, ApiUnavailable if status >= 500 else KubeError)
-    causes = answer.get("details", {}).get("causes") or ()
-    if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
-        kind = Vanished  # it is 403, and yet no right would help
-    if kind is Throttled:
-        seconds = headers.get("Retry-After", "1")
-        return Throttled(
-            f"{what}: {message}",
-            retry_after_seconds=float(seconds) if seconds.isdigit() else 1.0,
+def namespace_of(kubeconfig: Path, context: str | None) -> str:
+    """Return the namespace of a file's context; None: of its current one.
+
+    Raises:
+        ConfigError: the file does not read, or has no such context.
+    """
+    try:
+        contexts, current = list_kube_config_contexts(config_file=str(kubeconfig))
+    except ConfigException as error:
+        raise ConfigError(
+            f"{kubeconfig} does not read as a kubeconfig: {error}",
+            hint="give --kubeconfig, or set KUBECONFIG",
+        ) from error
+    named = {each["name"]: each for each in contexts}
+    if context is not None and context not in named:
+        raise ConfigError(
+            f"{kubeconfig} has no context {context!r}", hint=f"it has {', '.join(sorted(named))}"
         )
-    return kind(f"{what}: {status} {message}")
+    chosen = current if context is None else named[context]
+    return str((chosen.get("context") or {}).get("namespace") or "default")
 
 
 def _trace(told: Told) -> aiohttp.TraceConfig:

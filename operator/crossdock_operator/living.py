@@ -34,7 +34,7 @@ def live_jobs(cluster: str) -> frozenset[str]:
 
 
 async def _live_jobs(cluster: str) -> frozenset[str]:
-    async with await Kube.connect(_kubeconfig()) as kube:
+    async with await Kube.connect(kubeconfig()) as kube:
         if cluster not in await uids_of(kube, SHUFFLE_CLUSTER):
             raise ConfigError(
                 f"Kubernetes has no ShuffleCluster with the uid {cluster}",
@@ -43,8 +43,8 @@ async def _live_jobs(cluster: str) -> frozenset[str]:
         return await uids_of(kube, SHUFFLE_JOB)
 
 
-def _kubeconfig() -> Path | None:
-    """Return the current one, as kubectl finds it; None: the pod's account."""
+def kubeconfig() -> Path | None:
+    """Return the current kubeconfig, as kubectl finds it; None: the pod's account."""
     named = os.environ.get("KUBECONFIG", "")
     if named:
         return Path(named)

@@ -29,6 +29,8 @@ from crossdock_operator.kinds import (
     SHUFFLE_CLUSTER,
     SHUFFLE_JOB,
     STATEFUL_SET,
+    SUBJECT_ACCESS_REVIEW,
+    TOKEN_REVIEW,
     Kind,
     Object,
 )
@@ -92,6 +94,14 @@ def own_namespace() -> list[Object]:
     ]
 
 
+def reviews() -> list[Object]:
+    """Return the rules for the operator's page: to ask who a viewer is, and what they may see.
+
+    They hold for no namespace, so they take a ClusterRole. With --no-ui they are not needed.
+    """
+    return [_rule(kind, "", ("create",)) for kind in (TOKEN_REVIEW, SUBJECT_ACCESS_REVIEW)]
+
+
 def _rule(kind: Kind, sub: str, verbs: tuple[str, ...], *, names: tuple[str, ...] = ()) -> Object:
     rule: Object = {
         "apiGroups": [kind.group],
@@ -110,6 +120,7 @@ def manifests(
         "own-namespace.yaml": _bound("Role", NAME, own_namespace()),
         "namespace.yaml": _bound("Role", f"{NAME}-jobs", rules),
         "cluster-wide.yaml": _bound("ClusterRole", NAME, rules),
+        "reviews.yaml": _bound("ClusterRole", f"{NAME}-reviews", reviews()),
     }
 
 

@@ -4,9 +4,9 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -24,9 +24,12 @@ from crossdock_operator.jobs.tools import Tools
 from crossdock_operator.jobs.usages import Usages
 from crossdock_operator.jobs.workers import Workers
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, Kind
-from crossdock_operator.kube import Kube
+from crossdock_operator.kube import Kube, Told
 from crossdock_operator.leader import LEASE_NAME, Leadership
 from crossdock_operator.metrics import Gauge, Metrics
+from crossdock_operator.page.asking import Asking
+from crossdock_operator.page.pages import Page
+from crossdock_operator.page.reviews import Reviews
 from crossdock_operator.plan.cluster import Given
 from crossdock_operator.plan.owners import ALWAYS, OwnerKind
 from crossdock_operator.plan.targets import SCALABLE
@@ -71,6 +74,8 @@ class Settings:
     """By namespace and name of a cluster, URLs of its workers; default: its Service."""
     owner_kinds: tuple[OwnerKind, ...] = ()
     """Kinds that may own jobs, beside pods and Jobs."""
+    page: bool = True
+    """Whether the page for people is served, too."""
     scalable: tuple[Kind, ...] = SCALABLE
     """Kinds that executors of attached jobs may be."""
 
@@ -108,9 +113,11 @@ async def run(settings: Settings) -> None:
         )
         operator = _Operator(settings, kube, leadership, metrics, known, ends)
         stack.callback(operator.close)
-        await stack.enter_async_context(
-            serving(operator.answers, host=settings.host, port=settings.port)
-        )
+        answers = operator.answers
+        if settings.page:
+            page = await stack.enter_async_context(_page(settings, known.store, told))
+            answers = replace(answers, more=page.add_to)
+        await stack.enter_async_context(serving(answers, host=settings.host, port=settings.port))
         await _look_for_crds(kube, settings.namespaces)
         # kopf's end cancels what was begun after it: so all tasks are begun here, and it last.
         await _first(
@@ -121,6 +128,17 @@ async def run(settings: Settings) -> None:
             ),
         )  # fmt: skip
         await operator.leave()
+
+
+@asynccontextmanager
+async def _page(settings: Settings, store: Store, told: Told) -> AsyncIterator[Page]:
+    """Make the page. Its calls hold up nothing else, and need no Lease: they change nothing."""
+    async with await Kube.connect(settings.kubeconfig, told=told) as kube:
+        asking = Asking(Workers(kube, settings.resolve))
+        try:
+            yield Page(store, Reviews(kube), asking)
+        finally:
+            asking.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the operator answers over HTTP: health and metrics. No more: it has no API."""
+"""What the operator answers over HTTP: health, metrics, and its page. It has no API to command."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +22,8 @@ class Answers:
     """Why the process is to be started anew."""
     waits_for: Callable[[], list[str]]
     """Why it is not ready."""
+    more: Callable[[web.Application], None] | None = None
+    """Adds what is served besides."""
 
 
 @asynccontextmanager
@@ -46,6 +48,8 @@ async def serving(answers: Answers, *, host: str, port: int) -> AsyncIterator[No
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
+    if answers.more is not None:
+        answers.more(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:

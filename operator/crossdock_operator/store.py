@@ -39,6 +39,8 @@ class Store:
 
     clusters: dict[Key, Cluster] = field(default_factory=dict)
     jobs: dict[Key, Job] = field(default_factory=dict)
+    changes: int = 0
+    """How often something that was not known was seen: who looks again and again asks this."""
     _served: dict[Key, set[Key]] = field(default_factory=dict)
     """Jobs by cluster."""
     _children: dict[Item, dict[ChildKey, Child]] = field(default_factory=dict)
@@ -118,6 +120,7 @@ class Store:
         seen = self._seen.get(item)
         if seen is None or seen.version > version:
             return None
+        self.changes += 1
         self._forget(item, seen.uid, version)
         self._drop(item, seen.of)
         return seen.of
@@ -128,6 +131,7 @@ class Store:
         seen = self._seen.get(item)
         if version <= self._gone.get(uid, -1) or (seen is not None and version < seen.version):
             return False
+        self.changes += 1
         if seen is not None and seen.of != of:
             self._drop(item, seen.of)
         if deleted:

@@ -81,12 +81,21 @@ class OperatorProcess:
             lines = [json.loads(line) for line in log if line.startswith(b"{")]
         return [line for line in lines if name in {"", line["event"]}]
 
-    def fetch(self, path: str) -> tuple[int, str]:
-        """Return status and body of what it answers over HTTP."""
+    @property
+    def url(self) -> str:
+        """Where it answers over HTTP; waits until it does."""
         (where,) = eventually(lambda: self.events("listens"), seconds=20, what="it to listen")
-        url = f"http://127.0.0.1:{where['port']}{path}"
+        return f"http://127.0.0.1:{where['port']}"
+
+    def request(self, path: str, token: str = "") -> urllib.request.Request:
+        """Return a request to it, with a token of Kubernetes."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return urllib.request.Request(self.url + path, headers=headers)
+
+    def fetch(self, path: str, token: str = "") -> tuple[int, str]:
+        """Return status and body of what it answers over HTTP."""
         try:
-            with urllib.request.urlopen(url, timeout=10) as response:
+            with urllib.request.urlopen(self.request(path, token), timeout=10) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from administrator import Administrator, Object
+from administrator import Administrator, Object, Refused
 
 from crossdock_operator.plan.owners import OwnerKind
-from crossdock_operator.rbac import looked_after, own_namespace
+from crossdock_operator.rbac import looked_after, own_namespace, reviews
 
 _GROUP = "rbac.authorization.k8s.io"
 _ROOT = f"/apis/{_GROUP}/v1"
@@ -17,6 +17,7 @@ def grant(
     admin: Administrator, namespace: str, *watched: str, owners: Sequence[OwnerKind] = ()
 ) -> None:
     """Let an operator run in a namespace, and look after objects there or in those named."""
+    grant_reviews(admin)
     _bind(admin, "Role", "operator", own_namespace(), namespace)
     for each in watched or (namespace,):
         _bind(admin, "Role", "operator-jobs", looked_after(owners=owners), each)
@@ -24,8 +25,18 @@ def grant(
 
 def grant_all(admin: Administrator, namespace: str) -> None:
     """Let an operator run in a namespace, and look after objects everywhere."""
+    grant_reviews(admin)
     _bind(admin, "Role", "operator", own_namespace(), namespace)
     _bind(admin, "ClusterRole", "operator", looked_after())
+
+
+def grant_reviews(admin: Administrator) -> None:
+    """Let operators ask who somebody is: for the session, since it is of no namespace."""
+    try:
+        _bind(admin, "ClusterRole", "operator-reviews", reviews())
+    except Refused as refused:
+        if refused.status != 409:
+            raise
 
 
 def revoke_all(admin: Administrator) -> None:

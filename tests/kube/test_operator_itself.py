@@ -10,7 +10,7 @@ import pytest
 from administrator import OURS, Administrator
 from attached_jobs import Engine
 from audit import Asked, asked
-from control_plane import ControlPlane
+from control_plane import ADMIN_TOKEN, ControlPlane
 from operators import running_operator
 from roles import grant, grant_all, revoke_all
 from scenes import SECONDS, Scene, condition
@@ -18,7 +18,7 @@ from specs import job
 from staged_jobs import JobScene, job_scene
 
 from crossdock_operator.leader import LEASE_SECONDS
-from crossdock_operator.rbac import looked_after, own_namespace
+from crossdock_operator.rbac import looked_after, own_namespace, reviews
 from harness import eventually
 
 pytestmark = pytest.mark.usefixtures("_controllers")
@@ -143,8 +143,12 @@ def test_every_right_is_used_and_none_is_missing(
     directory = tmp_path_factory.mktemp("jobs")
     with job_scene(plane, scene.admin, namespaces[1], directory) as jobs:
         tour_of_jobs(jobs)
-    calls = [call for call in asked(plane.audit_log) if call.namespace in namespaces]
-    rules = [*looked_after(), *own_namespace()]
+    calls = [
+        call
+        for call in asked(plane.audit_log)
+        if call.namespace in namespaces or call.resource.endswith("reviews")
+    ]
+    rules = [*looked_after(), *own_namespace(), *reviews()]
     granted = {
         (group, resource, verb)
         for rule in rules
@@ -181,6 +185,7 @@ def tour(scene: Scene) -> None:
                lambda o: o.get("status", {}).get("phase") == "Degraded")  # fmt: skip
     scene.admin.create(scene.namespace, "shufflejobs", job(clusterRef={"name": "main"}))
     scene.wait("shufflejobs", "wordcount", lambda o: o.get("status"))
+    assert scene.operator.fetch("/ui/api/state", ADMIN_TOKEN)[0] == 200  # by reviews
     assert scene.operator.terminate() == 0  # it gives the Lease up
 
 

@@ -270,10 +270,12 @@ class Running:
     # -- what is asked besides -------------------------------------------------------------
 
     def _ask_usage(self, now: float) -> None:
-        if now - self._asked_usage > USAGE_SECONDS:
-            self._asked_usage = now
+        left = self._asked_usage + USAGE_SECONDS - now
+        if left <= 0:
+            self._asked_usage, left = now, USAGE_SECONDS
             self._tools.workers.ask(partial(usage_of, self._handle), self._learnt_usage)
-            self._tools.wake(self._item, USAGE_SECONDS + 1)
+        # At each look: of several times at which a job is to be looked at, the first one counts.
+        self._tools.wake(self._item, left)
 
     def _learnt_usage(self, future: "asyncio.Future[Usage]") -> None:
         if not future.cancelled() and future.exception() is None:

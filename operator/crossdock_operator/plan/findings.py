@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from crossdock_operator.kinds import Object
+from crossdock_operator.plan import names
 from crossdock_operator.plan.conditions import NO, UNKNOWN, YES, Answer
 from crossdock_operator.records import Cluster
 from crossdock_operator.storage.tasks import Audited, Probed
@@ -99,10 +100,25 @@ def storage_status(cluster: Cluster, found: Findings) -> Object | None:
 def audit_due_seconds(cluster: Cluster, now: dt.datetime) -> float:
     """Return in how many seconds an operator that has just begun shall audit a cluster."""
     last = (cluster.status.get("storage") or {}).get("lastAuditTime")
-    if not last:
+    if not last or audit_is_asked(cluster):
         return 0.0
     age = (now - dt.datetime.fromisoformat(last)).total_seconds()
     return max(0.0, cluster.spec.audit.interval_seconds - max(age, 0.0))
+
+
+def audit_is_asked(cluster: Cluster) -> bool:
+    """Return whether somebody has asked for an audit since the newest one ended."""
+    asked = cluster.annotations.get(names.AUDIT_ASKED_AT)
+    last = (cluster.status.get("storage") or {}).get("lastAuditTime")
+    if not asked:
+        return False
+    try:
+        time = dt.datetime.fromisoformat(asked)
+    except ValueError:
+        return False  # it is no time
+    if time.tzinfo is None:
+        return False
+    return not last or time > dt.datetime.fromisoformat(last)
 
 
 def _as_before(cluster: Cluster, kind: str) -> Answer:

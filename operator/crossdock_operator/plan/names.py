@@ -25,6 +25,8 @@ KEY_ROLES: Final = f"{GROUP}/key-roles"
 ABANDON: Final = f"{GROUP}/abandon-storage"
 """The way out where a store never comes back. Only this value counts:"""
 ABANDON_VALUE: Final = "objects-may-stay"
+AUDIT_ASKED_AT: Final = f"{GROUP}/audit-asked-at"
+"""On a ShuffleCluster: when somebody asked for an audit, RFC 3339. One that ends later answers."""
 PORT: Final = 7070
 KEY_FILE: Final = "keys"
 """Of the Secret with the signing keys, as `crossdock worker --key-file` reads it."""

@@ -16,7 +16,12 @@ from crossdock_operator.kinds import SHUFFLE_CLUSTER
 from crossdock_operator.plan import names
 from crossdock_operator.plan.conditions import YES
 from crossdock_operator.plan.ending import sees_all_jobs
-from crossdock_operator.plan.findings import Findings, audit_due_seconds, store_reachable
+from crossdock_operator.plan.findings import (
+    Findings,
+    audit_due_seconds,
+    audit_is_asked,
+    store_reachable,
+)
 from crossdock_operator.records import Cluster, Item
 from crossdock_operator.storage.access import Access
 from crossdock_operator.storage.copies import Copies
@@ -43,6 +48,8 @@ class _Round(Generic[T]):
     last: T | None = None
     ended: str = ""
     """When `last` was found out, RFC 3339."""
+    asked: str = ""
+    """What the annotation said by which somebody asks for one."""
 
 
 @dataclass(slots=True)
@@ -79,6 +86,10 @@ class Checks:
         if audits is None or audits.about != cluster.uid:
             due = now + audit_due_seconds(cluster, dt.datetime.now(dt.UTC))
             audits = self._audit_rounds[item] = _Round(cluster.uid, due)
+        asked = cluster.annotations.get(names.AUDIT_ASKED_AT, "")
+        if audits.asked != asked:
+            audits.asked = asked
+            audits.due = now if audit_is_asked(cluster) else audits.due
         probed = self._round(item, probes, self._probes, lambda: self._probe(cluster), _probe_pause)
         audited = self._round(
             item,
