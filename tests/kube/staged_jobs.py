@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from administrator import OURS, Administrator, Object
 from control_plane import ControlPlane
@@ -17,6 +17,8 @@ from specs import STORE, Spec, cluster, job, stage
 
 from crossdock_operator.plan.owners import OwnerKind
 from harness import KEY, WorkerProcess, connect_all, eventually, started_workers
+
+T = TypeVar("T")
 
 SECONDS: Final = 60.0
 PARTITIONS: Final = 3
@@ -198,9 +200,9 @@ class JobScene:
         if self.admin.get(path) is not None:
             self.admin.merge(path, {"spec": {"holderIdentity": ""}})
 
-    def until(self, what: str, probe: Callable[[], object]) -> None:
+    def until(self, what: str, probe: Callable[[], T]) -> T:
         try:
-            eventually(probe, seconds=SECONDS, pause=0.1, what=what)
+            return eventually(probe, seconds=SECONDS, pause=0.1, what=what)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.operator.log()[-5000:]}") from None
 
