@@ -51,10 +51,11 @@ wheels: setup
 # The CRDs, from the types of the operator.
 crds: setup
 	$(BIN)/python -m crossdock_operator.api.crds crds
+	$(BIN)/python -m crossdock_operator.api.crds charts/crossdock/files/crds
 
 # The roles of the operator, from what it may do.
 roles: setup
-	$(BIN)/python -m crossdock_operator.rbac roles
+	$(BIN)/python -m crossdock_operator.rbac roles charts/crossdock/files/roles
 
 # Stores against MinIO, which takes some six minutes to build.
 test-servers: minio

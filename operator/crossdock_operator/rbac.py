@@ -1,6 +1,6 @@
 """What the operator may do, once: every verb that it uses, and no other. `make roles` writes it.
 
-python -m crossdock_operator.rbac DIRECTORY
+python -m crossdock_operator.rbac ROLES CHART_FILES
 """
 
 import sys
@@ -71,6 +71,19 @@ def own_namespace() -> list[Object]:
     ]
 
 
+def hooks_anywhere() -> list[Object]:
+    """Return the rules for the chart's hooks, wherever the operator looks after objects."""
+    return [_rule(kind, "", ("list",)) for kind in (SHUFFLE_CLUSTER, SHUFFLE_JOB)]
+
+
+def hooks() -> list[Object]:
+    """Return the rules for the chart's hooks in the release's namespace."""
+    return [
+        _rule(SHUFFLE_CLUSTER, "", ("get", "list", "create", "patch", "delete")),
+        _rule(SHUFFLE_JOB, "", ("get", "create", "delete")),
+    ]
+
+
 def _rule(kind: Kind, sub: str, verbs: tuple[str, ...], *, names: tuple[str, ...] = ()) -> Object:
     rule: Object = {
         "apiGroups": [kind.group],
@@ -86,6 +99,16 @@ def manifests() -> dict[str, list[Object]]:
         "own-namespace.yaml": _bound("Role", NAME, own_namespace()),
         "namespace.yaml": _bound("Role", f"{NAME}-jobs", looked_after()),
         "cluster-wide.yaml": _bound("ClusterRole", NAME, looked_after()),
+    }
+
+
+def chart_files() -> dict[str, list[Object]]:
+    """Return rules for the chart, by file: it names roles and accounts itself."""
+    return {
+        "own-namespace.yaml": own_namespace(),
+        "looked-after.yaml": looked_after(),
+        "hooks.yaml": hooks(),
+        "hooks-anywhere.yaml": hooks_anywhere(),
     }
 
 
@@ -105,18 +128,28 @@ def _bound(kind: str, name: str, rules: list[Object]) -> list[Object]:
     ]
 
 
+_HEAD: Final = "# Made by `make roles` of operator/crossdock_operator/rbac.py.\n"
+
+
 def text(objects: list[Object]) -> str:
     """Return a file of `roles/`."""
-    head = "# Made by `make roles` of operator/crossdock_operator/rbac.py.\n"
-    return head + "---\n".join(yaml.safe_dump(each, sort_keys=False) for each in objects)
+    return _HEAD + "---\n".join(yaml.safe_dump(each, sort_keys=False) for each in objects)
+
+
+def chart_text(rules: list[Object]) -> str:
+    """Return a file of the chart."""
+    return _HEAD + yaml.safe_dump(rules, sort_keys=False)
 
 
 def main() -> None:
-    """Write all files into the directory that is the argument."""
-    directory = Path(sys.argv[1])
-    directory.mkdir(exist_ok=True)
+    """Write manifests into the directory that is the first argument, the chart's rules beside."""
+    manifests_at, chart_at = (Path(each) for each in sys.argv[1:])
+    for directory in (manifests_at, chart_at):
+        directory.mkdir(parents=True, exist_ok=True)
     for name, objects in manifests().items():
-        (directory / name).write_text(text(objects))
+        (manifests_at / name).write_text(text(objects))
+    for name, rules in chart_files().items():
+        (chart_at / name).write_text(chart_text(rules))
 
 
 if __name__ == "__main__":
