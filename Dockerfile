@@ -10,6 +10,7 @@ RUN python3 -m venv /opt/crossdock \
  && /opt/crossdock/bin/python -m pip install --no-index --no-cache-dir --disable-pip-version-check \
       --no-deps --find-links /wheels -r /wheels/requirements.txt \
  && /opt/crossdock/bin/python -m pip check \
+ && /opt/crossdock/bin/python -c "import numpy, pyarrow, uvloop, crc32c, cryptography" \
  && /opt/crossdock/bin/python -m pip uninstall --yes --quiet setuptools pip
 
 FROM ${BASE_IMAGE}
