@@ -24,6 +24,8 @@ LABEL org.opencontainers.image.title="crossdock" \
 COPY --from=build /opt/crossdock /opt/crossdock
 # The root is read-only in a pod: nothing is compiled or written at run time but in mounted places.
 ENV PATH=/opt/crossdock/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# The user has no entry in /etc/passwd, nor has one that a cluster chooses: libraries ask here first.
+ENV LOGNAME=crossdock
 USER 65532:65532
 WORKDIR /tmp
 STOPSIGNAL SIGTERM
