@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from kube_client import Failed, apply, get, helm, kubectl, pods, shell
+from kube_client import NAMESPACE, Failed, apply, get, helm, kubectl, pods, shell
 from objects import BUCKET, CHART, job, values
 from tally import MAPS, expected
 
@@ -24,7 +24,7 @@ def test_install_run_lose_end_uninstall(place: None, tmp_path: Path) -> None:
     eventually(_half_of_the_maps_are_done, seconds=120, what="the maps to be under way")
     with pytest.raises(Failed):
         helm("uninstall", "crossdock", "--timeout=120s")
-    assert "ShuffleJob crossdock-e2e/words" in kubectl("logs", "job/crossdock-leave")
+    assert f"ShuffleJob {NAMESPACE}/words" in kubectl("logs", "job/crossdock-leave")
     worker = get("pod", "default-worker-0")["metadata"]["uid"]
     kubectl("delete", "pod", "default-worker-0", "--wait=false")
     _kill_the_leader()
