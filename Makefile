@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test test-servers versitygw minio helm kube-servers cluster-programs e2e-smoke wheels crds roles chart-readme lint format lock soak bench clean
+.PHONY: setup run test test-servers versitygw minio helm kube-servers cluster-programs e2e-smoke wheels crds roles chart-readme docs lint format lock soak bench clean
 
 setup: $(STAMP)
 
@@ -48,14 +48,16 @@ WHEELS_ARCH ?= $(shell uname -m)
 wheels: setup
 	$(BIN)/python tools/wheels.py dist/wheels --python $(WHEELS_PYTHON) --arch $(WHEELS_ARCH)
 
-# The CRDs, from the types of the operator.
+# The CRDs and their reference, from the types of the operator.
 crds: setup
 	$(BIN)/python -m crossdock_operator.api.crds crds
 	$(BIN)/python -m crossdock_operator.api.crds charts/crossdock/files/crds
+	$(BIN)/python -m crossdock_operator.api.reference docs/crds.md
 
-# The roles of the operator, from what it may do.
+# The roles of the operator, from what it may do. SCALABLE: kinds of its option --scalable.
 roles: setup
-	$(BIN)/python -m crossdock_operator.rbac roles charts/crossdock/files/roles
+	$(BIN)/python -m crossdock_operator.rbac roles charts/crossdock/files/roles \
+	  $(addprefix --scalable=,$(SCALABLE))
 
 # The table of values in the chart's README.md.
 chart-readme: setup
@@ -79,6 +81,10 @@ soak: setup
 
 bench: setup
 	$(BIN)/python benchmarks/dataplane.py --json
+
+# The documents as a site: build/site/index.html
+docs: setup
+	$(BIN)/sphinx-build -W --keep-going -q -b html -d build/site-trees docs build/site
 
 # Resolves the newest versions that pyproject.toml allows, for every platform.
 lock:

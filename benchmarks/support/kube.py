@@ -32,12 +32,12 @@ class Site:
         self.plane = plane
         self.admin = Administrator(plane)
         self.namespace = self.admin.new_namespace()
-        self._directory = directory
+        self.directory = directory
         grant(self.admin, self.namespace)
 
     def operator(self, name: str) -> OperatorProcess:
         """Return an operator that is not started yet."""
-        directory = self._directory / name
+        directory = self.directory / name
         directory.mkdir(exist_ok=True)
         return OperatorProcess(self.plane, directory, self.namespace)
 

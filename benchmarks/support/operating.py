@@ -10,9 +10,12 @@ from pathlib import Path
 
 from support import kube
 from support.kube import ROOT, Site, looked_at, p95, rss_mib, wait, writes
+from support.vanishing import namespace_gone
 
 CHANGES = 30
+VANISHING_JOBS = 100
 SECONDS = 600
+PARTS = ("crds", "vanishing", "idle", "many")
 CLUSTER = {
     "apiVersion": "crossdock.dev/v1alpha1", "kind": "ShuffleCluster",
     "metadata": {"name": "main"}, "spec": {"store": {"url": "s3://bucket/shuffles"}},
@@ -105,6 +108,10 @@ class Bench:
             "p95_reaction_s": p95(reactions),
         }
 
+    def vanishing(self) -> Figures:
+        """A namespace with a cluster, jobs and a GiB of data is deleted."""
+        return {"namespace_gone_s": namespace_gone(self.site, VANISHING_JOBS)}
+
     def _wait_for_all(self, operator: kube.OperatorProcess) -> None:
         wait(
             lambda: (
@@ -133,7 +140,7 @@ def crds() -> Figures:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
-    parser.add_argument("--only", nargs="*", default=[], choices=("crds", "idle", "many"))
+    parser.add_argument("--only", nargs="*", default=[], choices=PARTS)
     parser.add_argument("--jobs", type=int, default=2_000)
     parser.add_argument("--idle-seconds", type=float, default=150.0, help="a watch lasts as long")
     arguments = parser.parse_args()
@@ -144,7 +151,7 @@ def main() -> None:
     ):
         bench = Bench(site, arguments.jobs, arguments.idle_seconds)
         parts: dict[str, Callable[[], Figures]] = {
-            "crds": crds, "idle": bench.idle, "many": bench.many,
+            "crds": crds, "vanishing": bench.vanishing, "idle": bench.idle, "many": bench.many,
         }  # fmt: skip
         for name, part in parts.items():
             if not arguments.only or name in arguments.only:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Self
 from crossdock.errors import ProtocolError
 from crossdock.lifecycle.facts import Facts, Stage
 from crossdock.lifecycle.words import Ages
-from crossdock.records import JobRecord, released_from_json
+from crossdock.records import JobRecord, generations_from_json
 from crossdock.wire.names import U64_MAX, check_name
 
 _FORGOTTEN: Final = float("inf")
@@ -38,6 +38,8 @@ class Told(NamedTuple):
             "epoch": self.facts.epoch,
             "stage": self.facts.stage.name.lower(),
             "released": dict(self.facts.released),
+            "cleared": dict(self.facts.cleared),
+            "stored": self.facts.stored,
         }
 
     @classmethod
@@ -54,7 +56,13 @@ class Told(NamedTuple):
             check_name("job", str(data.get("uid", ""))),
             None if record is None else JobRecord.from_json(record),
             data.get("introduced") is True,
-            Facts(_count(data, "epoch"), stage, released_from_json(data.get("released", {}))),
+            Facts(
+                _count(data, "epoch"),
+                stage,
+                generations_from_json(data.get("released", {})),
+                generations_from_json(data.get("cleared", {})),
+                data.get("stored") is True,
+            ),
         )
 
 
@@ -80,6 +88,8 @@ class Page:
     """For how long it has known all words that it was told: since it began, or a peer was lost."""
     settled: bool
     """Whether it knows all facts that others rely on it to know."""
+    hears: bool = True
+    """Whether it listens to owners. One that has drained never does again: its ages are final."""
     gone: Sequence[str] = ()
     """Ids of workers that were declared gone."""
     jobs: Sequence[Told] = ()
@@ -94,6 +104,7 @@ class Page:
             "more": self.more,
             "remembers_seconds": _down(self.remembers_seconds),
             "settled": self.settled,
+            "hears": self.hears,
             "gone": list(self.gone),
             "jobs": [told.to_json() for told in self.jobs],
             "ages": {
@@ -117,6 +128,7 @@ class Page:
             more=data.get("more") is True,
             remembers_seconds=_seconds(data.get("remembers_seconds")),
             settled=data.get("settled") is True,
+            hears=data.get("hears") is not False,
             gone=[check_name("worker", str(each)) for each in gone],
             jobs=[Told.from_json(each) for each in jobs],
             ages={str(uid): _ages(each) for uid, each in ages.items()},

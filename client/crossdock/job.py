@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, Self
 from crossdock.cancel import Cancel
 from crossdock.cleanup.deleting import Deleted
 from crossdock.cleanup.jobs import end_job
-from crossdock.cleanup.releases import Releases
 from crossdock.demand import Demand
 from crossdock.errors import (
     Closed,
@@ -53,7 +52,6 @@ class Job:
         """Whether they are all that ever were: nobody owned it before."""
         self._closed = threading.Event()
         self._silences = Silences(cluster.options.loss_after_seconds)
-        self.releases = Releases(self)
         self._renewer: threading.Thread | None = None
         self._speaker = Speaker(cluster, self.path)
         self.released: dict[str, int] = {}
@@ -274,13 +272,9 @@ class Job:
                 log.warning("job %s: its lease was not renewed: %s", self.uid, error)
 
     def close(self) -> None:
-        """Stop renewing the lease. The job lives on for its lease and grace. Idempotent.
-
-        Released shuffles that still have something in the store keep it until the job's end.
-        """
+        """Stop renewing the lease. The job lives on for its lease and grace. Idempotent."""
         self._closed.set()
         self.cluster.forget(self)
-        self.releases.close()
         if self._renewer is not None and self._renewer is not threading.current_thread():
             self._renewer.join()
 

@@ -145,17 +145,20 @@ class Word:
         return cls(
             JobRecord.from_json(rest),
             None if as_of is None else Reading.from_json(as_of),
-            {} if released is None else released_from_json(released),
+            {} if released is None else generations_from_json(released),
         )
 
 
-def released_from_json(data: object) -> dict[str, int]:
-    """Read which generations of shuffles are released, or raise `ProtocolError`."""
+def generations_from_json(data: object) -> dict[str, int]:
+    """Read by shuffle the first generation that something does not hold for.
+
+    Raises `ProtocolError`.
+    """
     if not isinstance(data, Mapping):
-        raise ProtocolError("released is no JSON object of shuffles and generations")
+        raise ProtocolError("this is no JSON object of shuffles and generations")
     found = {check_name("shuffle", str(name)): _whole(data, name) for name in data}
     if any(generation > U32_MAX + 1 for generation in found.values()):
-        raise ProtocolError("released has a generation that cannot be")
+        raise ProtocolError("a generation is none that can be")
     return found
 
 
@@ -178,6 +181,8 @@ class WorkerInfo:
     """serving, full, draining, drained; of a peer also unreachable or gone."""
     inflight_bytes: int = 0
     disk_used: float = 0.0
+    ingested_bytes: int = 0
+    """Bytes of frames that it has stored since it started."""
     store: bool = False
     """Whether it has a store, and reads it for those who have none."""
 
@@ -197,6 +202,7 @@ class WorkerInfo:
             state=str(data.get("state", "serving")),
             inflight_bytes=_whole(data, "inflight_bytes"),
             disk_used=_number(data, "disk_used", 0.0),
+            ingested_bytes=_whole(data, "ingested_bytes"),
             store=data.get("store") is True,
         )
 

@@ -300,8 +300,7 @@ class Shuffle:
     def release(self) -> None:
         """Drop this generation and all before it, everywhere, for good.
 
-        What is in the store that `Options.store` names is deleted in the background, and at the
-        latest at the job's end.
+        What it has in the store the workers delete by themselves, once it has settled.
 
         Raises:
             Unavailable: some worker does not answer; call again.
@@ -309,14 +308,11 @@ class Shuffle:
         cluster = self.job.cluster
         known = self.job.released.get(self.key.name, 0)
         self.job.released[self.key.name] = max(known, self.key.generation + 1)
-        stored: list[object] = []
 
         def drop(url: str) -> None:
-            with cluster.pool.call(
-                "DELETE", url, f"{self.path}?epoch={self.job.epoch}"
-            ) as response:
-                answer = response.read_json()
-            stored.append(answer.get("stored") if isinstance(answer, dict) else None)
+            path = f"{self.path}?epoch={self.job.epoch}"
+            with cluster.pool.call("DELETE", url, path) as response:
+                response.read()
 
         def call(url: str) -> None:
             try:
@@ -326,8 +322,6 @@ class Shuffle:
                 drop(url)
 
         patiently(partial(cluster.on_all, call), deadline_seconds=cluster.options.deadline_seconds)
-        if cluster.options.store and not all(each is False for each in stored):
-            self.job.releases.begin(self.key)
 
 
 def _received(response: Response, nbytes: int) -> memoryview:

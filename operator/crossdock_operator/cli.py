@@ -26,6 +26,14 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
         typer.Option(help="A namespace to look after; repeatable; default: all."),
     ] = None,
     listen: Annotated[str, typer.Option(help="HOST:PORT for health and metrics.")] = "0.0.0.0:8080",
+    scalable: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GROUP/VERSION/KIND",
+            help="A kind that executors of jobs may be; repeatable; "
+            "default: apps/v1/Deployment and apps/v1/StatefulSet.",
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     resolve: Annotated[
         list[str] | None,
@@ -37,6 +45,7 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
 ) -> None:
     """Run the operator: look after ShuffleClusters and ShuffleJobs. See docs/operator.md."""
     from crossdock import logs  # noqa: PLC0415 -- keeps --help quick
+    from crossdock_operator.plan.targets import SCALABLE, kind_of_option  # noqa: PLC0415
     from crossdock_operator.run import Settings, run  # noqa: PLC0415
 
     host, colon, port = listen.rpartition(":")
@@ -51,6 +60,7 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
         host=host.strip("[]") or "0.0.0.0",
         port=int(port),
         resolve=_resolved(resolve or ()),
+        scalable=tuple(kind_of_option(text) for text in scalable or ()) or SCALABLE,
     )
     asyncio.run(run(settings))
 

@@ -29,10 +29,26 @@ class Events:
     kube: Kube
 
     async def tell(
-        self, kind: Kind, about: Job | Cluster, reason: str, message: str, *, warning: bool = False
+        self,
+        kind: Kind,
+        about: Job | Cluster,
+        reason: str,
+        message: str,
+        *,
+        mark: str = "",
+        warning: bool = False,
     ) -> None:
-        """Write an event about one of our objects, unless it is there."""
-        told = f"{about.uid}/{reason}/{message}"
+        """Write an event about one of our objects, unless it is there.
+
+        Args:
+            kind: of the object.
+            about: the object.
+            reason: in one word.
+            message: for people.
+            mark: of one that comes again, what tells it from the one before.
+            warning: whether somebody should act.
+        """
+        told = "/".join(filter(None, (about.uid, reason, message, mark)))
         digest = hashlib.sha256(told.encode()).hexdigest()[:16]
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         namespace, name = about.key

@@ -36,6 +36,7 @@ SHUFFLE_CLUSTER: Final = Kind(
     name="ShuffleCluster", plural="shuffleclusters", group=GROUP, version=VERSION
 )
 SHUFFLE_JOB: Final = Kind(name="ShuffleJob", plural="shufflejobs", group=GROUP, version=VERSION)
+DEPLOYMENT: Final = Kind(name="Deployment", plural="deployments", group="apps")
 STATEFUL_SET: Final = Kind(name="StatefulSet", plural="statefulsets", group="apps")
 SERVICE: Final = Kind(name="Service", plural="services")
 SERVICE_ACCOUNT: Final = Kind(name="ServiceAccount", plural="serviceaccounts")
@@ -46,6 +47,12 @@ POD_DISRUPTION_BUDGET: Final = Kind(
 )
 NETWORK_POLICY: Final = Kind(
     name="NetworkPolicy", plural="networkpolicies", group="networking.k8s.io"
+)
+HORIZONTAL_POD_AUTOSCALER: Final = Kind(
+    name="HorizontalPodAutoscaler",
+    plural="horizontalpodautoscalers",
+    group="autoscaling",
+    version="v2",
 )
 LEASE: Final = Kind(name="Lease", plural="leases", group="coordination.k8s.io")
 CONFIG_MAP: Final = Kind(name="ConfigMap", plural="configmaps")

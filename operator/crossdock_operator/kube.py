@@ -140,10 +140,10 @@ class Kube:
 
     # -- reading ---------------------------------------------------------------------------
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
-        """Return an object, or None if it is not there."""
+    async def get(self, kind: Kind, namespace: str, name: str, *, sub: str = "") -> Object | None:
+        """Return an object, or a subresource of it, or None if it is not there."""
         try:
-            return await self._call("GET", kind.path(namespace, name))
+            return await self._call("GET", kind.path(namespace, name, sub))
         except Vanished:
             return None
 
@@ -226,11 +226,35 @@ class Kube:
         step = {"op": "add", "path": "/status", "value": status}
         return await self.patch(kind, namespace, name, [step], sub="status")
 
-    async def scale(self, kind: Kind, namespace: str, name: str, replicas: int) -> Object:
-        """Set how many replicas there shall be, by the scale subresource."""
+    async def scale(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        replicas: int,
+        *,
+        manager: str,
+        version: str = "",
+    ) -> Object:
+        """Set how many replicas there shall be, by the scale subresource.
+
+        Args:
+            kind: of the object.
+            namespace: of the object.
+            name: of the object.
+            replicas: there shall be.
+            manager: field manager that has the field then.
+            version: only while its resourceVersion is this, else `Stale`.
+
+        Raises:
+            Stale: it changed meanwhile.
+        """
         path = kind.path(namespace, name, "scale")
-        body = {"spec": {"replicas": replicas}}
-        return await self._call("PATCH", path, body, content_type=_MERGE_PATCH)
+        body: Object = {"spec": {"replicas": replicas}}
+        if version:
+            body["metadata"] = {"resourceVersion": version}
+        query = {"fieldManager": manager}
+        return await self._call("PATCH", path, body, query=query, content_type=_MERGE_PATCH)
 
     async def delete(
         self, kind: Kind, namespace: str, name: str, *, uid: str = "", version: str = ""

@@ -1,10 +1,12 @@
 """What the operator may do, once: every verb that it uses, and no other. `make roles` writes it.
 
-python -m crossdock_operator.rbac ROLES CHART_FILES
+python -m crossdock_operator.rbac ROLES CHART_FILES [--scalable GROUP/VERSION/KIND …]
+
+Options are those of the operator.
 """
 
-import sys
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,7 @@ import yaml
 from crossdock_operator.kinds import (
     CONFIG_MAP,
     EVENT,
+    HORIZONTAL_POD_AUTOSCALER,
     JOB,
     LEASE,
     NAMESPACE,
@@ -29,6 +32,7 @@ from crossdock_operator.kinds import (
     Object,
 )
 from crossdock_operator.leader import LEASE_NAME
+from crossdock_operator.plan.targets import SCALABLE, kind_of_option
 
 NAME: Final = "crossdock-operator"
 _GROUP: Final = "rbac.authorization.k8s.io"
@@ -40,6 +44,7 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
     (SHUFFLE_CLUSTER, "status"): ("patch",),
     # Who owns an object with blockOwnerDeletion must be allowed to hold up its owner's end.
     (SHUFFLE_CLUSTER, "finalizers"): ("update",),
+    (SHUFFLE_CLUSTER, "scale"): ("patch",),
     (SHUFFLE_JOB, ""): ("list", "watch", "patch", "delete"),
     (SHUFFLE_JOB, "status"): ("patch",),
     (STATEFUL_SET, ""): _KEPT,
@@ -48,7 +53,8 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
     (SECRET, ""): ("list", "watch", "create", "get", "patch"),
     (CONFIG_MAP, ""): ("create", "get", "update"),
     (JOB, ""): ("list", "watch", "create", "get", "patch", "delete"),
-    (POD, ""): ("list",),
+    (POD, ""): ("list", "patch"),  # what a scale-down takes first is marked
+    (HORIZONTAL_POD_AUTOSCALER, ""): ("list",),
     (EVENT, ""): ("create",),
     (NAMESPACE, ""): ("get",),  # its labels, where a cluster's selector asks for some
     (POD_DISRUPTION_BUDGET, ""): _KEPT,
@@ -57,9 +63,17 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
 """Where the operator looks after objects: verbs by kind and subresource."""
 
 
-def looked_after() -> list[Object]:
-    """Return the rules for each namespace that is looked after, or for all."""
-    return [_rule(kind, sub, verbs) for (kind, sub), verbs in LOOKED_AFTER.items()]
+def looked_after(scalable: Sequence[Kind] = SCALABLE) -> list[Object]:
+    """Return the rules for each namespace that is looked after, or for all.
+
+    Args:
+        scalable: kinds that hold executors of engines.
+    """
+    rights = dict(LOOKED_AFTER)
+    for kind in scalable:
+        rights[kind, ""] = (*rights.get((kind, ""), ()), "get")
+        rights[kind, "scale"] = ("get", "patch")
+    return [_rule(kind, sub, verbs) for (kind, sub), verbs in rights.items()]
 
 
 def own_namespace() -> list[Object]:
@@ -93,20 +107,20 @@ def _rule(kind: Kind, sub: str, verbs: tuple[str, ...], *, names: tuple[str, ...
     return {**rule, "resourceNames": list(names)} if names else rule
 
 
-def manifests() -> dict[str, list[Object]]:
-    """Return the files of `roles/`, by name."""
+def manifests(scalable: Sequence[Kind] = SCALABLE) -> dict[str, list[Object]]:
+    """Return the files of `roles/`, by name; see `looked_after`."""
     return {
         "own-namespace.yaml": _bound("Role", NAME, own_namespace()),
-        "namespace.yaml": _bound("Role", f"{NAME}-jobs", looked_after()),
-        "cluster-wide.yaml": _bound("ClusterRole", NAME, looked_after()),
+        "namespace.yaml": _bound("Role", f"{NAME}-jobs", looked_after(scalable)),
+        "cluster-wide.yaml": _bound("ClusterRole", NAME, looked_after(scalable)),
     }
 
 
-def chart_files() -> dict[str, list[Object]]:
+def chart_files(scalable: Sequence[Kind] = SCALABLE) -> dict[str, list[Object]]:
     """Return rules for the chart, by file: it names roles and accounts itself."""
     return {
         "own-namespace.yaml": own_namespace(),
-        "looked-after.yaml": looked_after(),
+        "looked-after.yaml": looked_after(scalable),
         "hooks.yaml": hooks(),
         "hooks-anywhere.yaml": hooks_anywhere(),
     }
@@ -142,14 +156,18 @@ def chart_text(rules: list[Object]) -> str:
 
 
 def main() -> None:
-    """Write manifests into the directory that is the first argument, the chart's rules beside."""
-    manifests_at, chart_at = (Path(each) for each in sys.argv[1:])
-    for directory in (manifests_at, chart_at):
+    """Write manifests into the first directory, and the chart's rules into the second."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("manifests", type=Path)
+    parser.add_argument("chart", type=Path)
+    parser.add_argument("--scalable", action="append", type=kind_of_option)
+    given = parser.parse_args()
+    for directory in (given.manifests, given.chart):
         directory.mkdir(parents=True, exist_ok=True)
-    for name, objects in manifests().items():
-        (manifests_at / name).write_text(text(objects))
-    for name, rules in chart_files().items():
-        (chart_at / name).write_text(chart_text(rules))
+    for name, objects in manifests(given.scalable or SCALABLE).items():
+        (given.manifests / name).write_text(text(objects))
+    for name, rules in chart_files(given.scalable or SCALABLE).items():
+        (given.chart / name).write_text(chart_text(rules))
 
 
 if __name__ == "__main__":

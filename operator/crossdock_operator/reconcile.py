@@ -22,9 +22,11 @@ from crossdock_operator.plan.cluster import (
     next_renewal,
     plan,
 )
+from crossdock_operator.plan.conditions import Answer
 from crossdock_operator.plan.findings import NOTHING
 from crossdock_operator.plan.status import cluster_status
 from crossdock_operator.records import ChildKey, Cluster, Item, Key, mark_of
+from crossdock_operator.scaling.workers import WorkerScaler
 from crossdock_operator.secrets_of_clusters import ClusterSecrets
 from crossdock_operator.storage.checks import Checks
 from crossdock_operator.store import Store
@@ -45,6 +47,7 @@ class Reconciler:
     ends: ClusterEnds
     checks: Checks
     secrets: ClusterSecrets
+    scaler: WorkerScaler
     again: Callable[[Item, float], None]
     """Has an object looked at after so many seconds."""
     _applied: dict[Key, dict[ChildKey, Applied]] = field(default_factory=dict)
@@ -58,10 +61,10 @@ class Reconciler:
         cluster = self.store.clusters.get(key)
         if cluster is None:
             self._applied.pop(key, None)
-            self.checks.forget(Item(SHUFFLE_CLUSTER.name, key))
+            self._forget(key)
             return
         if cluster.deleting:
-            self.checks.forget(Item(SHUFFLE_CLUSTER.name, key))
+            self._forget(key)
             await self.ends.end(cluster)
             return
         if not cluster.paused:
@@ -72,12 +75,25 @@ class Reconciler:
                 await self._act(cluster, action)
             except Refused as error:  # said in the status; the others are tried all the same
                 refusal = error
-        await self._write_status(cluster, refused=refusal.message if refusal else "")
+        autoscaled = await self._autoscale(cluster)
+        refused = refusal.message if refusal else ""
+        await self._write_status(cluster, refused=refused, autoscaled=autoscaled)
         due = next_renewal(self._observed(cluster))
         if due is not None and not cluster.paused:
             self.again(Item(SHUFFLE_CLUSTER.name, key), max(1.0, due - time.time()))
         if refusal is not None:
             raise refusal
+
+    def _forget(self, key: Key) -> None:
+        self.checks.forget(Item(SHUFFLE_CLUSTER.name, key))
+        self.scaler.forget(key)
+
+    async def _autoscale(self, cluster: Cluster) -> Answer | None:
+        if cluster.paused:
+            self.scaler.forget(cluster.key)
+            return None
+        children = self.store.children(Item(SHUFFLE_CLUSTER.name, cluster.key))
+        return await self.scaler.advance(cluster, children)
 
     def _observed(self, cluster: Cluster) -> Observed:
         return Observed(
@@ -100,11 +116,15 @@ class Reconciler:
         self._applied.setdefault(cluster.key, {})[action.key] = applied
         log.info("applied", cluster=cluster.key, kind=action.kind.name, name=action.key.name)
 
-    async def _write_status(self, cluster: Cluster, *, refused: str) -> None:
+    async def _write_status(
+        self, cluster: Cluster, *, refused: str, autoscaled: Answer | None
+    ) -> None:
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         found = NOTHING if cluster.paused else self.checks.look(cluster)
         observed = self._observed(cluster)
-        status: Object = cluster_status(observed, refused=refused, now=now, found=found)
+        status: Object = cluster_status(
+            observed, refused=refused, now=now, found=found, autoscaled=autoscaled
+        )
         if status == cluster.status:
             return
         namespace, name = cluster.key

@@ -29,13 +29,15 @@ from crossdock_operator.plan.job_status import (
     row_after,
 )
 from crossdock_operator.plan.lifetimes import Lifetimes, lifetimes
+from crossdock_operator.plan.targets import ENDED, ExecutorsSeen
 from crossdock_operator.records import Cluster, Item, Job, Key
+from crossdock_operator.scaling.executors import ExecutorScaler
 
 if TYPE_CHECKING:
     from crossdock_operator.jobs.running import Running
 
 NOT_READY_SECONDS: Final = 10.0
-"""After so long a job is looked at again whose cluster is not ready for it."""
+"""After so long a job is looked at again whose cluster or target is not ready for it."""
 _PROGRESS_SECONDS: Final = 1.0
 """Numbers of the status are not written more often."""
 _PHASES: Final = {
@@ -54,6 +56,7 @@ class JobReconciler:
 
     tools: Tools
     ends: JobEnds
+    scaler: ExecutorScaler
     _registry: Registry = field(init=False)
     _running: "dict[str, Running]" = field(default_factory=dict)
     """By uid, the jobs whose stages are under way."""
@@ -76,8 +79,10 @@ class JobReconciler:
         if known is not None and (job is None or job.uid != known or job.deleting):
             self._drop(key, known)
         if job is None:
+            self.scaler.gone(key)
             return
         if job.deleting:
+            await self._rest(job)
             await self.ends.end(job)
             return
         self._uids[key] = job.uid
@@ -100,6 +105,7 @@ class JobReconciler:
     def _drop(self, key: Key, uid: str) -> None:
         self._uids.pop(key, None)
         self._written.pop(uid, None)
+        self.scaler.forget(uid)
         self._let_go(uid)
 
     def _let_go(self, uid: str) -> None:
@@ -111,7 +117,8 @@ class JobReconciler:
         if running is not None:
             busy = self._running.keys() | self._registry.busy()
             known = self.tools.store.jobs.values()
-            self.tools.workers.keep({job.cluster for job in known if job.uid in busy})
+            needed = {job.cluster for job in known if job.uid in busy}
+            self.tools.workers.keep(needed | self.scaler.polls.clusters())
 
     # -- one look --------------------------------------------------------------------------
 
@@ -133,7 +140,10 @@ class JobReconciler:
         ready = await self._registry.ready(job, cluster)
         connection = "" if ready else connection_name(job.key.name)
         if not job.spec.stages or (ready and job.uid not in self._running):
-            return Seen(accepted=accepted, ready=ready, connection=connection)
+            executors = None
+            if job.spec.executors is not None and not ready:
+                executors = await self.scaler.advance(job, job.spec.executors)
+            return Seen(accepted=accepted, ready=ready, connection=connection, executors=executors)
         return await self._run(job, cluster, limits, ready)
 
     async def _accepted(self, job: Job, cluster: Cluster | None) -> Answer:
@@ -150,12 +160,17 @@ class JobReconciler:
             problem = await rehearse(self.tools.kube, job, cluster)
             if problem:
                 answer = Answer("Accepted", NO, "InvalidPodTemplate", problem)
+        if answer.status == YES and job.spec.executors is not None:
+            refusal = await self.scaler.refusal(job, job.spec.executors)
+            if refusal is not None:
+                answer = refusal
+                self.tools.wake(Item(SHUFFLE_JOB.name, job.key), _patience_seconds(job))
         if answer.status != YES or cluster is None:
             return answer
         try:
             job = await self.ends.hold(job, cluster)
         except ConfigError as error:
-            self.tools.wake(Item(SHUFFLE_JOB.name, job.key), NOT_READY_SECONDS)
+            self.tools.wake(Item(SHUFFLE_JOB.name, job.key), _patience_seconds(job))
             return Answer("Accepted", NO, "StoreNotReady", str(error))
         if job.spec.stages:
             await self._pin(job)
@@ -211,6 +226,7 @@ class JobReconciler:
             failure=conditions["Failed"].get("message", "") if failed else None,
             reason=conditions["Failed"]["reason"],
             over=over,
+            executors=await self._rest(job),
         )
         if not over and job.spec.stages and cluster is not None:
             ready = await self._registry.ready(job, cluster)
@@ -220,6 +236,15 @@ class JobReconciler:
             self._let_go(job.uid)
         await self._expire(job, conditions["Failed" if failed else "Complete"], limits)
         return seen
+
+    async def _rest(self, job: Job) -> ExecutorsSeen | None:
+        """Let go of the executors of a job that has ended."""
+        if job.spec.executors is None or not is_true(job.status, "Accepted") or job.paused:
+            return None
+        said = {c["type"]: c["reason"] for c in job.status["conditions"]}
+        if said.get("ExecutorsScaled") == ENDED:
+            return None
+        return await self.scaler.rest(job, job.spec.executors)
 
     async def _expire(self, job: Job, ended: Object, limits: Lifetimes) -> None:
         ttl = limits.ttl_seconds(failed=ended["type"] == "Failed")
@@ -271,6 +296,11 @@ class JobReconciler:
             return False
         self.tools.store.saw_job(body)
         return True
+
+
+def _patience_seconds(job: Job) -> float:
+    """Return after how long a job is looked at again that cannot begin: soon, if it is new."""
+    return min(NOT_READY_SECONDS, max(1.0, time.time() - job.created))
 
 
 def _now() -> str:

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +20,20 @@ from crossdock_operator.health import Pulse, Signs, problems
 from crossdock_operator.intake import Intake
 from crossdock_operator.jobs.tools import Tools
 from crossdock_operator.jobs.workers import Workers
-from crossdock_operator.kinds import SHUFFLE_CLUSTER
+from crossdock_operator.kinds import SHUFFLE_CLUSTER, Kind
 from crossdock_operator.kube import Kube
 from crossdock_operator.leader import LEASE_NAME, Leadership
 from crossdock_operator.metrics import Gauge, Metrics
 from crossdock_operator.plan.cluster import Given
+from crossdock_operator.plan.targets import SCALABLE
 from crossdock_operator.queue import Queue
 from crossdock_operator.reconcile import Reconciler
 from crossdock_operator.reconcile_job import JobReconciler
 from crossdock_operator.records import Item
 from crossdock_operator.resync import Resync
+from crossdock_operator.scaling.executors import ExecutorScaler
+from crossdock_operator.scaling.polls import Polls
+from crossdock_operator.scaling.workers import WorkerScaler
 from crossdock_operator.secrets_of_clusters import ClusterSecrets
 from crossdock_operator.serving import Answers, serving
 from crossdock_operator.store import Store
@@ -61,6 +65,8 @@ class Settings:
     """Where health and metrics are served; 0 takes a free one."""
     resolve: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
     """By namespace and name of a cluster, URLs of its workers; default: its Service."""
+    scalable: tuple[Kind, ...] = SCALABLE
+    """Kinds that executors of attached jobs may be."""
 
 
 async def run(settings: Settings) -> None:
@@ -151,7 +157,9 @@ class _Operator:
         kube.before_write = leadership.check
         self._workers = Workers(kube, settings.resolve)
         tools = Tools(kube, self._store, self._workers, wake=known.wake)
-        self._jobs = JobReconciler(tools, ends.jobs)
+        self._polls = Polls(self._workers, self._store, known.wake)
+        scaler = ExecutorScaler(tools, self._polls, settings.scalable)
+        self._jobs = JobReconciler(tools, ends.jobs, scaler)
         given = Given(worker_image=settings.worker_image, namespace=settings.namespace)
         self._takers = Takers(
             Reconcilers(
@@ -163,6 +171,7 @@ class _Operator:
                     ends.clusters,
                     ends.checks,
                     ClusterSecrets(kube, self._store),
+                    WorkerScaler(kube, self._polls),
                     known.wake,
                 ),
                 jobs=self._jobs,
@@ -184,7 +193,11 @@ class _Operator:
     def tasks(self) -> list[Coroutine[None, None, None]]:
         """Return what runs beside the watches; none of it ends by itself."""
         takers = [self._takers.take() for _ in range(TAKERS)]
-        return [self._lead(), self._tidy(), self._pulse.beat(), self._resync.run(), *takers]
+        once_it_leads = [
+            self._when_it_leads(self._ends.tidying.run),
+            self._when_it_leads(self._polls.run),
+        ]
+        return [self._lead(), self._pulse.beat(), self._resync.run(), *once_it_leads, *takers]
 
     def close(self) -> None:
         """Let go of workers and jobs: tasks go on, and another operator with them."""
@@ -200,9 +213,9 @@ class _Operator:
         await self._leadership.acquire()
         await self._leadership.hold()
 
-    async def _tidy(self) -> None:
+    async def _when_it_leads(self, run: Callable[[], Coroutine[None, None, None]]) -> None:
         await self._leadership.led()
-        await self._ends.tidying.run()
+        await run()
 
     def _problems(self) -> list[str]:
         depth = self._queue.depth()

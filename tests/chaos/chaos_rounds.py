@@ -7,10 +7,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass, field, replace
 from typing import IO, Final
 
 from chaos_client import OWNER_MARKS
@@ -21,7 +20,9 @@ LEASE_SECONDS: Final = 5.0
 GRACE_SECONDS: Final = 1.0
 WORK_SECONDS: Final = 30.0
 END_SECONDS: Final = 150.0
-POINTS: Final = [
+Point = tuple[str, str]
+"""A request and when of it, or a step of the owner and "mark"."""
+POINTS: Final[list[Point]] = [
     *((kind, when) for kind in KINDS for when in ("before", "after", "late")),
     *((mark, "mark") for mark in OWNER_MARKS),
 ]
@@ -46,10 +47,19 @@ class Plan:
     delay: float
     away: float
     """Seconds until a killed worker is started again."""
+    again: int = 0
+    """How often it was played before, and nobody was killed at its point."""
 
     @property
     def uid(self) -> str:
-        return f"job-{self.seed}-{self.number}"
+        return f"job-{self.seed}-{self.number}" + (f"-{self.again}" if self.again else "")
+
+    def once_more(self) -> "Plan":
+        """Return the round as it is played next, so that its point comes more surely."""
+        return replace(
+            self, again=self.again + 1, skip=0, most_bytes=60_000, victims=("worker",),
+            persistence="Eager" if self.again % 2 else "OnPressure",
+        )  # fmt: skip
 
     @property
     def bound(self) -> float:
@@ -58,12 +68,16 @@ class Plan:
         return silence + SETTLE_SECONDS + WORK_SECONDS
 
 
-def plans(seed: int, count: int) -> list[Plan]:
-    """Return the rounds of a seed: all points and victims come up before one does again."""
+def plans(seed: int, count: int, points: Sequence[Point]) -> list[Plan]:
+    """Return the rounds of a seed.
+
+    All points come up before one does again, and each with all victims before one of these does.
+    """
     rng = random.Random(seed)
-    order: list[tuple[tuple[str, str], tuple[str, ...]]] = []
-    while len(order) < count:
-        more = list(product(POINTS, VICTIMS))
+    order: list[tuple[Point, tuple[str, ...]]] = []
+    first = {point: rng.randrange(len(VICTIMS)) for point in points}
+    for cycle in range(-(-count // len(points))):
+        more = [(p, VICTIMS[(first[p] + cycle) % len(VICTIMS)]) for p in points]
         rng.shuffle(more)
         order += more
     return [
@@ -82,6 +96,10 @@ class Tally:
 
     rounds: int = 0
     kills: Counter[str] = field(default_factory=Counter)
+    points: set[Point] = field(default_factory=set)
+    """That rounds were played for."""
+    fired: set[Point] = field(default_factory=set)
+    """At which somebody was killed."""
     faults: int = 0
     checked_bytes: int = 0
     slowest_seconds: float = 0.0
@@ -93,8 +111,9 @@ class Tally:
         each = ", ".join(f"{n} {who}" for who, n in sorted(self.kills.items()))
         left = self.left
         return (
-            f"{self.rounds} rounds, {self.kills.total()} kills ({each}), {self.faults} faults "
-            f"injected, {self.checked_bytes} bytes checked, slowest cleanup "
+            f"{self.rounds} rounds, {self.kills.total()} kills ({each}) at {len(self.fired)} of "
+            f"{len(self.points)} kill points, {self.faults} faults injected, "
+            f"{self.checked_bytes} bytes checked, slowest cleanup "
             f"{self.slowest_seconds:.1f} s, left: {len(left.objects)} objects, "
             f"{len(left.uploads)} uploads, {len(left.files)} files"
         )
@@ -111,6 +130,8 @@ class Round:
         self._rng = random.Random(f"{plan.seed}/{plan.number}")
         self.said: list[str] = []
         self.killed: set[str] = set()
+        self._struck = 0
+        """Processes that lived, and were killed."""
         self._last = 0.0
         """When somebody was killed or came back last."""
         self._owner_died = 0.0
@@ -123,7 +144,7 @@ class Round:
         traps = []
         if when != "mark":
             traps.append(
-                Trap(self.plan.uid, kind, when, lambda p: self._kill(first, p), self.plan.skip)
+                Trap(self.plan.uid, kind, when, lambda p: self._fire(first, p), self.plan.skip)
             )
         if "cleaner" in self.plan.victims:
             traps.append(self._second_trap())
@@ -167,7 +188,7 @@ class Round:
                     self._start("task")
                 if when == "mark" and mark == kind:
                     threading.Event().wait(self.plan.delay)
-                    self._kill(first, None)
+                    self._fire(first, None)
             return owner.wait(END_SECONDS)
         finally:
             watchdog.cancel()
@@ -230,6 +251,14 @@ class Round:
         self._processes[role] = process
         return process
 
+    def _fire(self, victims: list[str], proxy: ChaosProxy | None) -> None:
+        """Kill at the point of the plan."""
+        before = self._struck
+        self._kill(victims, proxy)
+        if self._struck > before:
+            with self._tally.lock:
+                self._tally.fired.add(self.plan.point)
+
     def _kill(self, victims: list[str], proxy: ChaosProxy | None) -> None:
         """Kill processes; a worker is the one behind a proxy, if there is one."""
         sender = self.scene.worker_behind(proxy) if proxy else None
@@ -238,7 +267,7 @@ class Round:
         for victim in victims:
             if victim in {"worker", "other"}:
                 self._strike(first if victim == "worker" else self._rng.choice(others))
-            elif victim in self._processes:
+            elif victim in self._processes and self._processes[victim].poll() is None:
                 self._processes[victim].kill()
                 self._note(victim)
 
@@ -258,6 +287,7 @@ class Round:
 
     def _note(self, victim: str) -> None:
         self.killed.add(victim)
+        self._struck += 1
         self._last = max(self._last, time.monotonic())
         if victim == "owner":
             self._owner_died = time.monotonic()

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-NAMESPACE: Final = "crossdock-e2e2"
+NAMESPACE: Final = "crossdock-e2e"
 Object = dict[str, Any]
 
 

@@ -35,6 +35,16 @@ def test_the_newest_word_of_each_reporter_is_told(target: Target) -> None:
     assert {each["reporter"] for each in listed["demand"]} == {"driver", "other"}
 
 
+def test_jobs_are_listed_by_demand(target: Target) -> None:
+    def listed() -> list[str]:
+        jobs = target.peer.ask("GET", "/v1/jobs?demand=true").json()["jobs"]
+        return [job["uid"] for job in jobs if target.job_path.endswith(job["uid"])]
+
+    assert listed() == []
+    assert say(target, reporter="driver", tasks=0).status == 200
+    assert len(listed()) == 1
+
+
 def test_a_word_is_forgotten_when_it_is_old(target: Target) -> None:
     assert say(target, reporter="driver", tasks=4, valid_seconds=0.05).status == 200
     end = time.monotonic() + 30

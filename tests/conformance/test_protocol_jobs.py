@@ -125,6 +125,31 @@ def test_tombstones_releases_and_records_survive_kill_9(own_worker: WorkerProces
     check_error(live.push(live.frame(epoch=5)), 410, "shuffle_released")
 
 
+def test_releases_of_many_jobs_are_told_at_once(target: Target) -> None:
+    peer, unknown = target.peer, f"{target.job}-unknown"
+    ended = Target(peer, f"{target.job}-ended")
+    ended.register()
+    assert peer.ask("DELETE", ended.job_path).status == 200
+    assert target.push(target.frame()).status == 200
+
+    def tell(jobs: object, *, cleared: bool) -> Reply:
+        body = json.dumps({"jobs": jobs, "cleared": cleared}).encode()
+        return peer.ask("POST", "/v1/released", body)
+
+    jobs = {uid: {"words": 9} for uid in (target.job, unknown, ended.job)}
+    for cleared in (False, False, True):
+        answer = tell(jobs, cleared=cleared)
+        assert answer.status == 200, answer
+        assert answer.json()["left_out"] == [unknown]
+        assert answer.json()["worker"]
+    check_error(target.push(target.frame(map_id=1)), 410, "shuffle_released")
+    told = peer.ask("GET", "/v1/facts").json()["jobs"]
+    [facts] = [job for job in told if job["uid"] == target.job]
+    assert (facts["released"], facts["cleared"]) == ({"words": 9}, {"words": 9})
+    for bad in ([], {"a b": {"words": 1}}, {target.job: {"words": -1}}, {target.job: 1}):
+        check_error(tell(bad, cleared=False), 400, "protocol")
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE"])
 def test_calls_of_unknown_jobs_and_shuffles_say_so(target: Target, method: str) -> None:
     peer, unknown = target.peer, Target(target.peer, f"{target.job}-unknown")

@@ -39,6 +39,7 @@ class Site:
     uid: str = ""
     key: bytes = b""
     authority: Path | None = None
+    settle_seconds: int = SETTLE_SECONDS
 
     def create(self, *, endpoint: str = "", own_account: bool = False, **spec: Any) -> None:
         """Make the ShuffleCluster and its Secret, and start its workers."""
@@ -51,7 +52,7 @@ class Site:
             "endpoint": endpoint or scene.server.endpoint,
             "region": scene.server.region,
             "pathStyle": True,
-            "settleSeconds": SETTLE_SECONDS,
+            "settleSeconds": self.settle_seconds,
             "credentialsSecretRef": {"name": "s3"},
         }
         if own_account:
@@ -86,7 +87,7 @@ class Site:
                 "store": self.scene.store,
                 "store_option": [f"endpoint_url={server.endpoint}", f"region={server.region}",
                                  "path_style=true"],
-                "store_settle_seconds": SETTLE_SECONDS,
+                "store_settle_seconds": self.settle_seconds,
                 "cluster": self.uid,
                 "drain_grace_seconds": 0,
                 "peers": ",".join(self.local),
@@ -125,8 +126,8 @@ class Site:
         parts = [(url.partition(":")[0], url.rpartition(":")[2]) for url in self.urls]
         return [f"{scheme}://127.0.0.1:{port}" for scheme, port in parts]
 
-    def fill(self, uid: str, *, persist: bool = True) -> None:
-        """Have a job have frames on all workers, and segments in the store."""
+    def fill(self, uid: str, *, persist: bool = True, block_bytes: int = 20_000) -> None:
+        """Have a job have frames on all workers, and segments in the store; eight blocks."""
         token = tokens.mint(self.key, job=ANY_JOB, rights=[Right.ADMIN])
         with crossdock.connect(
             self.local, token=token, ca_file=self.authority, options=QUICK
@@ -136,7 +137,7 @@ class Site:
             for m in range(2):
                 with shuffle.writer(map_id=m, attempt=0) as writer:
                     for p in range(PARTITIONS):
-                        writer.write(p, secrets.token_bytes(20_000), rows=1)
+                        writer.write(p, secrets.token_bytes(block_bytes), rows=1)
             if persist:
                 shuffle.view().persist()
             opened.close()

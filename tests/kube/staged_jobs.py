@@ -3,7 +3,7 @@
 import base64
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -228,12 +228,24 @@ def job_scene(
     directory: Path,
     *,
     workers: int = 1,
+    worker_options: Mapping[str, object] | None = None,
+    cluster_workers: Mapping[str, object] | None = None,
 ) -> Iterator[JobScene]:
-    """Set everything up for jobs of the cluster `main`."""
+    """Set everything up for jobs of the cluster `main`.
+
+    Args:
+        plane: the control plane.
+        admin: of it.
+        namespace: for all of it.
+        directory: for files.
+        workers: real worker processes.
+        worker_options: of each.
+        cluster_workers: what the ShuffleCluster says of its workers.
+    """
     grant(admin, namespace)
     admin.await_service_account(namespace)
     with ExitStack() as stack:
-        started = stack.enter_context(started_workers(workers, key=KEY))
+        started = stack.enter_context(started_workers(workers, key=KEY, options=worker_options))
         labels = {
             "crossdock.dev/cluster": "main",
             "app.kubernetes.io/managed-by": "crossdock-operator",
@@ -243,7 +255,8 @@ def job_scene(
         admin.ask("POST", f"/api/v1/namespaces/{namespace}/secrets", secret)
         store = {"url": STORE.as_uri(), "settleSeconds": 1}
         plain = {"tls": {"mode": "Disabled"}}
-        admin.create(namespace, "shuffleclusters", cluster(store=store, security=plain))
+        spec = {"store": store, "security": plain, "workers": dict(cluster_workers or {})}
+        admin.create(namespace, "shuffleclusters", cluster(**spec))
         urls = [worker.url for worker in started]
         names = {f"http://main.{namespace}.svc:7070": ",".join(urls)}
         kubelet = stack.enter_context(Kubelet(admin, namespace, directory / "kubelet", names))

@@ -90,11 +90,14 @@ def test_jobs_live_until_kubernetes_has_them_no_more(
     found = audit.run("--json")
     assert found.returncode == 1, found.stderr
     assert [each["job"] for each in json.loads(found.stdout)["jobs"]] == ["gone"]
-    assert audit.run("--delete").returncode == 0
+    refused = audit.run("--delete")
+    assert refused.returncode == 2
+    assert "only the workers know the jobs of processes" in " ".join(refused.stderr.split())
+    assert audit.run("--delete", "--no-process-jobs").returncode == 0
     assert audit.jobs() == {living_uid, going, elsewhere}
     admin.merge(path, {"metadata": {"finalizers": []}})
     eventually(lambda: admin.get(path) is None)
-    assert audit.run("--delete").returncode == 0
+    assert audit.run("--delete", "--no-process-jobs").returncode == 0
     assert audit.jobs() == {living_uid, elsewhere}
 
 
@@ -103,13 +106,15 @@ def test_what_cannot_be_listed_is_not_taken_for_empty(
 ) -> None:
     audit.put("gone")
     grant(admin, namespace)  # in this namespace alone
-    refused = audit.run("--delete", token=OPERATOR_TOKEN)
+    refused = audit.run("--delete", "--no-process-jobs", token=OPERATOR_TOKEN)
     assert refused.returncode == 2
     assert "list shuffleclusters of all namespaces" in refused.stderr
-    another = audit.run("--delete", cluster_uid="0b5c0f4e-0000-4000-8000-000000000000")
+    another = audit.run(
+        "--delete", "--no-process-jobs", cluster_uid="0b5c0f4e-0000-4000-8000-000000000000"
+    )
     assert another.returncode == 2
     assert "is this the right context?" in another.stderr
-    away = audit.run("--delete", server="https://127.0.0.1:9")
+    away = audit.run("--delete", "--no-process-jobs", server="https://127.0.0.1:9")
     assert away.returncode == 2
     assert "is the API server up" in away.stderr
     assert audit.jobs() == {"gone"}

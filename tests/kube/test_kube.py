@@ -115,7 +115,7 @@ async def test_status_and_scale(kube: Kube, admin: Administrator, namespace: str
     admin.create(namespace, "shuffleclusters", cluster())
     await kube.write_status(SHUFFLE_CLUSTER, namespace, "main", {"phase": "Ready", "summary": "1"})
     await kube.write_status(SHUFFLE_CLUSTER, namespace, "main", {"phase": "Pending"})
-    await kube.scale(SHUFFLE_CLUSTER, namespace, "main", 5)
+    await kube.scale(SHUFFLE_CLUSTER, namespace, "main", 5, manager="test")
     found = await kube.get(SHUFFLE_CLUSTER, namespace, "main")
     assert found is not None
     assert found["status"] == {"phase": "Pending"}, "the whole status is written"

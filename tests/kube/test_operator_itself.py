@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from administrator import OURS, Administrator
+from attached_jobs import Engine
 from audit import Asked, asked
 from control_plane import ControlPlane
 from operators import running_operator
@@ -172,7 +173,9 @@ def tour(scene: Scene) -> None:
                     {"metadata": {"name": "second-key"}})  # fmt: skip
     scene.admin.create(
         scene.namespace, "shuffleclusters",
-        {"metadata": {"name": "second"}, "spec": {"store": {"url": "s3://bucket/second"}}} | HEAD,
+        {"metadata": {"name": "second"},
+         "spec": {"store": {"url": "s3://bucket/second"},
+                  "workers": {"autoscaling": {"minReplicas": 3, "maxReplicas": 4}}}} | HEAD,
     )  # fmt: skip
     scene.wait("shuffleclusters", "second",
                lambda o: o.get("status", {}).get("phase") == "Degraded")  # fmt: skip
@@ -196,6 +199,15 @@ def tour_of_jobs(scene: JobScene) -> None:
     scene.release("split-0")
     scene.wait_phase("Succeeded")
     scene.until("it is deleted in the end", lambda: scene.get() is None)
+    for kind in ("Deployment", "StatefulSet"):
+        engine = Engine(scene, kind=kind)
+        engine.apply()
+        engine.say(2)
+        executors = engine.wait_pods(2)
+        engine.say(0, {executors[0]: 1, executors[1]: 0})
+        assert engine.wait_pods(1) == executors[:1]
+        scene.admin.ask("DELETE", scene.path("engine"))
+        scene.until("the job is gone", lambda: scene.get("engine") is None)
     cluster = f"{OURS}/namespaces/{scene.namespace}/shuffleclusters/main"
     scene.admin.ask("DELETE", cluster)
     scene.until("what ending it takes is gone, too", lambda: scene.admin.get(cluster) is None)

@@ -48,6 +48,8 @@ class Checks:
         """Since when no worker runs."""
         self.fenced: set[tuple[str, str]] = set()
         """(worker id, job) of fences that were acknowledged."""
+        self.dropped: dict[tuple[str, str, str], int] = {}
+        """By (worker id, job, shuffle), the first generation that it has not agreed to drop."""
         self.reads = 0
         self.manifests = 0
         self.reports = 0
@@ -95,6 +97,10 @@ class Checks:
         if self.lives(job):
             self.fail(f"{worker} was made to fence {job}, which lives")
 
+    def acked_release(self, worker: str, job: str, name: str, first: int) -> None:
+        key = worker, job, name
+        self.dropped[key] = max(first, self.dropped.get(key, 0))
+
     def local_removed(self, worker: str, job: str, shuffle: tuple[str, int]) -> None:
         if self.lives(job) and not self.released(job, shuffle):
             self.fail(f"{worker} deleted files of {job}, which lives")
@@ -106,6 +112,9 @@ class Checks:
     def sends(self, write: "Write") -> None:
         if (write.worker, write.job) in self.fenced:
             self.fail(f"{write.worker} writes for {write.job}, and has acknowledged its fence")
+        name, generation = write.shuffle
+        if generation < self.dropped.get((write.worker, write.job, name), 0):
+            self.fail(f"{write.worker} writes for {write.job}/{name}, and has agreed to drop it")
 
     # -- the store ---------------------------------------------------------------------------
 

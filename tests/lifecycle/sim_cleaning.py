@@ -53,19 +53,28 @@ def delete_job(
     done(uid)
 
 
-def release_shuffle(
-    world: "World", actor: Actor, uid: str, shuffle: tuple[str, int], *, ender: Ender, epoch: int
+def clear_released(
+    world: "World",
+    actor: Actor,
+    shuffle: tuple[str, str],
+    generations: range,
+    done: Callable[[str, str, int], None],
 ) -> Process:
-    """Release a shuffle's generations up to this one, and prove that this one is gone."""
+    """Prove that nothing is left of released generations of (job, name); tell `done`."""
+    uid, name = shuffle
 
-    def tell(name: str, reply: Callable[[Any], None]) -> None:
-        args = (uid, world.owner_of[uid], epoch, shuffle)
-        world.loop.call(actor, world.workers[name], world.handlers["release"], args, reply)
+    def tell(worker: str, reply: Callable[[Any], None]) -> None:
+        args = (uid, world.owner_of[uid], U64_MAX, (name, generations.stop - 1))
+        world.loop.call(actor, world.workers[worker], world.handlers["release"], args, reply)
 
-    prefix = world.layout(uid, shuffle).prefix
-    proved = yield from _delete(world, actor, prefix, tell, ender=ender)
-    if proved:
-        world.checks.jobs[uid].proved_releases[shuffle[0]] = shuffle[1] + 1
+    for generation in generations:
+        prefix = world.layout(uid, (name, generation)).prefix
+        yield from _delete(world, actor, prefix, tell, ender=Ender.OTHER)
+    truth = world.checks.jobs[uid]
+    truth.proved_releases[name] = generations.stop
+    if world.loop.tracing:
+        world.loop.note(f"{actor.name} has cleared {uid}/{name} up to {generations.stop - 1}")
+    done(uid, name, generations.stop)
 
 
 def _delete(

@@ -30,6 +30,8 @@ class Decisions:
     must_clean: Callable[..., bool] = lease.must_clean
     is_stale: Callable[..., bool] = facts.is_stale
     joined: Callable[..., facts.Facts] = facts.joined
+    to_clear: Callable[..., dict[str, range]] = facts.to_clear
+    is_turn_to_clear: Callable[..., bool] = lease.is_turn_to_clear
     restored: Callable[[facts.Facts], facts.Facts] = lambda kept: kept
     """What a worker that starts again reads from its disk."""
     unheard: Callable[[float], words.Heard] = words.unheard

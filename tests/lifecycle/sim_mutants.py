@@ -8,7 +8,7 @@ from sim_decisions import TIMING, Decisions
 
 from crossdock.lifecycle import lease, runs, sweep, words
 from crossdock.lifecycle.deletion import Action, Clear, Deletion
-from crossdock.lifecycle.facts import Facts, Stage
+from crossdock.lifecycle.facts import Facts, Stage, to_clear
 from crossdock.lifecycle.lease import Standing
 from crossdock.lifecycle.stopping import Ender, Stopping
 from crossdock.records import Owner
@@ -95,6 +95,11 @@ def in_no_time(*args: Any, timing: Any, **kwargs: Any) -> bool:
 def of_released(standing: Standing, *args: Any, **kwargs: Any) -> bool:
     facts = standing.facts._replace(released={})
     return lease.may_write(replace(standing, facts=facts), *args, **kwargs)
+
+
+def one_more(facts: Facts) -> dict[str, range]:
+    """Clear a generation that was not released."""
+    return {n: range(g.start, g.stop + 1) for n, g in to_clear(facts).items()}
 
 
 def as_process(decide: Callable[..., Any]) -> Callable[..., Any]:
@@ -204,12 +209,14 @@ MUTANTS: Final[dict[str, Decisions]] = {
     "run undone while its record may come": replace(REAL, leftover=never_waits),
     "publication while the lease ends": replace(REAL, may_publish=in_no_time),
     "release not looked at": replace(REAL, may_write=of_released),
+    "the next generation cleared too": replace(REAL, to_clear=one_more),
+    "released shuffles left to others": replace(REAL, is_turn_to_clear=lambda *_, **__: False),
     "empty disk trusted": replace(REAL, surroundings=always_settled),
     "clocks taken for exact": replace(REAL, timing=replace(TIMING, clock_margin=0.0)),
 }
 
 HINTS: Final[dict[str, int]] = {
-    "no fence": 2,
+    "no fence": 32,
     "no lease check before writes": 1,
     "uploads not aborted": 92,
     "sweep without age": 230,
@@ -228,7 +235,7 @@ HINTS: Final[dict[str, int]] = {
     "live jobs of workers that just began": 359,
     "lease of silent workers not waited": 6993,
     "what was just written taken for settled": 1203,
-    "time proves it for everybody": 117,
+    "time proves it for everybody": 1998,
     "store cleared before anybody agreed": 32,
     "word counted from its arrival": 4834,
     "relayed word counted from its arrival": 1215,
@@ -237,8 +244,13 @@ HINTS: Final[dict[str, int]] = {
     "time away counted as silence": 470,
     "run undone while its record may come": 24,
     "publication while the lease ends": 12,
-    "release not looked at": 842,
-    "empty disk trusted": 459,
+    "release not looked at": 12,
+    "the next generation cleared too": 6,
+    "released shuffles left to others": 5,
+    "empty disk trusted": 578,
     "clocks taken for exact": 420,
 }
 """Seeds that catch them, as long as nothing is drawn in another order."""
+
+PLAYED: Final[dict[str, int]] = {"sweep takes intents of what is too young": 1_000_017}
+"""Of those that are rare: what the history of that seed is played by, in place of the same seed."""

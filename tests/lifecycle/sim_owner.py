@@ -4,7 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sim_bucket import Content
-from sim_cleaning import ask_all, delete_job, known_to, release_shuffle, sweep
+from sim_cleaning import ask_all, delete_job, known_to, sweep
 from sim_decisions import GRACE, LEASE
 from sim_loop import Actor, Process
 
@@ -143,10 +143,10 @@ class JobOwner(Speaker):
         self.released[name] = max(self.released.get(name, 0), generation + 1)
         truth = self.world.checks.jobs[self.uid].released
         truth[name] = max(truth.get(name, 0), generation + 1)
-        process = release_shuffle(
-            self.world, self, self.uid, shuffle, ender=self.ender, epoch=self.current_epoch()
-        )
-        self.loop.spawn(self, process)
+        world, epoch = self.world, self.current_epoch()
+        for worker in world.workers.values():
+            args = (self.uid, world.owner_of[self.uid], epoch, shuffle)
+            self.loop.call(self, worker, world.handlers["release"], args)
 
     def end(self) -> None:
         if self.stopped:

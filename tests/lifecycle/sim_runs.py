@@ -8,6 +8,7 @@ from sim_bucket import Content, Write
 from sim_decisions import LEASE
 from sim_loop import Actor, Process
 
+from crossdock.lifecycle.facts import Facts
 from crossdock.lifecycle.lease import Standing, Surroundings
 from crossdock.lifecycle.runs import Leftover
 
@@ -44,6 +45,8 @@ class WorkerJob:
     """When this process last sent a request that makes something in the store."""
     kept: float = 0.0
     """How long the owner was silent, as the disk has it."""
+    released: dict[str, float] = field(default_factory=dict)
+    """By shuffle, when this process learnt of the newest release."""
     frames: dict[Shuffle, set[int]] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
 
@@ -75,6 +78,7 @@ class Persisting(Actor):
             ends = self.decide.right_since(job.standing, self.around) + LEASE
             deadline = self.true_time(ends)
         job.sent = self.local()
+        job.standing.facts = self.decide.joined(job.standing.facts, Facts(stored=True))
         write = Write(job.uid, shuffle, self.id, epoch, deadline)
         self.world.checks.sends(write)
         return write

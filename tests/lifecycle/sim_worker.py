@@ -4,7 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sim_bucket import Content
-from sim_cleaning import delete_job, sweep_workers
+from sim_cleaning import clear_released, delete_job, sweep_workers
 from sim_decisions import GRACE, LEASE
 from sim_runs import Persisting, Run, Shuffle, WorkerJob
 
@@ -36,6 +36,7 @@ class Worker(Persisting):
         """Start the process."""
         self.started = self.remembers = self.local()
         self.cleaning: set[str] = set()
+        self.clearing: set[tuple[str, str]] = set()
         self.next_sweep = self.started
         never = Peer(words.NEVER, settled=False)
         names = self.world.names
@@ -65,6 +66,7 @@ class Worker(Persisting):
             job.standing.itself = job.standing.heard.perhaps
             job.standing.facts = self.decide.restored(job.standing.facts)
             job.since, job.sent = now, None
+            job.released = dict.fromkeys(job.standing.facts.released, now)
         self.begin()
         for job in self.jobs.values():
             for run in list(job.runs.values()):
@@ -112,6 +114,22 @@ class Worker(Persisting):
             self.cleaning.add(job.uid)
             self.loop.spawn(self, delete_job(self.world, self, job.uid, done=self.cleaned))
 
+        for name, generations in self.decide.to_clear(job.standing.facts).items():
+            turn = self.decide.is_turn_to_clear(
+                job.standing, now,
+                since=job.released.get(name, now), rank=self.rank(), timing=self.decide.timing,
+            )  # fmt: skip
+            if turn and (job.uid, name) not in self.clearing:
+                self.clearing.add((job.uid, name))
+                process = clear_released(
+                    self.world, self, (job.uid, name), generations, self.cleared
+                )
+                self.loop.spawn(self, process)
+
+    def cleared(self, uid: str, name: str, first: int) -> None:
+        self.clearing.discard((uid, name))
+        self.learn(self.jobs[uid], Facts(cleared={name: first}))
+
     def cleaned(self, uid: str) -> None:
         self.cleaning.discard(uid)
 
@@ -136,6 +154,8 @@ class Worker(Persisting):
             self.remove_files(job)
         elif after.released is not before.released:
             for name, generation in after.released.items():
+                if before.released.get(name, 0) < generation:
+                    job.released[name] = self.local()
                 self.remove_files(job, (name, generation - 1))
 
     def job(self, uid: str, owner: Owner) -> WorkerJob:
@@ -233,6 +253,7 @@ class Worker(Persisting):
         if self.decide.is_stale(job.standing.facts, epoch):
             return "stale"
         self.learn(job, Facts(released={shuffle[0]: shuffle[1] + 1}))
+        self.world.checks.acked_release(self.id, uid, shuffle[0], shuffle[1] + 1)
         return self.local() - self.decide.idle_since(job.sent, self.started)
 
     def on_persist(self, uid: str, epoch: int, shuffle: Shuffle) -> None:

@@ -148,6 +148,7 @@ class World:
         left = []
         for uid in self.owner_of:
             if not self.is_dead(uid):
+                left += self.released_left(uid)
                 continue
             left += self.checks.left_in_store(uid, self.bucket)
             if uid in self.api:
@@ -158,6 +159,20 @@ class World:
                     continue
                 if job.frames or job.standing.facts.stage is Stage.LIVE:
                     left.append(f"{uid} on {worker.id}")
+        return left
+
+    def released_left(self, uid: str) -> list[str]:
+        """Return what released shuffles of a live job still have, if a worker can know of it."""
+        if self.plan.breaks_bound or not self.checks.lives(uid):
+            return []
+        left = []
+        for worker in self.workers.values():
+            job = worker.jobs.get(uid)
+            if worker.name in self.destroyed or job is None or not job.standing.facts.stored:
+                continue
+            for name, stop in job.standing.facts.released.items():
+                prefixes = [self.layout(uid, (name, g)).prefix for g in range(stop)]
+                left += [k for k in self.bucket.objects if any(map(k.startswith, prefixes))]
         return left
 
     def is_dead(self, uid: str) -> bool:

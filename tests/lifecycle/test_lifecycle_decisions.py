@@ -7,14 +7,16 @@ import pytest
 
 from crossdock.lifecycle import words
 from crossdock.lifecycle.deletion import Clear, Deletion, Done, Tell, Wait
-from crossdock.lifecycle.facts import NOTHING_KNOWN, Facts, Stage, is_stale, joined
+from crossdock.lifecycle.facts import NOTHING_KNOWN, Facts, Stage, is_stale, joined, to_clear
 from crossdock.lifecycle.lease import (
     ALWAYS,
     Lease,
     Peer,
     Standing,
     Surroundings,
+    is_turn_to_clear,
     lease_state,
+    leaves_doubt,
     may_publish,
     may_write,
     must_clean,
@@ -82,10 +84,11 @@ def test_facts_are_joined_in_any_order() -> None:
         Facts(3),
         Facts(1, Stage.FENCED),
         Facts(2, Stage.LIVE, {"a": 2}),
-        Facts(released={"a": 1, "b": 1}),
+        Facts(released={"a": 1, "b": 1}, cleared={"b": 1}),
+        Facts(cleared={"a": 1}, stored=True),
     ]
-    whole = Facts(3, Stage.FENCED, {"a": 2, "b": 1})
-    for start in range(4):
+    whole = Facts(3, Stage.FENCED, {"a": 2, "b": 1}, {"a": 1, "b": 1}, stored=True)
+    for start in range(5):
         known = NOTHING_KNOWN
         for facts in some[start:] + some[:start] + some:
             known = joined(known, facts)
@@ -94,6 +97,35 @@ def test_facts_are_joined_in_any_order() -> None:
     assert not whole.is_released("a", 2)
     assert is_stale(whole, 2)
     assert not is_stale(whole, 3)
+
+
+def test_what_is_released_is_cleared_where_something_may_be_and_no_more() -> None:
+    known = Facts(released={"a": 3, "b": 2, "c": 1}, cleared={"a": 1, "b": 2})
+    assert to_clear(known) == {}, "nothing was ever written"
+    stored = known._replace(stored=True)
+    assert to_clear(stored) == {"a": range(1, 3), "c": range(1)}
+    assert to_clear(stored._replace(stage=Stage.FENCED)) == {}, "all of the job goes"
+
+
+def test_one_worker_clears_what_is_released_and_the_next_follows() -> None:
+    def turn(now: float, rank: int) -> bool:
+        return is_turn_to_clear(standing(), now, since=100, rank=rank, timing=TIMING)
+
+    assert turn(100, rank=0)
+    assert not turn(178.7, rank=1)
+    assert turn(178.75, rank=1)
+    assert not turn(257.4, rank=2)
+
+
+def test_only_the_loss_of_a_peer_that_listened_leaves_doubt() -> None:
+    drained = Peer(5.0, settled=True, hears=False)
+    assert not leaves_doubt([])
+    assert not leaves_doubt([drained, drained])
+    assert leaves_doubt([drained, Peer(5.0, settled=True)])
+
+
+def test_whoever_waits_for_the_store_does_so_on_every_clock() -> None:
+    assert TIMING.settled_after == 11.25
 
 
 # -- leases ------------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ def test_log_objects_are_packed_and_deleted(
     expected = blocks_of(view)
     assert logs(store)
     worker.restart(eager_quiet_seconds=0.1)
-    eventually(lambda: not logs(store), what="the end of the log objects")
+    eventually(lambda: not logs(store), what="the end of the log objects", seconds=30)
     assert segments(store)
     worker.kill9()
     assert blocks_of(view) == expected
@@ -177,7 +177,7 @@ def test_a_reader_goes_on_when_log_objects_are_deleted_under_it(
     shutil.rmtree(worker.data_dir)
     aside.rename(worker.data_dir)
     worker.restart(eager_quiet_seconds=0.1)
-    eventually(lambda: not logs(store), what="the end of the log objects")
+    eventually(lambda: not logs(store), what="the end of the log objects", seconds=30)
     found += reading
     assert [(b.partition, b.map_id, bytes(b.data), b.rows) for b in found] == expected
 
@@ -196,7 +196,7 @@ def test_a_log_object_that_is_packed_while_it_is_looked_for_is_found_packed(
         if not packed:  # between the listing and the reading of what is listed
             packed.extend(found)
             worker.restart(eager_quiet_seconds=0.1)
-            eventually(lambda: not logs(store), what="the end of the log objects")
+            eventually(lambda: not logs(store), what="the end of the log objects", seconds=30)
             worker.kill9()
         yield from found
 

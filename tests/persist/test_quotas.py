@@ -73,6 +73,10 @@ def test_the_store_has_a_quota_of_its_own(
             shuffle.view({quota // SIZE: 0}).persist()
         assert worker.get_json(f"/v1/jobs/{job_uid}")["store"]["stored_bytes"] == quota
         shuffle.release()
+        eventually(
+            lambda: worker.get_json(f"/v1/jobs/{job_uid}")["store"]["stored_bytes"] == 0,
+            what="it counts until it is deleted", seconds=20,
+        )  # fmt: skip
         later = job.shuffle("words", partitions=1, generation=1)
         write(later, 0)
         later.view({0: 0}).persist()

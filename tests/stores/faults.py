@@ -211,6 +211,8 @@ _VERBS: Final = [
     ("GET", "uploadId", Verb.LIST_PARTS),
     ("GET", "list-type", Verb.LIST),
     ("GET", "lifecycle", Verb.GET_LIFECYCLE),
+    ("GET", "versioning", Verb.GET_VERSIONING),
+    ("GET", "versions", Verb.LIST_VERSIONS),
     ("GET", "", Verb.GET),
 ]
 

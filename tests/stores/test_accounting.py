@@ -54,7 +54,7 @@ def test_requests_count_for_the_job_of_their_key() -> None:
 def test_each_verb_has_its_price(verb: Verb) -> None:
     meter = Requests()
     tell(meter, verb, "cluster/job/x", times=1000)
-    cheap = {Verb.GET, Verb.HEAD, Verb.GET_LIFECYCLE}
+    cheap = {Verb.GET, Verb.HEAD, Verb.GET_LIFECYCLE, Verb.GET_VERSIONING}
     dear = verb not in {*cheap, Verb.DELETE, Verb.ABORT_UPLOAD}
     free = verb in {Verb.DELETE, Verb.ABORT_UPLOAD}
     assert meter.dollars() == pytest.approx(0.005 if dear else 0 if free else 0.0004)

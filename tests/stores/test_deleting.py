@@ -1,17 +1,14 @@
 """Jobs deleted at real workers and on real servers, up to the proof; and what that costs."""
 
-import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import boto3
 import pytest
+from deletions import client, files, worker_options, write
 from places import Tally
 from servers import ACCESS_KEY, SECRET_KEY, S3Server, s3_options
 
@@ -29,42 +26,9 @@ from crossdock.store.opening import open_store
 from crossdock.views import ShuffleKey
 from crossdock_worker.noted import NotedStore
 from crossdock_worker.writes import Writes
-from harness import QUICK, StartWorker, WorkerProcess, eventually, silent
+from harness import StartWorker, eventually, silent
 
 AT_ONCE = Timing(settle_seconds=0.0, relist_seconds=0.0)
-
-
-def write(job: crossdock.Job, name: str = "words", maps: int = 2) -> crossdock.View:
-    """Write a small shuffle."""
-    shuffle = job.shuffle(name, partitions=3, maps=maps)
-    for m in range(maps):
-        with shuffle.writer(map_id=m, attempt=0) as writer:
-            for p in range(3):
-                writer.write(p, f"{m} {p}".encode(), rows=1)
-    return shuffle.view()
-
-
-def files(directory: Path) -> list[Path]:
-    found = os.walk(directory)  # which takes it that folders go meanwhile
-    return [Path(folder, name) for folder, _, names in found for name in names]
-
-
-def worker_options(url: str, options: StoreOptions) -> dict[str, object]:
-    """Return the options of a worker's command line for a store."""
-    settings = [
-        f"endpoint_url={options.endpoint_url}", f"region={options.region}", "path_style=true",
-    ]  # fmt: skip
-    return {"store": url, "store_option": settings if options.endpoint_url else []}
-
-
-@contextmanager
-def client(
-    workers: list[WorkerProcess], url: str, options: StoreOptions | None = None, **more: object
-) -> Iterator[crossdock.Cluster]:
-    chosen = replace(QUICK, store=url, **{"store_settle_seconds": 0.3, **more})  # type: ignore[arg-type]
-    urls = [w.url for w in workers]
-    with crossdock.connect(urls, token="", options=chosen, store_options=options) as found:
-        yield found
 
 
 @pytest.fixture
@@ -245,54 +209,6 @@ def test_a_job_that_was_taken_over_is_not_deleted(
             assert files(directory)
             assert successor.end().in_store
     assert not files(directory)
-
-
-# -- shuffles --------------------------------------------------------------------------------
-
-
-def test_a_released_shuffle_leaves_the_store_while_the_job_lives(
-    start_worker: StartWorker, directory: Path, job_uid: str
-) -> None:
-    worker = start_worker(store=directory.as_uri())
-    with client([worker], directory.as_uri()) as cluster:
-        job = cluster.job(job_uid, owner="runner")
-        for name in ("first", "second"):
-            write(job, name).persist()
-        again = job.shuffle("first", partitions=3, maps=1, generation=1)
-        with again.writer(map_id=0, attempt=0) as writer:
-            writer.write(0, b"again", rows=1)
-        again.view().persist()
-        assert len(files(directory)) == 9
-        again.release()
-        eventually(lambda: len(files(directory)) == 3, what="generations 0 and 1 gone")
-        assert all("/second/0/" in str(f) for f in files(directory))
-        assert job.end().objects == 3
-
-
-def test_the_jobs_end_does_not_wait_for_released_shuffles(
-    start_worker: StartWorker, directory: Path, job_uid: str
-) -> None:
-    worker = start_worker(store=directory.as_uri())
-    with client([worker], directory.as_uri(), store_settle_seconds=3600) as cluster:
-        job = cluster.job(job_uid, owner="runner")
-        view = write(job)
-        view.persist()
-        view.shuffle.release()
-        eventually(lambda: not files(directory), what="the shuffle's objects gone")
-        job.close()
-
-
-def test_releasing_what_was_never_persisted_costs_the_store_no_request(
-    start_worker: StartWorker, job_uid: str
-) -> None:
-    """The server is not there: each request would fail, and be told of."""
-    options = StoreOptions(endpoint_url="http://127.0.0.1:9", region="x", path_style=True)
-    worker = start_worker(**worker_options("s3://bucket/p", options))
-    with client([worker], "s3://bucket/p", options) as cluster:
-        job = cluster.job(job_uid, owner="runner")
-        write(job).shuffle.release()
-        assert job.releases._threads is None
-        assert not job.end().in_store
 
 
 # -- the procedure by itself -----------------------------------------------------------------

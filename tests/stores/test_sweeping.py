@@ -202,6 +202,7 @@ def as_json(*arguments: object, code: int) -> Any:
         (["--store", "file:///tmp/x", "--cluster", "c", "--delete"], "--live ''"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--kube", "--live", ""], "leave one out"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--workers", "nobody"], "nobody"),
+        (["--store", "file:///tmp/x", "--cluster", "c", "--no-process-jobs"], "with --kube"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--store-option", "x"], "NAME=VALUE"),
         (["--store", "file:///tmp/x", "--cluster", "c", "--grace-seconds", "-1"], "Invalid value"),
         (["--cluster", "c"], "--store"),
@@ -261,7 +262,9 @@ def test_workers_say_which_jobs_live(worker: WorkerProcess, tmp_path: Path) -> N
     dead = put_job(store, "dead")
     given = ("--store", store.url, "--cluster", "c", "--workers", worker.url)
     assert "not known" in audited(*given, code=2)  # it has just begun
-    given = (*given, "--grace-seconds", 0.1)
+    given = (*given, "--grace-seconds", 0)
+    assert "not known" in audited(*given, code=2), "its disk may be new all the same"
+    given = (*given, "--grace-seconds", 0.1, "--least-uptime-seconds", 0.1)
     eventually(lambda: worker.get_json("/v1/jobs")["uptime_seconds"] > 1)
     found = as_json(*given, code=1)
     assert [job["job"] for job in found["jobs"]] == ["dead"]
@@ -291,7 +294,13 @@ def test_who_else_knows_of_live_jobs_knows_none_of_processes(
         asked.append(cluster)
         return frozenset({"listed"})
 
-    options = AuditOptions(cluster="c", grace_seconds=0.1, ask_live=listed_jobs, delete=True)
+    options = AuditOptions(
+        cluster="c", grace_seconds=0.1, least_uptime_seconds=0.1, ask_live=listed_jobs, delete=True
+    )
+    with pytest.raises(ConfigError, match="only the workers know"):
+        audit([store], None, options)
+    assert len(listed(store)) == 3 * len(dead)
+    asked.clear()
     with connect([worker.url]) as cluster:
         found = audit([store], Fleet(cluster, "c"), options)
     assert asked == ["c"]
@@ -301,6 +310,61 @@ def test_who_else_knows_of_live_jobs_knows_none_of_processes(
     }  # fmt: skip
     with connect([worker.url]) as cluster, pytest.raises(ConfigError, match="just begun"):
         audit([store], Fleet(cluster, "c"), replace(options, grace_seconds=1e6))
+    audit([store], None, replace(options, has_processes=False))
+    assert {key.split("/")[1] for key in listed(store)} == {"listed"}
+
+
+def damage(worker: WorkerProcess, job: str) -> None:
+    """Have a worker start on a disk with a record that does not read."""
+    worker.kill9()
+    (worker.data_dir / "jobs" / job / "job.json").write_text("{")
+    worker.start()
+
+
+def test_a_damaged_job_lives_for_nobody_and_goes_by_a_list(
+    worker: WorkerProcess, tmp_path: Path
+) -> None:
+    """Whose it was is not known, so workers alone do not say that it is over."""
+    store = open_store((tmp_path / "store").as_uri())
+    for job in ("damaged", "live"):
+        register(worker, job)
+        put_job(store, job)
+    damage(worker, "damaged")
+    given = (
+        "--store", store.url, "--cluster", "c", "--workers", worker.url,
+        "--grace-seconds", 0.1, "--least-uptime-seconds", 0.1,
+    )  # fmt: skip
+    eventually(lambda: worker.get_json("/v1/jobs")["uptime_seconds"] > 1)
+    found = as_json(*given, code=2)
+    assert {d["job"]: (d["verdict"], d["damaged"]) for d in found["disks"]} == {
+        "damaged": ("unknown", True), "live": ("live", False),
+    }  # fmt: skip
+    assert [(j["job"], j["verdict"]) for j in found["jobs"]] == [("damaged", "unknown")]
+    assert "unknown, damaged" in audited(*given, code=2)
+    kept = as_json(*given, "--live", "live,damaged", "--delete", code=0)
+    assert kept["deleted"]["objects"] == 0
+    gone = as_json(*given, "--live", "live", "--delete", code=0)
+    assert [d["job"] for d in gone["disks"] if d["deleted"]] == ["damaged"]
+    assert {key.split("/")[1] for key in listed(store)} == {"live"}
+    assert not (worker.data_dir / "jobs" / "damaged").exists()
+
+
+def test_a_job_that_is_sound_at_another_worker_lives(
+    worker: WorkerProcess, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    store = open_store((tmp_path / "store").as_uri())
+    other = start_worker(key=KEY, peers=worker.url, peers_interval_seconds=0.1, cluster="c")
+    register(worker, "job")
+    eventually(lambda: other.get_json("/v1/jobs")["jobs"], what="its peer's job")
+    put_job(store, "job")
+    damage(worker, "job")
+    eventually(lambda: len(other.get_json("/v1/workers")["workers"]) == 2)
+    eventually(lambda: min(w.get_json("/v1/jobs")["uptime_seconds"] for w in (worker, other)) > 1)
+    found = as_json(
+        "--store", store.url, "--cluster", "c", "--workers", f"{worker.url},{other.url}",
+        "--grace-seconds", 0.1, "--least-uptime-seconds", 0.1, code=0,
+    )  # fmt: skip
+    assert {d["verdict"] for d in found["disks"]} == {"live"}
 
 
 def test_what_is_on_a_disk_goes_too(worker: WorkerProcess, tmp_path: Path) -> None:

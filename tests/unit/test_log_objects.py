@@ -13,6 +13,7 @@ import pytest
 
 import crossdock
 from crossdock.errors import ConfigError, Unavailable
+from crossdock.lifecycle.timing import Timing
 from crossdock.store import logs, manifest
 from crossdock.store.accounting import Requests, writes
 from crossdock.store.api import Store, StoreOptions
@@ -32,6 +33,7 @@ from crossdock_worker.shuffle_log import ShuffleLog
 from raw import make_frame
 
 KEY = ShuffleKey("job", "words", 0)
+AT_ONCE = Timing(settle_seconds=0)
 LAYOUT = ShuffleLayout.of("c", KEY)
 Pieces = list[tuple[int, bytes, int]]
 
@@ -56,7 +58,7 @@ def log(tmp_path: Path) -> Iterator[ShuffleLog]:
 
 
 def writer_of(store: Store, segment_bytes: int = 2**20) -> LogWriter:
-    return LogWriter(store, cluster="c", worker="w", segment_bytes=segment_bytes, settle_seconds=0)
+    return LogWriter(store, cluster="c", worker="w", segment_bytes=segment_bytes, timing=AT_ONCE)
 
 
 def put(log: ShuffleLog, map_id: int, pieces: Pieces, *, seq: int = 0) -> FrameId:

@@ -11,6 +11,7 @@ import pytest
 
 from crossdock.errors import CrossdockError
 from crossdock.lifecycle.runs import keys_of_intent
+from crossdock.lifecycle.timing import Timing
 from crossdock.store.api import Capabilities, Store, UnfinishedUpload
 from crossdock.store.errors import StoreUnavailable, StoreUnsure
 from crossdock.store.layout import INTENT_ORDINALS, ShuffleLayout
@@ -18,8 +19,10 @@ from crossdock.store.opening import open_store
 from crossdock.views import ShuffleKey
 from crossdock.wire import tables
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
+from crossdock_worker import recovery
 from crossdock_worker.persist import Persister
 from crossdock_worker.persist_run import PersistRun
+from crossdock_worker.recovery import Recovery
 from crossdock_worker.runs import Runs
 from crossdock_worker.shuffle_log import ShuffleLog
 from harness import eventually
@@ -108,8 +111,8 @@ def log(tmp_path: Path) -> Iterator[ShuffleLog]:
 @pytest.fixture
 def persister(store: Late) -> Iterator[Persister]:
     made = Persister(
-        store, cluster="c", worker="w", segment_bytes=2**20, uploads=2, settle_seconds=0,
-        on_end=lambda *_: None,
+        store, cluster="c", worker="w", segment_bytes=2**20, uploads=2,
+        timing=Timing(settle_seconds=0), on_end=lambda *_: None,
     )  # fmt: skip
     yield made
     made.close()
@@ -147,6 +150,21 @@ def test_a_record_that_lands_after_its_run_was_undone_counts_for_nothing(
     store.land()
     assert persister.recovery.adopt(log, left) is None
     assert not persisted(log)
+
+
+def test_runs_are_left_alone_for_the_settle_time_of_every_clock(
+    store: Late, log: ShuffleLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of this one: the store's may be slower."""
+    now = 100.0
+    monkeypatch.setattr(recovery.time, "monotonic", lambda: now)
+    timing = Timing(settle_seconds=10, clock_margin=0.25)
+    found = Recovery(store, cluster="c", timing=timing)
+    found.add(log, "run")
+    now = 112.4
+    assert not found.due()
+    now = 112.5
+    assert found.due() == [(log, "run")]
 
 
 def test_a_run_is_not_undone_while_its_record_may_come(

@@ -211,6 +211,46 @@ def test_silence_begins_anew_when_a_peer_is_lost_that_may_have_heard_the_owner(
     assert silence(first, uid) < 2
 
 
+def test_silence_goes_on_when_a_peer_is_drained_away(start_worker: StartWorker, uid: str) -> None:
+    """So who scales down again and again keeps no job of a dead owner."""
+    stays = start_worker(**QUICK)
+    first = start_worker(peers=stays.url, drain_grace_seconds=0, **QUICK)
+    second = start_worker(peers=f"{stays.url},{first.url}", drain_grace_seconds=0, **QUICK)
+    others = [first, second]
+    acquainted(stays, *others)
+    for worker in (stays, *others):
+        say(worker, uid, lease_seconds=2, grace_seconds=60)
+    eventually(lambda: kept(stays, uid).get("seconds", 0) >= 2)
+    eventually(lambda: remembers(stays) > 6)
+    for worker in others:
+        gone = worker.get_json("/v1/workers")["self"]["id"]
+        eventually(lambda w=worker: w.request("POST", "/v1/drain").status == 200, seconds=20)
+        before = silence(worker, uid)
+        say(worker, uid, lease_seconds=2, grace_seconds=60)
+        assert silence(worker, uid) >= before, "it listens no more"
+        counted = remembers(stays)
+        worker.kill9()
+        if worker is others[1]:  # by an operator that wants to be sure
+            assert stays.request("POST", f"/v1/workers/{gone}/gone").status == 200
+        eventually(lambda g=gone: states(stays).get(g) == "gone")
+        eventually(lambda c=counted: remembers(stays) > c + 1, seconds=4, what="no new beginning")
+    assert kept(stays, uid)["seconds"] >= 2
+    others[0].start()
+    eventually(lambda: "worker is back after a drain" in others[0].log_text(), seconds=20)
+    before = eventually(lambda: (found := silence(others[0], uid)) > 0.5 and found)
+    say(others[0], uid, lease_seconds=2, grace_seconds=60)
+    assert silence(others[0], uid) < before, "one that is back listens again"
+
+
+def remembers(worker: WorkerProcess) -> float:
+    """Return for how long a worker has counted silence."""
+    return float(worker.get_json("/v1/facts")["remembers_seconds"])
+
+
+def states(worker: WorkerProcess) -> dict[str, str]:
+    return {w["id"]: w["state"] for w in worker.get_json("/v1/workers")["workers"]}
+
+
 def kept(worker: WorkerProcess, uid: str) -> dict[str, Any]:
     path = worker.data_dir / "jobs" / uid / "silence"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}

@@ -18,7 +18,8 @@ class Tiers:
     freed: int = 0
     """On this disk, given back since the store has them."""
     store: int = 0
-    """Of payload that this worker has brought into the store, and not deleted there."""
+    """Of payload that this worker has brought into the store; what was released counts until it is
+    proved to be deleted there."""
 
     def __add__(self, other: "Tiers") -> "Tiers":
         return Tiers(self.disk + other.disk, self.freed + other.freed, self.store + other.store)
@@ -30,7 +31,7 @@ def tiers(job: Job) -> Tiers:
     return Tiers(
         job.disk_bytes,
         sum(log.freed_bytes for log in logs),
-        sum(log.runs.stored_bytes for log in logs),
+        sum(log.runs.stored_bytes for log in logs) + job.gone.bytes_left,
     )
 
 
@@ -100,7 +101,7 @@ def describe(job: Job) -> dict[str, object]:
         "introduced": job.introduced,
         **job.life.describe(job.standing),
         "disk_bytes": job.disk_bytes,
-        "released": job.released,
+        "released": dict(job.gone.generations),
         "demand": [each.to_json() for each in job.demands.reports()],
         "shuffles": [
             _describe(log)

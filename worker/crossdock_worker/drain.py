@@ -5,6 +5,9 @@ stands in the way. It goes on afterwards, since jobs may still be registered her
 
 A worker that had drained and is started again is listed as gone by peers that have not heard of it
 yet, and nobody looks there for frames. So it takes none before they have.
+
+Once it has handed over what it had, it listens to owners no more: what it has heard its peers know
+then, so that none of them has to count silence anew when it goes.
 """
 
 import asyncio
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from crossdock_worker.handover import Handover, Report
+from crossdock_worker.life import clock
 
 if TYPE_CHECKING:
     from crossdock_worker.worker import Worker
@@ -40,6 +44,7 @@ class Drain:
         self._report = Report()
         self._drained = asyncio.Event()
         self._stop = threading.Event()
+        self._deaf = False
         self._mark = worker.settings.data_dir / "drained"
         """There while peers may list this worker as gone."""
         worker.admission.returning = self._mark.exists()
@@ -48,6 +53,16 @@ class Drain:
     def report(self) -> Report:
         """How far it is."""
         return self._report
+
+    @property
+    def hears(self) -> bool:
+        """Whether an owner may be heard here that peers do not know of; once False, for good."""
+        return not self._deaf
+
+    @property
+    def listens(self) -> bool:
+        """Whether an owner's word counts here now."""
+        return not (self._deaf or self._worker.admission.returning)
 
     def begin(self) -> None:
         """Take no frames any more, and begin to hand over. Idempotent."""
@@ -64,6 +79,7 @@ class Drain:
         handover = Handover(self._worker, self._stop, self._tell)
         loop = asyncio.get_running_loop()
         # Who has not got through to it for so long does not reach those who look for frames either.
+        began = clock()
         until = loop.time() + _ROUNDS * settings.peers_interval_seconds + _ASKING_SECONDS
         known = not settings.peers
         while not known and loop.time() < until:
@@ -72,6 +88,9 @@ class Drain:
             known = met and await loop.run_in_executor(None, handover.is_known_back)
         self._mark.unlink(missing_ok=True)
         self._worker.admission.returning = False
+        now = clock()
+        for job in self._worker.jobs:  # nobody is silent where nobody listens
+            job.life.put_off(now - max(began, job.life.since))
         log.info("worker is back after a drain")
 
     async def finished(self) -> None:
@@ -109,6 +128,7 @@ class Drain:
         """Note how far it is; called from the thread too."""
         if report.handed_over and not self._report.handed_over:
             self._write_mark()  # before anybody can hear of it
+            self._deaf = True
         before, self._report = self._report, report
         if report.problems and report.problems != before.problems:
             log.warning("something stands in the way of the drain", problems=report.problems)

@@ -18,7 +18,7 @@ import structlog
 from crossdock.errors import CrossdockError, DataCorrupt, ProtocolError
 from crossdock.gossip import JobAges, Page, Told
 from crossdock.lifecycle import lease, words
-from crossdock.lifecycle.facts import Stage, is_known
+from crossdock.lifecycle.facts import Stage
 from crossdock.lifecycle.lease import Peer
 from crossdock.lifecycle.words import NEVER, Heard
 from crossdock_worker.identity import Identity
@@ -63,6 +63,7 @@ class Gossip:
         settled_file: Path,
         has_peers: bool,
         url: Callable[[], str],
+        hears: Callable[[], bool],
         in_thread: InThread,
         on_fence: Callable[[str], None],
     ) -> None:
@@ -74,6 +75,7 @@ class Gossip:
             settled_file: there once this disk knows what others rely on it to know.
             has_peers: whether it was told of any.
             url: of the worker, for peers that were not told of it.
+            hears: whether this worker listens to owners, or will.
             in_thread: runs what writes to the disk.
             on_fence: told of each job that a peer says was ended; from a thread.
         """
@@ -81,6 +83,7 @@ class Gossip:
         self._identity = identity
         self._settled_file = settled_file
         self._url = url
+        self._hears = hears
         self._in_thread = in_thread
         self._on_fence = on_fence
         self._remembers = self._beat = clock()
@@ -88,6 +91,8 @@ class Gossip:
             job.life.put_off(self._beat - job.life.since)
         self._unmet = has_peers
         self._peers: dict[str, Peer] = {}
+        self._left: dict[str, Peer] = {}
+        """Peers that are counted no more, and what they said last."""
         self._seen: dict[str, tuple[int, int]] = {}
         """By peer, its incarnation and the version up to which it was heard."""
         self.gone: set[str] = set()
@@ -103,6 +108,11 @@ class Gossip:
     def counted(self) -> frozenset[str]:
         """Ids of all workers that are neither gone nor replaced."""
         return frozenset({self._identity.id, *self._peers})
+
+    def has_heard_all(self, id_: str, incarnation: int) -> bool:
+        """Whether a peer's process has told what it heard of owners, and hears no more."""
+        told = self._seen.get(id_, (0, 0))[0] == incarnation
+        return told and not self._peers.get(id_, _NO_PEER).hears
 
     def _look_around(self) -> None:
         peers = [*self._peers.values(), *([_NO_PEER] if self._unmet else [])]
@@ -138,6 +148,7 @@ class Gossip:
             more=more,
             remembers_seconds=now - self._remembers,
             settled=self._jobs.conditions.around.settled,
+            hears=self._hears(),
             gone=sorted(self.gone),
             jobs=[each for each in told if each is not None],
             ages={} if more else {job.uid: job.life.told(now) for job in self._jobs},
@@ -147,9 +158,12 @@ class Gossip:
 
     async def round(self, get: Get, found: Round) -> None:
         """Ask those that are there, and judge what all have said."""
-        lost = self._peers.keys() - found.peers.keys()
-        if lost or found.dropped:
+        lost = {id_: peer for id_, peer in self._peers.items() if id_ not in found.peers}
+        if found.dropped or lease.leaves_doubt(lost.values()):
             self.begin_anew()
+        self._left = {**self._left, **lost}
+        for id_ in found.peers:
+            self._left.pop(id_, None)
         self._unmet = found.unmet
         self._peers = {id_: self._peers.get(id_, _NO_PEER) for id_ in found.peers}
         asked = [self._ask(get, id_, found.peers[id_]) for id_ in sorted(found.answered)]
@@ -172,9 +186,10 @@ class Gossip:
         This worker may not know them at all: they came and went while it was away.
         """
         news = set(ids) - {self._identity.id} - self.gone
-        if news:
+        known = {**self._left, **self._peers}
+        if lease.leaves_doubt(known.get(id_, _NO_PEER) for id_ in news):
             self.begin_anew()
-            self.gone |= news
+        self.gone |= news
 
     async def _ask(self, get: Get, id_: str, url: str) -> None:
         asked = clock()
@@ -208,7 +223,7 @@ class Gossip:
                 break
         self._seen[id_] = incarnation, version
         self._hear(page.ages, asked, page.remembers_seconds)
-        self._peers[id_] = Peer(asked, page.settled)
+        self._peers[id_] = Peer(asked, page.settled, page.hears)
 
     def _hear(self, told: Mapping[str, JobAges], asked: float, remembers: float) -> None:
         """Take how long ago owners spoke, as far as a peer knows."""
@@ -232,5 +247,5 @@ class Gossip:
                 self._on_fence(told.uid)
             return
         job = self._jobs.hear_of(told)
-        if job is not None and not is_known(job.released, told.facts.released):
-            job.learn_released(told.facts.released)
+        if job is not None:
+            job.learn(told.facts)

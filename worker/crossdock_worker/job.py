@@ -1,13 +1,12 @@
 """One job on a worker: its record, shuffles, releases and seals.
 
 {data_dir}/jobs/{uid}/job.json                 the record as registered, and whether by a task
-{data_dir}/jobs/{uid}/released.json            {shuffle: first generation that is not released}
+{data_dir}/jobs/{uid}/released.json, in-store.json    what it has released (released.py)
 {data_dir}/jobs/{uid}/seals-closed             there once this worker makes no seals of it any more
 {data_dir}/jobs/{uid}/stored                   there before this worker first writes it to the store
 {data_dir}/jobs/{uid}/shuffles/{name}/{generation}/   a ShuffleLog, and its seal
 """
 
-import json
 import shutil
 import threading
 from collections import Counter
@@ -28,7 +27,7 @@ from crossdock.errors import (
     ShuffleUnknown,
     StaleEpoch,
 )
-from crossdock.lifecycle.facts import Facts, Stage, joined
+from crossdock.lifecycle.facts import Facts, Stage, is_known, most
 from crossdock.lifecycle.lease import Lease, Standing
 from crossdock.records import JobRecord
 from crossdock.store import seals
@@ -41,6 +40,7 @@ from crossdock_worker.demands import Demands
 from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json, writing
 from crossdock_worker.leave import Leaves
 from crossdock_worker.life import Life
+from crossdock_worker.released import Released
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.space import remove_log
 from crossdock_worker.trash import Trash
@@ -65,7 +65,6 @@ class Job:
     check_room: Callable[[], None]
     """Raises `Overloaded` when the worker takes no further shuffle."""
     life: Life
-    released: dict[str, int] = field(default_factory=dict)
     shuffles: dict[tuple[str, int], ShuffleLog] = field(default_factory=dict)
     introduced: bool = False
     """Whether only a task told of it yet, not its owner: then its record is only hearsay."""
@@ -82,10 +81,13 @@ class Job:
     demands: Demands = field(default_factory=Demands)
     leaves: Leaves = field(init=False)
     """To write to the store."""
+    gone: Released = field(init=False)
+    """What of it is released."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     files_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        self.gone = Released(self.directory, self.trash)
         self.leaves = Leaves(self.uid, lambda: self.standing, self.life.conditions)
 
     def save(self, record: JobRecord, *, introduced: bool) -> None:
@@ -101,7 +103,9 @@ class Job:
     def facts(self) -> Facts:
         """What is known of it and only grows. A task's word is no knowledge."""
         stage = Stage.FENCED if self.fenced else Stage.LIVE
-        return Facts(0 if self.introduced else self.record.epoch, stage, self.released)
+        gone, epoch = self.gone, 0 if self.introduced else self.record.epoch
+        stored = self.stored or gone.stored
+        return Facts(epoch, stage, gone.generations, gone.cleared, stored)
 
     @property
     def standing(self) -> Standing:
@@ -232,7 +236,7 @@ class Job:
             self._check_released(name, generation)
 
     def _check_released(self, name: str, generation: int) -> None:
-        if generation < self.released.get(name, 0):
+        if generation < self.gone.generations.get(name, 0):
             raise ShuffleReleased(f"shuffle {name!r} generation {generation} was released")
 
     def _key(self, name: str, generation: int) -> ShuffleKey:
@@ -253,12 +257,14 @@ class Job:
         with self.files_lock:
             self.check_live()
             self.check_epoch(epoch)
-            known = joined(self.facts, Facts(released=released)).released
-            # On disk first: a restart brings nothing back of which a reader heard that it is gone.
-            self.trash.write_down(self.directory / "released.json", known)
+            known = most(self.gone.generations, released)
             with self.lock:
-                self.released = dict(known)
-                for key in [k for k in self.shuffles if k[1] < known.get(k[0], 0)]:
+                dropped = {k: s for k, s in self.shuffles.items() if k[1] < known.get(k[0], 0)}
+            # On disk first: a restart brings nothing back of which a reader heard that it is gone.
+            self.gone.write_down(known, dropped.values())
+            with self.lock:
+                self.gone.hold(known)
+                for key in dropped:
                     self.shuffles.pop(key).close()
             self.leaves.wake()
             self.changed()
@@ -266,11 +272,21 @@ class Job:
         for place in places:
             self.trash.delete(place)
 
+    def learn(self, facts: Facts) -> None:
+        """Take what somebody knows of a job that lives; raises as `check_live`."""
+        if not is_known(self.gone.generations, facts.released):
+            self.learn_released(facts.released)
+        if not self.gone.knows(facts):
+            with self.files_lock:
+                self.check_live()
+                self.gone.learn(facts)
+            self.changed()
+
     def _take_released(self, name: str) -> list[Path]:
         places = [
             self.trash.take(directory)  # those that have but a seal too
             for directory in subdirs(self.directory / "shuffles" / name)
-            if int(directory.name) < self.released.get(name, 0)
+            if int(directory.name) < self.gone.generations.get(name, 0)
         ]
         with suppress(OSError):  # later generations may be there
             (self.directory / "shuffles" / name).rmdir()
@@ -362,15 +378,13 @@ class Job:
 
     def load(self) -> None:
         """Replay all shuffles of the job after a restart."""
-        path = self.directory / "released.json"
-        if path.exists():
-            self.released = {str(k): int(v) for k, v in json.loads(path.read_text()).items()}
+        self.gone.load()
         self.seals_closed = (self.directory / _SEALS_CLOSED).exists()
         self.stored = mark_in(self.directory).exists()
         for name_dir in subdirs(self.directory / "shuffles"):
             for directory in subdirs(name_dir):
                 name, generation = name_dir.name, int(directory.name)
-                if generation < self.released.get(name, 0):
+                if generation < self.gone.generations.get(name, 0):
                     shutil.rmtree(directory, ignore_errors=True)
                     continue
                 shuffle = ShuffleLog.open(directory, self._key(name, generation), self.given_up)

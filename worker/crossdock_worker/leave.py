@@ -89,7 +89,7 @@ class Leave:
             standing, conditions.around, clock(), shuffle=shuffle, epoch=epoch, timing=timing
         ):
             return
-        settle = timing.outlast(timing.settle_seconds)
+        settle = timing.settled_after
         if standing.lease_seconds <= settle:
             raise ConfigError(
                 f"job {self._key.job} has a lease of {standing.lease_seconds:g} s, and a request "

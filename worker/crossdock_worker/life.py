@@ -75,6 +75,11 @@ class Life:
         self.hear(heard)
         self.itself = heard.perhaps
 
+    def take_right(self, as_of: float | None) -> None:
+        """Take of an owner's word the right to write alone: silence goes on."""
+        if as_of is not None:
+            self.hear(Heard(min(as_of, clock()), words.NEVER))
+
     def hear(self, heard: Heard) -> None:
         """Take what somebody says of when the owner spoke."""
         self.heard = words.later(self.heard, heard)
@@ -102,9 +107,10 @@ class Life:
 
     def put_off(self, seconds: float) -> None:
         """Count so many seconds as if they had not been: nobody is silent in them."""
+        now = clock()
         surely, perhaps = self.heard
-        self.heard = Heard(surely, perhaps + seconds)
-        self.itself += seconds
+        self.heard = Heard(surely, max(perhaps, min(now, perhaps + seconds)))
+        self.itself = max(self.itself, min(now, self.itself + seconds))
 
     def told(self, now: float) -> JobAges:
         """Return what peers are told of it."""

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from crossdock.errors import ConfigError, PlacesUnknown, Unavailable
+from crossdock.lifecycle.timing import Timing
 from crossdock.store import logs
 from crossdock.store.api import Source, Store
 from crossdock.store.bodies import BufferSource
@@ -54,7 +55,7 @@ class LogWriter:
         cluster: str,
         worker: str,
         segment_bytes: int,
-        settle_seconds: float = 30.0,
+        timing: Timing,
         leave: Callable[[ShuffleKey], Leave] = Leave.always,
         check_room: CheckRoom = lambda *_: None,
     ) -> None:
@@ -65,18 +66,18 @@ class LogWriter:
             cluster: uid of the cluster.
             worker: id of this worker.
             segment_bytes: no segment is larger.
-            settle_seconds: within it of being sent a request takes effect, or never.
+            timing: when what was sent to the store has taken effect, or never does.
             leave: returns what says whether a shuffle may be written for.
             check_room: raises `QuotaExceeded` where so many bytes more are too many.
         """
         self._leave = leave
         self._check_room = check_room
         self._store = store
-        self._settle_seconds = settle_seconds
+        self._timing = timing
         self._lock = threading.Lock()
         self._not_before: dict[str, float] = {}
         """Until when a request for a run may still take effect: it is not deleted before."""
-        self._settled = time.monotonic() + settle_seconds
+        self._settled = time.monotonic() + timing.settled_after
         """The same for runs of an earlier process."""
         self._cluster = cluster
         self._worker = worker
@@ -170,7 +171,7 @@ class LogWriter:
             answered = True
         finally:
             with self._lock:
-                settled = 0.0 if answered else self._settle_seconds
+                settled = 0.0 if answered else self._timing.settled_after
                 self._not_before[run] = time.monotonic() + settled
 
     def _record(

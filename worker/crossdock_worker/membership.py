@@ -137,7 +137,7 @@ class Membership:
         self._met_at |= taken
         answered.pop(own_id, None)
         for id_, (url, info) in answered.items():
-            self._known[id_], self._asked_at[id_] = info, url
+            self._known[id_], self._asked_at[id_] = self._seen(info), url
         for id_ in self._known.keys() - answered.keys():
             known = self._known[id_]
             # Who had drained held nothing alone, and may come back: nobody waits for it meanwhile.
@@ -150,6 +150,14 @@ class Membership:
             await self._gossip.round(partial(self._get, session), self._round(answered, silent))
             for id_ in self._gossip.gone - self._gone:
                 self.declare_gone(id_)
+
+    def _seen(self, info: WorkerInfo) -> WorkerInfo:
+        """Return what is told of a peer that answers.
+
+        That it can go is told once it has said here what it heard: it goes when all tell it.
+        """
+        known = self._gossip is None or self._gossip.has_heard_all(info.id, info.incarnation)
+        return info if info.state != DRAINED or known else replace(info, state="draining")
 
     def _round(self, answered: Iterable[str], silent: set[str]) -> Round:
         """Return who counts: neither those that are gone, nor those whose disk was replaced."""

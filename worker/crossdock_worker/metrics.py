@@ -25,7 +25,9 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
-        self.ingested_bytes = Counter(
+        self.ingested_bytes = 0
+        """Of frames stored."""
+        self._ingested_bytes = Counter(
             "crossdock_ingested_bytes", "Bytes of frames stored.", registry=self.registry
         )
         self._served_bytes = Counter(
@@ -78,6 +80,11 @@ class Metrics:
         for tier in ("disk", "store"):
             self._served_bytes.labels(tier)
             self._served_seconds.labels(tier)
+
+    def ingested(self, nbytes: int) -> None:
+        """Count the bytes of a frame that was stored."""
+        self.ingested_bytes += nbytes
+        self._ingested_bytes.inc(nbytes)
 
     def served(self, tier: str, nbytes: int, seconds: float) -> None:
         """Count an answer with blocks.

@@ -44,6 +44,7 @@ def note_stored(job: Job) -> None:
         with job.lock:
             job.check_live()
             job.stored = True
+    job.changed()
 
 
 class NotedStore:

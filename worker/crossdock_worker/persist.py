@@ -16,6 +16,7 @@ import numpy as np
 import structlog
 
 from crossdock.errors import AttemptsElsewhere, CrossdockError, Gone, Missing
+from crossdock.lifecycle.timing import Timing
 from crossdock.store.api import Store
 from crossdock.store.layout import ShuffleLayout
 from crossdock.store.records import Record
@@ -75,7 +76,7 @@ class Persister:
         worker: str,
         segment_bytes: int,
         uploads: int,
-        settle_seconds: float,
+        timing: Timing,
         leave: Callable[[ShuffleKey], Leave] = Leave.always,
         check_room: CheckRoom = lambda *_: None,
         compress_in: Path | None = None,
@@ -89,7 +90,7 @@ class Persister:
             worker: id of this worker.
             segment_bytes: no segment is larger.
             uploads: segments that are sent at once, over all runs.
-            settle_seconds: within it a request takes effect, or never.
+            timing: when what was sent to the store has taken effect, or never does.
             leave: returns what says whether a shuffle may be written for.
             check_room: raises `QuotaExceeded` where so many bytes more are too many.
             compress_in: where there is room to compress segments; None: they are not.
@@ -109,11 +110,11 @@ class Persister:
             cluster=cluster,
             worker=worker,
             segment_bytes=segment_bytes,
-            settle_seconds=settle_seconds,
+            timing=timing,
             leave=leave,
             check_room=check_room,
         )
-        self.recovery = Recovery(store, cluster=cluster, settle_seconds=settle_seconds)
+        self.recovery = Recovery(store, cluster=cluster, timing=timing)
         self.compress_in = compress_in
         self._ahead = uploads
         self._on_end = on_end

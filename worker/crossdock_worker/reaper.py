@@ -50,9 +50,24 @@ class Delete(Protocol):
 class Reaper:
     """One worker's. Lives on the event loop; deletions are done in threads of its own."""
 
-    def __init__(self, jobs: Jobs, *, rank: Callable[[], int], delete: Delete) -> None:
-        """Args: `rank` tells how many workers come first."""
+    def __init__(
+        self,
+        jobs: Jobs,
+        *,
+        rank: Callable[[], int],
+        delete: Delete,
+        listens: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Make one.
+
+        Args:
+            jobs: of the worker.
+            rank: tells how many workers come first.
+            delete: deletes a job.
+            listens: whether this worker listens to owners; else it judges nobody's silence.
+        """
         self._jobs = jobs
+        self._listens = listens
         self._rank = rank
         self._delete = delete
         self._cancel = Cancel("the worker ends")
@@ -76,6 +91,8 @@ class Reaper:
 
     def keep_silence(self) -> None:
         """Write down how long owners were silent, for whoever starts on this disk again."""
+        if not self._listens():
+            return
         written = 0
         for job in self._jobs:
             with suppress(CrossdockError):  # a full disk: then a restart begins anew
@@ -94,6 +111,8 @@ class Reaper:
 
     def _must_clean(self, standing: Standing, now: float, fenced: float, rank: int) -> bool:
         conditions = self._jobs.conditions
+        if standing.facts.stage is Stage.LIVE and not self._listens():
+            return False
         return lease.must_clean(
             standing,
             conditions.around,

@@ -14,6 +14,7 @@ import structlog
 from crossdock.cancel import Cancel
 from crossdock.cleanup.clearing import hidden_uploads
 from crossdock.errors import CrossdockError, Gone
+from crossdock.lifecycle.timing import Timing
 from crossdock.store.api import Store
 from crossdock.store.errors import ObjectMissing
 from crossdock.store.layout import ShuffleLayout, place_of
@@ -27,11 +28,11 @@ log = structlog.get_logger()
 class Recovery:
     """Adopts or undoes runs. Thread-safe; a run is given to it once nobody works at it."""
 
-    def __init__(self, store: Store, *, cluster: str, settle_seconds: float) -> None:
-        """Args: within `settle_seconds` of being sent a request takes effect, or never."""
+    def __init__(self, store: Store, *, cluster: str, timing: Timing) -> None:
+        """Args: `timing` says when what was sent has taken effect, or never does."""
         self._store = store
         self._cluster = cluster
-        self._settle_seconds = settle_seconds
+        self._timing = timing
         self._cancel = Cancel("recovery is never cancelled")
         self._lock = threading.Lock()
         self._waiting: deque[tuple[float, ShuffleLog, str]] = deque()
@@ -39,7 +40,7 @@ class Recovery:
     def add(self, shuffle: ShuffleLog, run: str) -> None:
         """Look after a run once the store has settled, and then until it is done."""
         with self._lock:
-            self._waiting.append((time.monotonic() + self._settle_seconds, shuffle, run))
+            self._waiting.append((time.monotonic() + self._timing.settled_after, shuffle, run))
 
     def due(self) -> list[tuple[ShuffleLog, str]]:
         """Take out what is to be settled now."""

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from crossdock.wire import names
 from crossdock.wire.tokens import Right
 from crossdock_worker.api import control, facts, objects, persisting, reading, seals, writing
 from crossdock_worker.api.context import Handler
@@ -31,6 +32,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/metrics", control.metrics, Right.METRICS),
     Route("GET", "/v1/workers", control.list_workers, Right.READ),
     Route("GET", "/v1/facts", facts.get_facts, Right.READ),
+    Route("POST", names.RELEASED, writing.take_released, Right.ADMIN),
     Route("POST", "/v1/workers/{worker}/gone", control.declare_gone, Right.ADMIN),
     Route("POST", "/v1/drain", control.begin_drain, Right.ADMIN),
     Route("GET", "/v1/drain", control.get_drain, Right.ADMIN),

@@ -2,8 +2,9 @@
 
 {data_dir}/tombstones/{uid}.json    epoch, stage, when it was fenced, and what decides who cleans up
 
-One that is proved to be clean is forgotten after a while. If a late frame or word then comes for
-its uid, it is a job without an owner, and goes as such.
+One that is proved to be clean is forgotten after a while; one that nobody here cleans up, and
+nobody proves, after a longer one: an audit fences jobs of which no worker knows whose they were. If
+a late frame or word then comes for its uid, it is a job without an owner, and goes as such.
 """
 
 import json
@@ -18,7 +19,7 @@ import structlog
 from crossdock.errors import ProtocolError
 from crossdock.lifecycle import words
 from crossdock.lifecycle.facts import Facts, Stage, joined
-from crossdock.lifecycle.lease import Standing
+from crossdock.lifecycle.lease import ALWAYS, Standing, silence_ends
 from crossdock.records import JobRecord, Owner
 from crossdock_worker.files import make_directory
 from crossdock_worker.life import clock
@@ -28,6 +29,8 @@ log = structlog.get_logger()
 
 KEPT_SECONDS: Final = 7 * 86_400.0
 """How long the tombstone of a clean job is kept, by the clock of the day."""
+UNPROVED_KEPT_SECONDS: Final = 30 * 86_400.0
+"""The same of one that nobody has proved, and that is not this worker's to clean up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,13 @@ class Tombstone:
             self.since,
             self.facts,
         )
+
+    @property
+    def kept_seconds(self) -> float:
+        """How long it is kept; for ever while the reaper has to prove its end."""
+        if self.stage is Stage.CLEAN:
+            return KEPT_SECONDS
+        return ALWAYS if silence_ends(self.standing.owner) else UNPROVED_KEPT_SECONDS
 
     def to_json(self) -> dict[str, object]:
         """Return what the file has."""
@@ -142,9 +152,9 @@ class Tombstones:
         return True
 
     def forget_old(self) -> list[str]:
-        """Forget those that were clean long ago; returns their uids."""
-        until = time.time() - KEPT_SECONDS
-        old = [s.uid for s in self if s.stage is Stage.CLEAN and s.fenced_at < until]
+        """Forget those that ended long ago, and are clean or nobody's; returns their uids."""
+        now = time.time()
+        old = [s.uid for s in self if now - s.fenced_at > s.kept_seconds]
         for uid in old:
             (self._directory / f"{uid}.json").unlink(missing_ok=True)
             del self._known[uid]

@@ -9,7 +9,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 
 import structlog
@@ -19,10 +18,7 @@ from crossdock.errors import ConfigError, CrossdockError
 from crossdock.lifecycle.timing import Timing
 from crossdock.records import DRAINED, Reading, WorkerInfo
 from crossdock.store.accounting import Requests, prices_of, writes
-from crossdock.store.api import Store
-from crossdock.store.buckets import each_bucket
 from crossdock.store.opening import open_store
-from crossdock.store.probes import clear_old_probes
 from crossdock.store.records import Record
 from crossdock.views import ShuffleKey
 from crossdock_worker import accounts, tls
@@ -31,6 +27,7 @@ from crossdock_worker.admission import Admission
 from crossdock_worker.auth import Authenticator
 from crossdock_worker.deleting import Everywhere
 from crossdock_worker.drain import Drain
+from crossdock_worker.first_look import look_at
 from crossdock_worker.front import ConnectionCount
 from crossdock_worker.gossip import BEAT_SECONDS, Gossip
 from crossdock_worker.identity import Identity
@@ -45,6 +42,7 @@ from crossdock_worker.persist import Persister
 from crossdock_worker.places import PlacesCache
 from crossdock_worker.policy import Trigger
 from crossdock_worker.reaper import Reaper
+from crossdock_worker.releasing import ReleasedEverywhere, Releaser
 from crossdock_worker.settings import LAST_SECONDS, ZSTD, Settings
 from crossdock_worker.through import ReadThrough
 
@@ -111,10 +109,19 @@ class Worker:
             settled_file=settings.data_dir / "settled",
             has_peers=bool(settings.peers),
             url=lambda: self.url,
+            hears=lambda: self.drain.hears,
             in_thread=self._in_gossip_thread,
             on_fence=self.places.forget_job,
         )
-        self.reaper = Reaper(self.jobs, rank=lambda: self.gossip.rank, delete=Everywhere(self))
+        self.releaser = Releaser(
+            self.jobs, rank=self._rank_with_store, clear=ReleasedEverywhere(self)
+        )
+        self.reaper = Reaper(
+            self.jobs,
+            rank=lambda: self.gossip.rank,
+            listens=lambda: self.drain.listens,
+            delete=Everywhere(self),
+        )
         self.membership = Membership(
             settings.peers,
             interval_seconds=settings.peers_interval_seconds,
@@ -147,7 +154,7 @@ class Worker:
             worker=self.identity.id,
             segment_bytes=settings.limits.segment_bytes,
             uploads=settings.limits.store_uploads,
-            settle_seconds=settings.store_settle_seconds,
+            timing=self.conditions.timing,
             leave=self._leave,
             check_room=self._check_store_room,
             compress_in=settings.data_dir if settings.store_compression == ZSTD else None,
@@ -253,6 +260,7 @@ class Worker:
             state=self.state,
             inflight_bytes=self.admission.inflight_bytes,
             disk_used=round(self.admission.disk_used, 4),
+            ingested_bytes=self.metrics.ingested_bytes,
             store=self.persister is not None,
         )
 
@@ -277,8 +285,9 @@ class Worker:
         ]
         if self.persister is not None:
             parts += [
-                partial(self._show_store, self.persister.store),
+                partial(self._in_background, partial(look_at, self.persister.store)),
                 partial(self._recover, self.persister),
+                self.releaser.run,
             ]
         async with asyncio.TaskGroup() as tasks:
             for part in parts:
@@ -289,6 +298,11 @@ class Worker:
         """Whether a worker has a store, in which something may be."""
         return self.persister is not None or any(peer.store for peer in self.membership)
 
+    def _rank_with_store(self) -> int:
+        """Return how many workers with a store come first."""
+        counted, own = self.gossip.counted, self.identity.id
+        return sum(1 for p in self.membership if p.store and p.id in counted and p.id < own)
+
     async def _beat(self) -> None:
         while True:
             self.gossip.beat()
@@ -296,17 +310,6 @@ class Worker:
 
     async def _in_gossip_thread(self, work: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._gossip_thread, work)
-
-    async def _show_store(self, store: Store) -> None:
-        """Say what the store can do; it is found out now, before anything rests on it."""
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.run_in_executor(self.store_pool, lambda: store.capabilities)
-        except CrossdockError as error:
-            log.warning("store does not answer yet", store=store.url, problem=str(error))
-        else:
-            log.info("store is there", store=store.url, **asdict(found))
-            await self._in_background(partial(_clear_probes, store))
 
     async def _recover(self, persister: Persister) -> None:
         """Adopt the persist runs that an earlier process has ended; the others are undone later."""
@@ -354,6 +357,7 @@ class Worker:
         self.store_pool.shutdown(wait=False, cancel_futures=True)
         await loop.run_in_executor(None, self._gossip_thread.shutdown)
         await loop.run_in_executor(None, self.reaper.close)
+        await loop.run_in_executor(None, self.releaser.close)
         await loop.run_in_executor(None, self.keeper.close)
         if self.persister is not None:
             await loop.run_in_executor(None, self.persister.close)
@@ -362,11 +366,6 @@ class Worker:
         await loop.run_in_executor(None, self.pool.shutdown)
         self.jobs.close()
         os.close(self._lock_fd)
-
-
-def _clear_probes(store: Store) -> None:
-    for bucket in each_bucket(store):
-        clear_old_probes(bucket)
 
 
 async def _unfailing(part: Callable[[], Awaitable[None]]) -> None:

@@ -4,7 +4,6 @@
     deleting.py   a job, or a shuffle of one, up to the proof that nothing is left
     telling.py    the workers that have to stop, as a client reaches them
     jobs.py       a client's job, ended
-    releases.py   shuffles that a job has released
     sweeping.py   one pass over all that a cluster has in its store
     fleet.py      the workers as a sweep sees them
     audit.py      both, compared with the jobs that live; showing.py and cli.py: `crossdock audit`

@@ -1,7 +1,7 @@
 """An audit: store and workers compared with the jobs that live. Also for periodic tasks."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crossdock.cancel import Cancel
@@ -13,6 +13,7 @@ from crossdock.lifecycle.sweep import Verdict, judge
 from crossdock.lifecycle.timing import Timing
 from crossdock.store.api import Store
 from crossdock.store.probes import clear_old_probes
+from crossdock.store.versions import HasVersions, OldVersions
 from crossdock.wire.names import check_name
 
 _PASSES = 4
@@ -26,7 +27,10 @@ class AuditOptions:
     cluster: str
     """Its uid."""
     grace_seconds: float = 3600.0
-    """What is younger is never touched. No job has a longer lease and grace than this together."""
+    """What is younger is never touched."""
+    least_uptime_seconds: float = 3600.0
+    """What workers say of live jobs counts once they have been up for so long, and for the grace:
+    no job has a longer lease and grace together."""
     live: frozenset[str] | None = None
     """Uids of all jobs that live; None: as `ask_live` and the workers say."""
     live_as_of: float | None = None
@@ -34,6 +38,8 @@ class AuditOptions:
     ask_live: LiveJobs | None = None
     """Who knows the jobs whose owner is the operator. Jobs of processes are asked for at the
     workers, if there are any."""
+    has_processes: bool = True
+    """Whether jobs of processes may live. False: who `ask_live` names are all, workers or not."""
     delete: bool = False
     timing: Timing = field(default_factory=Timing)
 
@@ -57,6 +63,10 @@ class Audit:
     silent: list[str]
     """Workers that did not answer."""
     seconds: float
+    versions: Mapping[str, OldVersions | None] = field(default_factory=dict)
+    """By URL, of buckets that keep versions: what of the cluster is not current there, orphans
+    that were deleted among them. It is no orphan: only the bucket's own rules delete it. None: the
+    credentials do not tell."""
 
     @property
     def has_orphans(self) -> bool:
@@ -97,7 +107,8 @@ def audit(
         cancel: ends it, with `Closed`.
 
     Raises:
-        ConfigError: it is to delete, and which jobs live is not known.
+        ConfigError: it is to delete, and which jobs live is not known, or nobody was named who
+            knows those of processes.
         CleanupUnfinished: it is to delete, and a worker does not answer.
         Unavailable: no worker, or a store, does not answer.
         CrossdockError: `options.ask_live` does not know.
@@ -107,15 +118,19 @@ def audit(
     check_name("cluster", options.cluster)
     cancel = cancel or Cancel("the audit was cancelled")
     asked = fleet.ask() if fleet is not None else Asked(began, {}, ())
+    if options.delete:
+        _check_asked(fleet, options)
     live = options.live if options.live is not None else _ask_live(asked, options)
     if options.delete:
         _check_delete(live, asked, options)
+    listed = options.live is not None or options.ask_live is not None
     rules = Rules(
         cluster=options.cluster,
         grace_seconds=options.grace_seconds,
         timing=options.timing,
         live=live,
         asked=min(asked.asked, options.live_as_of or asked.asked),
+        unsure=frozenset() if listed else asked.damaged,
     )
     disks = [(each, _judge(each, rules)) for each in asked.jobs]
     cleared = []
@@ -145,19 +160,45 @@ def audit(
         cleared,
         asked.silent,
         time.monotonic() - began,
+        _versions(stores, options.cluster),
     )
+
+
+def _versions(stores: Sequence[Store], cluster: str) -> dict[str, OldVersions | None]:
+    found: dict[str, OldVersions | None] = {}
+    for store in stores:
+        keeps = store.keeps_versions() if isinstance(store, HasVersions) else False
+        if keeps and isinstance(store, HasVersions):
+            found[store.url] = store.old_versions(f"{cluster}/")
+        elif keeps is None:
+            found[store.url] = None
+    return found
 
 
 def _ask_live(asked: Asked, options: AuditOptions) -> frozenset[str] | None:
     """Return which jobs live as far as somebody knows it; None if nobody does."""
-    longest = options.timing.outlast(options.grace_seconds)
+    longest = _least_uptime(options)
     if options.ask_live is None:
         return asked.live(longest_seconds=longest)
     listed = options.ask_live(options.cluster)
-    if not asked.known:
+    if not options.has_processes or not asked.known:
         return listed
     found = asked.live(longest_seconds=longest, of_processes=True)
     return None if found is None else listed | found
+
+
+def _least_uptime(options: AuditOptions) -> float:
+    """Return for how long workers must have been up: a new disk knows of no job."""
+    return options.timing.outlast(max(options.least_uptime_seconds, options.grace_seconds))
+
+
+def _check_asked(fleet: Fleet | None, options: AuditOptions) -> None:
+    """Raise where nobody is asked who knows the jobs of processes."""
+    if options.live is None and options.ask_live and options.has_processes and fleet is None:
+        raise ConfigError(
+            "nothing is deleted: only the workers know the jobs of processes, and none is named",
+            hint="--workers URL asks them; --no-process-jobs says that there are no such jobs",
+        )
 
 
 def _check_delete(live: frozenset[str] | None, asked: Asked, options: AuditOptions) -> None:
@@ -167,12 +208,13 @@ def _check_delete(live: frozenset[str] | None, asked: Asked, options: AuditOptio
             hint="each must refuse a job before it is deleted; declare gone who never comes back",
         )
     if live is None:
-        least = options.timing.outlast(options.grace_seconds)
+        least = _least_uptime(options)
         young = [w for w, up in asked.known.items() if up is not None and up < least]
         why = f": these have just begun: {', '.join(sorted(young))}" if young else ""
         raise ConfigError(
             f"nothing is deleted: which jobs live is not known{why}",
-            hint="name them by --live (an empty one for none), or wait for --grace-seconds",
+            hint="name them by --live (an empty one for none), or wait; for how long says "
+            "--least-uptime-seconds",
         )
 
 

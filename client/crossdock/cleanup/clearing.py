@@ -89,14 +89,24 @@ class Deletes:
             self._pool.shutdown(cancel_futures=True)
 
 
-def clear(store: Store, prefix: str, *, intents: bool, cancel: Cancel) -> Cleared:
-    """Abort the uploads and delete the objects below a prefix, once.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is deleted: all keys with this beginning, or some of them."""
+
+    prefix: str
+    """Of a job or a shuffle."""
+    has: Callable[[str], bool] = lambda _: True
+    """Whether a key with this beginning is part of it."""
+
+
+def clear(store: Store, part: Part, *, intents: bool, cancel: Cancel) -> Cleared:
+    """Abort the uploads and delete the objects of a part, once.
 
     Where uploads cannot be listed by prefix they are looked for key by key, as intents say.
 
     Args:
         store: one bucket or directory.
-        prefix: of a job or a shuffle.
+        part: what goes.
         intents: whether intents go too.
         cancel: ends it between two requests, with `Closed`.
 
@@ -107,11 +117,14 @@ def clear(store: Store, prefix: str, *, intents: bool, cancel: Cancel) -> Cleare
     found = Cleared()
     kept: list[str] = []
     with Deletes(store, cancel) as deletes:
-        for upload in store.uploads(prefix):
-            found.uploads += 1
-            deletes.abort(upload)
-        for info in store.list(prefix):
+        for upload in store.uploads(part.prefix):
+            if part.has(upload.key):
+                found.uploads += 1
+                deletes.abort(upload)
+        for info in store.list(part.prefix):
             cancel.check()
+            if not part.has(info.key):
+                continue
             if is_intent(info.key):
                 found.intents += 1
                 kept.append(info.key)

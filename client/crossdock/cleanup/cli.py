@@ -37,10 +37,20 @@ def run_audit(
     kube: Annotated[
         bool, typer.Option("--kube", help="Ask Kubernetes for live jobs: ShuffleJobs.")
     ] = False,
+    no_process_jobs: Annotated[
+        bool,
+        typer.Option("--no-process-jobs", help="With --kube: all live jobs are ShuffleJobs."),
+    ] = False,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the orphans.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     grace_seconds: Annotated[
         float, typer.Option(min=0, help="What is younger is never touched.")
+    ] = 3600.0,
+    least_uptime_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0, help="For how long workers must be up for their word on live jobs to count."
+        ),
     ] = 3600.0,
     store_option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the store; docs/stores.md. Repeatable.")
@@ -53,6 +63,8 @@ def run_audit(
     try:
         if kube and live is not None:
             raise ConfigError("--live and --kube both say which jobs live", hint="leave one out")
+        if no_process_jobs and not kube:
+            raise ConfigError("--no-process-jobs goes with --kube: else nobody names live jobs")
         if delete and live is None and not kube:  # workers whose disks are new know of no job
             raise ConfigError(
                 "--delete needs to be told which jobs live",
@@ -61,8 +73,10 @@ def run_audit(
         options = AuditOptions(
             cluster=check_name("cluster", cluster),
             grace_seconds=grace_seconds,
+            least_uptime_seconds=least_uptime_seconds,
             live=None if live is None else _uids(live),
             ask_live=by_kubernetes() if kube else None,
+            has_processes=not no_process_jobs,
             delete=delete,
         )
         meter = Requests()

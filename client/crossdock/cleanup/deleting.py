@@ -5,13 +5,13 @@ Nothing is kept over a crash: whoever calls again finds what there is still to d
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from crossdock.cancel import Cancel
-from crossdock.cleanup.clearing import Cleared, clear
-from crossdock.errors import CleanupUnfinished, CrossdockError, Unavailable
+from crossdock.cleanup.clearing import Cleared, Part, clear
+from crossdock.errors import CleanupUnfinished, CrossdockError, ProtocolError, Unavailable
 from crossdock.lifecycle.deletion import Clear, Deletion, Done, Tell, Wait
 from crossdock.lifecycle.stopping import Ender, Stopping
 from crossdock.lifecycle.timing import Timing
@@ -19,10 +19,13 @@ from crossdock.retry import wait_seconds
 from crossdock.store.accounting import Requests
 from crossdock.store.api import Store
 from crossdock.store.buckets import each_bucket
-from crossdock.store.layout import ShuffleLayout, job_prefix
+from crossdock.store.layout import ShuffleLayout, job_prefix, shuffle_of
 from crossdock.views import ShuffleKey
 
 _NEVER: Final = "deleting was cancelled"
+_MOST_GENERATIONS: Final = 100
+"""Of one shuffle that are listed one by one."""
+_MOST_NAMED: Final = 3
 _LISTINGS: Final = 6
 """That a deletion waits between, all being well: two that are empty, with intents twice, and more
 for the first ones."""
@@ -145,33 +148,58 @@ def delete_job(
         StoreDenied: the credentials do not list or delete.
         Closed: it was cancelled.
     """
-    one = _Deletion(f"job {uid}", uid, workers, how, [job_prefix(how.cluster, uid)])
+    one = _Deletion(f"job {uid}", uid, workers, how, [Part(job_prefix(how.cluster, uid))])
     return one.run(ender, lease_seconds)
 
 
-def release_shuffles(
-    keys: Iterable[ShuffleKey], workers: Workers, how: DeletionOptions, *, lease_seconds: float
+def clear_released(
+    released: Mapping[str, Mapping[str, range]], workers: Workers, how: DeletionOptions
 ) -> Deleted:
-    """Delete generations of a shuffle of a job that lives, as its owner; see `delete_job`."""
-    known = list(keys)
-    last = known[-1]
-    what = f"shuffle {last.name!r} up to generation {last.generation} of job {last.job}"
-    prefixes = [ShuffleLayout.of(how.cluster, key).prefix for key in known]
-    one = _Deletion(what, last.job, workers, how, prefixes)
-    return one.run(Ender.OWNER, lease_seconds)
+    """Delete from the store what shuffles have there that were released; see `delete_job`.
+
+    Args:
+        released: by job and shuffle, which generations.
+        workers: who has to know of the releases: all of them, or be declared gone.
+        how: where, and how long it may take.
+    """
+    parts = [
+        part
+        for job, shuffles in released.items()
+        for name, generations in shuffles.items()
+        for part in _parts(how.cluster, job, name, generations)
+    ]
+    count = sum(len(shuffles) for shuffles in released.values())
+    one = _Deletion(f"what {count} released shuffles have left", "", workers, how, parts)
+    return one.run(Ender.OTHER, 0.0)
+
+
+def _parts(cluster: str, job: str, name: str, generations: range) -> list[Part]:
+    """Return where generations of a shuffle lie: each by itself, or all by the job's prefix."""
+    if len(generations) <= _MOST_GENERATIONS:
+        keys = [ShuffleKey(job, name, generation) for generation in generations]
+        return [Part(ShuffleLayout.of(cluster, key).prefix) for key in keys]
+
+    def is_of_it(key: str) -> bool:
+        try:
+            shuffle, _ = shuffle_of(key)
+        except ProtocolError:  # it is of the job itself
+            return False
+        return shuffle.name == name and shuffle.generation in generations
+
+    return [Part(job_prefix(cluster, job), is_of_it)]
 
 
 class _Deletion:
     """One that is under way."""
 
     def __init__(
-        self, what: str, uid: str, workers: Workers, how: DeletionOptions, prefixes: list[str]
+        self, what: str, uid: str, workers: Workers, how: DeletionOptions, parts: list[Part]
     ) -> None:
         self._what = what
         self._uid = uid
         self._workers = workers
         self._how = how
-        self._prefixes = prefixes
+        self._parts = parts
         self._stores: list[Store] | None = None
         self._problem: Unavailable | None = None
         """Of the store, the last time."""
@@ -180,8 +208,9 @@ class _Deletion:
         self._began = time.monotonic()
         self._until = self._began + how.deadline_seconds
         if how.store is not None:
-            waits = how.timing.settle_seconds + _LISTINGS * how.timing.relist_seconds
-            self._until += how.timing.outlast(waits)
+            timing = how.timing
+            relists = timing.outlast(_LISTINGS * timing.relist_seconds)
+            self._until += timing.settled_after + relists
 
     def run(self, ender: Ender, lease_seconds: float) -> Deleted:
         """Do it all."""
@@ -253,8 +282,8 @@ class _Deletion:
         found = Cleared()
         try:
             for store in self._opened():
-                for prefix in self._prefixes:
-                    found += clear(store, prefix, intents=action.intents, cancel=self._how.cancel)
+                for part in self._parts:
+                    found += clear(store, part, intents=action.intents, cancel=self._how.cancel)
         except Unavailable as error:
             self._problem = error
             self._failures += 1
@@ -293,7 +322,9 @@ class _Deletion:
                 hint="delete it again once they are back, or declare those gone that never are",
             )
         stores = self._stores or []
-        where = ", ".join(f"{store.url}/{p}" for store in stores for p in self._prefixes)
+        prefixes = list(dict.fromkeys(part.prefix for part in self._parts))
+        named = [f"{store.url}/{p}" for store in stores for p in prefixes[:_MOST_NAMED]]
+        where = ", ".join(named) + (", …" if len(prefixes) > _MOST_NAMED else "")
         said = "that took too long"
         if self._problem is not None:
             said = self._problem.message

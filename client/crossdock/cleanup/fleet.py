@@ -25,7 +25,9 @@ class OnDisk:
     """Since it came there, or the worker began."""
     nbytes: int
     of_process: bool
-    """Whether its silence ends it; also where its record does not read."""
+    """Whether its owner's silence ends it."""
+    damaged: bool = False
+    """Whether its record does not read: whose it is, is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,17 @@ class Asked:
         """
         uids = frozenset(
             each.job for each in self.jobs
-            if not each.fenced and (each.of_process or not of_processes)
+            if not (each.fenced or each.damaged) and (each.of_process or not of_processes)
         )  # fmt: skip
         known = [None if up is None else Known(uids, up) for up in self.known.values()]
         found = live_jobs(known, longest_seconds=longest_seconds, age_seconds=0.0)
         return None if found is None else found.uids
+
+    @property
+    def damaged(self) -> frozenset[str]:
+        """Jobs whose records do not read, wherever they are: nobody can take frames for them."""
+        sound = {each.job for each in self.jobs if not each.damaged}
+        return frozenset({each.job for each in self.jobs if each.damaged} - sound)
 
 
 class Fleet:
@@ -107,7 +115,8 @@ class Fleet:
                     j["fenced"] is True,
                     float(j["age_seconds"]),
                     int(j["disk_bytes"]),
-                    j.get("owner") != Owner.CLUSTER,
+                    j["owner"] in {Owner.RUNNER, Owner.DRIVER},
+                    j["owner"] is None,
                 )
                 for j in answer["jobs"]  # type: ignore[index]
             ]

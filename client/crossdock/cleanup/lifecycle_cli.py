@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Annotated, Final
 
 import typer
@@ -19,6 +20,7 @@ from crossdock.store.rules import (
     lost,
 )
 from crossdock.store.settings import store_options
+from crossdock.store.versions import HasVersions
 
 MISSING: Final = 1
 """Exit code: the rules are not all there."""
@@ -78,6 +80,8 @@ def _problems(bucket: Store, abort_days: int, expire_days: int, *, apply: bool) 
     if not isinstance(bucket, HasLifecycle):
         raise ConfigError(f"{bucket.url} has no lifecycle rules: only s3:// has")
     net = Net(prefix=bucket.prefix, abort_days=abort_days, expire_days=expire_days)
+    versions = bucket.keeps_versions() if isinstance(bucket, HasVersions) else False
+    net = replace(net, versions=bool(versions))
     before = bucket.read_lifecycle()
     if before is None:
         yield (
@@ -85,6 +89,11 @@ def _problems(bucket: Store, abort_days: int, expire_days: int, *, apply: bool) 
             " run `crossdock audit --delete` now and then"
         )
         return
+    if versions is None:
+        yield (
+            f"{bucket.url}: these credentials do not say whether the bucket keeps versions;"
+            " allow them s3:GetBucketVersioning"
+        )
     now: Lifecycle | None = before
     if apply:
         bucket.write_lifecycle(Lifecycle(net.merged(before.rules), before.size))

@@ -40,6 +40,10 @@ def as_object(found: Audit, requests: int) -> dict[str, object]:
             for each, verdict in found.disks
         ],
         "silent": found.silent,
+        "versions": [
+            {"store": url, **(asdict(old) if old else {"count": None, "more": True})}
+            for url, old in found.versions.items()
+        ],
         "requests": requests,
         "seconds": round(found.seconds, 3),
     }
@@ -73,6 +77,8 @@ def _tables(found: Audit) -> Iterator[Table]:
         table = Table("worker", "job", "verdict", "bytes")
         for each, verdict in disks:
             said = "deleted" if each in found.cleared else verdict.value
+            if each.damaged:
+                said = f"{said}, damaged"
             table.add_row(each.worker, each.job, said, str(each.nbytes))
         yield table
 
@@ -88,6 +94,7 @@ def _lines(found: Audit, requests: int) -> Iterator[str]:
         yield f"deleted: {_amount(found.deleted)}"
     if found.silent:
         yield f"these workers do not answer: {', '.join(found.silent)}"
+    yield from _versions(found)
     state = "clean"
     if found.has_orphans:
         state = "orphans exist"
@@ -97,6 +104,19 @@ def _lines(found: Audit, requests: int) -> Iterator[str]:
     yield (
         f"{where}, cluster {found.cluster}: {state} ({requests} requests, {found.seconds:.1f} s)"
     )
+
+
+def _versions(found: Audit) -> Iterator[str]:
+    remedy = "`crossdock store lifecycle --apply` has the bucket delete them"
+    for url, old in found.versions.items():
+        if old is None:
+            yield f"{url}: these credentials do not say what it keeps of deleted objects"
+        elif old.count or old.more:
+            least = "at least " if old.more else ""
+            yield (
+                f"{url} keeps versions: {least}{old.count} that are not current, and marks of"
+                f" deleted objects; {remedy}"
+            )
 
 
 def _amount(tally: Tally) -> str:

@@ -99,12 +99,14 @@ class Rules:
     """Uids of all jobs that live, and of those that somebody is deleting; None: not known."""
     asked: float
     """When the first who knows was asked for that, monotonic."""
+    unsure: frozenset[str] = frozenset()
+    """Uids of those of which only damaged files are known."""
 
     def live_now(self) -> LiveJobs | None:
         """Return the live jobs with the age of that list at this moment."""
         if self.live is None:
             return None
-        return LiveJobs(self.live, time.monotonic() - self.asked)
+        return LiveJobs(self.live, time.monotonic() - self.asked, self.unsure)
 
 
 class _Thing(NamedTuple):

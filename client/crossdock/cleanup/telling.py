@@ -1,6 +1,6 @@
 """The workers of a job as a client reaches them: told to stop, and asked what they ever wrote."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ class ClusterWorkers:
         met: Collection[str],
         met_all: bool,
         prove: Command | None = None,
+        note: Callable[[Mapping[str, object]], None] = lambda _: None,
     ) -> None:
         """Ask who is there.
 
@@ -37,6 +38,7 @@ class ClusterWorkers:
             met_all: whether `met` has all that there ever were: its owner has spoken to them since
                 the job began. Else what they answer does not say that nothing is in the store.
             prove: tells a worker that nothing is left; None: they need not know.
+            note: is told each answer to `command`, from several threads.
 
         Raises:
             Unavailable: no worker answers.
@@ -44,6 +46,7 @@ class ClusterWorkers:
         self._cluster = cluster
         self._command = command
         self._prove = prove
+        self._note = note
         self._stored: dict[str, bool | None] = {}
         self._told_once = False
         members = cluster.members(fresh=True)
@@ -83,6 +86,7 @@ class ClusterWorkers:
             answer = response.read_json()
         if not isinstance(answer, dict):
             raise ProtocolError(f"{url} answered no JSON object")
+        self._note(answer)
         stored, idle = answer.get("stored"), answer.get("store_idle_seconds")
         if not isinstance(idle, int | float) or not idle >= 0:
             idle = 0.0

@@ -112,7 +112,7 @@ class Deletion:
         stopped = self._stopping.stopped(now)
         if stopped is None:
             return float("inf")
-        return stopped + self._timing.outlast(self._timing.settle_seconds)
+        return stopped + self._timing.settled_after
 
     def step(self, now: float) -> list[Action]:
         """Return what is to be done now, in this order."""

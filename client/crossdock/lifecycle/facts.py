@@ -23,6 +23,11 @@ class Facts(NamedTuple):
     stage: Stage = Stage.LIVE
     released: Mapping[str, int] = {}
     """By shuffle, the first generation that is not released."""
+    cleared: Mapping[str, int] = {}
+    """By shuffle, the first generation that may have something in the store: those before are
+    proved to have nothing there. Never more than what is released."""
+    stored: bool = False
+    """Whether a worker may have written something of it to the store."""
 
     def is_released(self, name: str, generation: int) -> bool:
         """Whether this generation of a shuffle is gone for good."""
@@ -36,16 +41,40 @@ def joined(one: Facts, other: Facts) -> Facts:
     """Return what is known to who knows both."""
     if one is other or one == other:
         return one
-    released = one.released
-    if other.released != released:
-        names = released.keys() | other.released.keys()
-        released = {n: max(released.get(n, 0), other.released.get(n, 0)) for n in names}
-    return Facts(max(one.epoch, other.epoch), max(one.stage, other.stage), released)
+    return Facts(
+        max(one.epoch, other.epoch),
+        max(one.stage, other.stage),
+        most(one.released, other.released),
+        most(one.cleared, other.cleared),
+        one.stored or other.stored,
+    )
 
 
-def is_known(released: Mapping[str, int], more: Mapping[str, int]) -> bool:
-    """Whether all that `more` says was released is said by `released` too."""
-    return all(released.get(name, 0) >= generation for name, generation in more.items())
+def most(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
+    """Return by shuffle the higher of two generations."""
+    if one == other:
+        return one
+    return {n: max(one.get(n, 0), other.get(n, 0)) for n in one.keys() | other.keys()}
+
+
+def to_clear(facts: Facts) -> dict[str, range]:
+    """Return by shuffle the released generations that may have something in the store.
+
+    None comes back: a shuffle that is computed again uses the next generation, under whatever
+    epoch. So what lies below their prefixes may go at any time, whoever wrote it.
+    """
+    if facts.stage is not Stage.LIVE or not facts.stored:
+        return {}
+    return {
+        name: range(facts.cleared.get(name, 0), stop)
+        for name, stop in facts.released.items()
+        if facts.cleared.get(name, 0) < stop
+    }
+
+
+def is_known(generations: Mapping[str, int], more: Mapping[str, int]) -> bool:
+    """Whether all that `more` says of shuffles' generations follows from `generations` too."""
+    return all(generations.get(name, 0) >= first for name, first in more.items())
 
 
 def is_stale(facts: Facts, epoch: int) -> bool:

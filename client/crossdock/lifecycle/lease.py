@@ -39,6 +39,8 @@ class Peer(NamedTuple):
     """When the question was sent that it answered, on this worker's clock; NEVER for none."""
     settled: bool
     """Whether it said that it is settled in."""
+    hears: bool = True
+    """Whether it may have heard owners since. One that has drained says that it does not."""
 
 
 class Surroundings(NamedTuple):
@@ -80,6 +82,15 @@ def surroundings(*, kept_disk: bool, peers: Iterable[Peer]) -> Surroundings:
     answered = min((p.asked for p in known), default=ALWAYS)
     told = any(p.settled and p.asked > NEVER for p in known)
     return Surroundings(kept_disk or told or answered > NEVER, answered)
+
+
+def leaves_doubt(lost: Iterable[Peer]) -> bool:
+    """Whether silence has to be counted from now, since somebody may have heard owners until now.
+
+    Not if only peers are lost that had drained: what they answered then is all that they heard. So
+    scaling down, however often, keeps no job of a dead owner.
+    """
+    return any(peer.hears for peer in lost)
 
 
 def lease_state(standing: Standing, around: Surroundings, now: float, timing: Timing) -> Lease:
@@ -139,7 +150,7 @@ def may_publish(
     It takes effect while the lease still holds, however long the request is under way. So a lease
     has to be longer than `settle_seconds` and the time between two words.
     """
-    latest = now + timing.outlast(timing.settle_seconds)
+    latest = now + timing.settled_after
     return not is_stale(standing.facts, epoch) and may_write(
         standing, around, latest, shuffle=shuffle
     )
@@ -175,3 +186,22 @@ def must_clean(
         return expired is Lease.EXPIRED
     whole = standing.lease_seconds + standing.grace_seconds
     return now - fenced >= timing.outlast(whole) + turn
+
+
+def is_turn_to_clear(
+    standing: Standing, now: float, *, since: float, rank: int, timing: Timing
+) -> bool:
+    """Whether this worker shall delete what a released shuffle has in the store.
+
+    The first worker that has a store does it at once, the next one if that has not in the time that
+    it may take.
+
+    Args:
+        standing: of the job.
+        now: this worker's time.
+        since: when this process learnt of the release.
+        rank: how many workers with a store come first.
+        timing: what clocks and the store may do.
+    """
+    turn = rank * timing.outlast(standing.lease_seconds + timing.settle_seconds)
+    return now - since >= turn

@@ -21,7 +21,7 @@ class Verdict(StrEnum):
     """Another cluster's, or not of Crossdock at all."""
     LIVE = "live"
     UNKNOWN = "unknown"
-    """Ours, but it is not known which jobs live, or how old it is."""
+    """Ours, but it is not known which jobs live, whether this one does, or how old it is."""
     YOUNG = "young"
     """Its job is not known to live, but may only just have begun."""
     ORPHAN = "orphan"
@@ -34,6 +34,9 @@ class LiveJobs:
     uids: frozenset[str]
     age_seconds: float
     """How long before the listing this was true; the whole age of a cache."""
+    unsure: frozenset[str] = frozenset()
+    """Those of which nobody who was asked can tell: their records do not read, so that it is not
+    known whose silence would end them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,8 @@ def judge(
         return Verdict.UNKNOWN
     if job in live.uids:
         return Verdict.LIVE
+    if job in live.unsure:
+        return Verdict.UNKNOWN
     least = max(grace_seconds, timing.outlast(live.age_seconds))
     return Verdict.ORPHAN if age >= timing.outlast(least) else Verdict.YOUNG
 

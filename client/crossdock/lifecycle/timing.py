@@ -15,6 +15,14 @@ class Timing:
     relist_seconds: float = 1.0
     """An object or upload is in every listing that begins this long after it came into being."""
 
+    @property
+    def settled_after(self) -> float:
+        """How long to wait on this clock, in seconds, until a request took effect or never does.
+
+        The settle time on every clock. Whoever waits for the store to settle waits so long.
+        """
+        return self.outlast(self.settle_seconds)
+
     def outlast(self, seconds: float) -> float:
         """Return how long to wait on this clock until `seconds` have passed on every clock."""
         return seconds * (1 + self.clock_margin)

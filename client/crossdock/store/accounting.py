@@ -71,7 +71,7 @@ def prices_of(url: str, text: str = "") -> Prices:
     return Prices(write, read, delete)
 
 
-_READS: Final = frozenset({Verb.GET, Verb.HEAD, Verb.GET_LIFECYCLE})
+_READS: Final = frozenset({Verb.GET, Verb.HEAD, Verb.GET_LIFECYCLE, Verb.GET_VERSIONING})
 _DELETES: Final = frozenset({Verb.DELETE, Verb.ABORT_UPLOAD})
 WRITES: Final = frozenset(Verb) - _READS - _DELETES
 """The dear ones, of which the design allows twenty for each GiB."""

@@ -32,6 +32,8 @@ class Verb(StrEnum):
     DELETE = "DeleteObjects"
     GET_LIFECYCLE = "GetBucketLifecycleConfiguration"
     PUT_LIFECYCLE = "PutBucketLifecycleConfiguration"
+    GET_VERSIONING = "GetBucketVersioning"
+    LIST_VERSIONS = "ListObjectVersions"
 
 
 class Meter(Protocol):

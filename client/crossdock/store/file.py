@@ -7,33 +7,29 @@ where it must be the first. A crash leaves drafts, which `uploads` lists.
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from copy import copy
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from crossdock.cancel import Cancel, Stop, Unstopped
+from crossdock.cancel import Cancel
 from crossdock.errors import ConfigError
-from crossdock.store import bodies
 from crossdock.store.accounting import counted
 from crossdock.store.api import (
     Capabilities,
     Meter,
     ObjectInfo,
-    Source,
-    UnfinishedUpload,
     Verb,
 )
+from crossdock.store.drafted import Draft, DraftedStore, as_time
 from crossdock.store.errors import ObjectDamaged, ObjectExists, ObjectMissing
-from crossdock.store.keys import check_key, check_prefix
+from crossdock.store.keys import check_key
 from crossdock.store.oserrors import NO_LINKS, as_store_error
 from crossdock.store.ranges import resolve
-from crossdock.store.tree import Entry, draft_key, is_draft, new_draft, parsed, walk
-from crossdock.wire import crc
+from crossdock.store.tree import Entry, draft_key, new_draft, parsed
 from crossdock.wire.crc import BytesLike
 
 _NANOSECONDS: Final = 1e9
@@ -42,7 +38,7 @@ _FOLDER_TRIES: Final = 100
 _RANDOM_NAME: Final = "probe"
 
 
-class FileStore:
+class FileStore(DraftedStore["FileUpload"]):
     """A directory. See `crossdock.store.api.Store`."""
 
     def __init__(self, root: Path, *, fsync: bool = False, meter: Meter | None = None) -> None:
@@ -55,15 +51,10 @@ class FileStore:
         """
         if root.exists() and not root.is_dir():
             raise ConfigError(f"store {root.as_uri()}: it is not a directory")
-        self.url = root.as_uri()
+        super().__init__(root.as_uri(), meter)
         self._root = root
         self._fsync = fsync
-        self._meter = meter
-        self.stop: Stop = Unstopped()
         self._whole = self
-
-    def __repr__(self) -> str:
-        return f"<FileStore {self.url}>"
 
     @cached_property
     def capabilities(self) -> Capabilities:
@@ -87,39 +78,9 @@ class FileStore:
             checks_checksums=True,
         )
 
-    def stopped_by(self, stop: Stop) -> "FileStore":
-        """Return the same directory for a writer that may be ended."""
-        found = copy(self)
-        found.stop = stop
-        return found
-
-    def put(
-        self,
-        key: str,
-        body: BytesLike | Source,
-        *,
-        crc32c: int | None = None,
-        if_absent: bool = False,
-        if_match: str | None = None,
-    ) -> ObjectInfo:
-        """Write an object."""
-        source = bodies.as_source(body)
-        with (
-            counted(self._meter, Verb.PUT, key, source.nbytes),
-            FileUpload(self, check_key(key)) as draft,
-        ):
-            found = 0
-            for piece in bodies.pieces(source):
-                draft.append(piece)
-                found = found if crc32c is None else crc.extend(found, piece)
-            if crc32c is not None and found != crc32c:
-                raise ObjectDamaged(f"{self.url}/{key}: its bytes are not those of its checksum")
-            return draft.publish(if_absent=if_absent, if_match=if_match)
-
-    def upload(self, key: str) -> "FileUpload":
-        """Begin an object whose length is not known."""
-        with counted(self._meter, Verb.CREATE_UPLOAD, key):
-            return FileUpload(self, check_key(key), meter=self._meter)
+    def draft(self, key: str, meter: Meter | None = None) -> "FileUpload":
+        """Open a draft of an object, beside its place."""
+        return FileUpload(self, key, meter=meter)
 
     def get(
         self,
@@ -140,44 +101,12 @@ class FileStore:
                 os.close(descriptor)
                 raise
 
-    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
-        """Yield the objects whose keys begin with `prefix`, rising."""
-        with counted(self._meter, Verb.LIST, prefix):
-            found = walk(self._scan, check_prefix(prefix), after=after)
-        for key, entry in found:
-            if not entry.draft:
-                yield ObjectInfo(key, entry.size, entry.etag, _time(entry.modified_ns))
-
-    def uploads(self, prefix: str) -> Iterator[UnfinishedUpload]:
-        """Yield drafts: those of writes under way, and those that a crash left."""
-        with counted(self._meter, Verb.LIST_UPLOADS, prefix):
-            found = walk(self._scan, check_prefix(prefix))
-        for key, entry in found:
-            if entry.draft:
-                yield UnfinishedUpload(key, entry.draft, _time(entry.modified_ns))
-
-    def abort(self, upload: UnfinishedUpload) -> None:
-        """Remove a draft."""
-        if not is_draft(upload.upload_id):
-            raise ConfigError(f"{upload.upload_id!r} is no upload of this store")
-        with counted(self._meter, Verb.ABORT_UPLOAD, upload.key):
-            self._remove(draft_key(check_key(upload.key), upload.upload_id))
-
-    def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects, and folders that are empty then."""
-        for key in keys:
-            with counted(self._meter, Verb.DELETE, key):
-                self._remove(check_key(key))
-
     def now(self) -> datetime | None:
         """Return the time that the file system gives to a file: another machine's, maybe."""
         if not self._root.exists():
             return datetime.now(UTC)
         with FileUpload(self, _RANDOM_NAME) as draft, as_store_error(_RANDOM_NAME):
-            return _time(draft.path.stat().st_mtime_ns)
-
-    def close(self) -> None:
-        """Nothing is held."""
+            return as_time(draft.path.stat().st_mtime_ns)
 
     def path(self, key: str) -> Path:
         """Return where an object lies, or raise `ConfigError` if a link leads out of the store."""
@@ -205,7 +134,8 @@ class FileStore:
         """Whether writes wait for the disk."""
         return self._fsync
 
-    def _remove(self, key: str) -> None:
+    def remove(self, key: str) -> None:
+        """Remove a file that may be gone already, and the folders that are empty then."""
         path = self.path(key)
         with as_store_error(key), suppress(FileNotFoundError, NotADirectoryError):
             if path.is_dir():
@@ -220,7 +150,8 @@ class FileStore:
                 folder.rmdir()
                 folder = folder.parent
 
-    def _scan(self, folder: str) -> Iterator[Entry]:
+    def scan(self, folder: str) -> Iterator[Entry]:
+        """Yield what is in a folder."""
         path = self.path(folder + _RANDOM_NAME).parent
         with (
             as_store_error(folder),
@@ -271,13 +202,12 @@ class FileReading:
             self._descriptor = -1
 
 
-class FileUpload:
-    """A draft, and what becomes of it. See `crossdock.store.api.Upload`."""
+class FileUpload(Draft):
+    """A file that is to become an object."""
 
     def __init__(self, store: FileStore, key: str, *, meter: Meter | None = None) -> None:
+        super().__init__(key, meter)
         self._store = store
-        self._key = key
-        self._meter = meter
         self._target = store.path(key)
         store.stop.check()
         self.path = store.path(draft_key(key, new_draft()))
@@ -287,37 +217,27 @@ class FileUpload:
 
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with as_store_error(self._key, writing=True):
+        with as_store_error(self.key, writing=True):
             for _ in range(_FOLDER_TRIES):
                 with suppress(FileNotFoundError, FileExistsError):  # a delete takes a folder away
                     self.path.parent.mkdir(parents=True, exist_ok=True)
                     return os.open(self.path, flags, 0o666)
             return os.open(self.path, flags, 0o666)
 
-    def write(self, data: BytesLike) -> None:
-        """Append bytes."""
-        with counted(self._meter, Verb.UPLOAD_PART, self._key, len(data)):
-            self.append(data)
-
     def append(self, data: BytesLike) -> None:
         """Append bytes, without a word to the meter."""
         left = memoryview(data).cast("B")
         self._store.stop.check()
-        with as_store_error(self._key, writing=True):
+        with as_store_error(self.key, writing=True):
             while left:
                 left = left[os.write(self._descriptor, left) :]
-
-    def complete(self, *, if_absent: bool = False) -> ObjectInfo:
-        """Make the object of what was written."""
-        with counted(self._meter, Verb.COMPLETE_UPLOAD, self._key):
-            return self.publish(if_absent=if_absent)
 
     def publish(self, *, if_absent: bool, if_match: str | None = None) -> ObjectInfo:
         """Make the object of the draft, without a word to the meter."""
         self._store.stop.check()
-        with as_store_error(self._key, writing=True):
+        with as_store_error(self.key, writing=True):
             if if_match is not None and self._etag() != if_match:
-                raise ObjectExists(f"{self._store.url}/{self._key}: there is another one")
+                raise ObjectExists(f"{self._store.url}/{self.key}: there is another one")
             if self._store.waits:
                 os.fsync(self._descriptor)
             status = os.fstat(self._descriptor)
@@ -326,17 +246,17 @@ class FileUpload:
             else:
                 self.path.replace(self._target)
             self._store.sync(self._target.parent)
-        self._close()
-        return info_of(self._key, status)
+        self.close()
+        return info_of(self.key, status)
 
     def _etag(self) -> str:
         try:
-            return _object_info(self._key, self._target.lstat()).etag
+            return _object_info(self.key, self._target.lstat()).etag
         except (FileNotFoundError, NotADirectoryError):
-            raise ObjectMissing(f"{self._store.url}/{self._key}: there is no such object") from None
+            raise ObjectMissing(f"{self._store.url}/{self.key}: there is no such object") from None
 
     def _link(self, status: os.stat_result) -> None:
-        problem = f"{self._store.url}/{self._key}: there is one"
+        problem = f"{self._store.url}/{self.key}: there is one"
         try:
             os.link(self.path, self._target, follow_symlinks=False)
         except FileExistsError:
@@ -350,7 +270,8 @@ class FileUpload:
             if self._target.stat().st_ino != status.st_ino:
                 raise ObjectExists(problem) from None
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Remove it, if it has not become the object."""
         with self._lock:
             descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
@@ -358,17 +279,6 @@ class FileUpload:
             with suppress(FileNotFoundError):
                 self.path.unlink()
             self._store.prune(self.path.parent)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._close()
 
 
 def _object_info(key: str, status: os.stat_result) -> ObjectInfo:
@@ -380,14 +290,10 @@ def _object_info(key: str, status: os.stat_result) -> ObjectInfo:
 def info_of(key: str, status: os.stat_result) -> ObjectInfo:
     """Return a file's facts. One that was replaced has another inode; one changed, a new time."""
     etag = f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
-    return ObjectInfo(key, status.st_size, etag, _time(status.st_mtime_ns))
+    return ObjectInfo(key, status.st_size, etag, as_time(status.st_mtime_ns))
 
 
 def _entry(file_name: str, status: os.stat_result) -> Entry:
     name, draft = parsed(file_name)
     info = info_of("", status)
     return Entry(name, draft=draft, size=info.size, modified_ns=status.st_mtime_ns, etag=info.etag)
-
-
-def _time(nanoseconds: int) -> datetime:
-    return datetime.fromtimestamp(nanoseconds / _NANOSECONDS, UTC)

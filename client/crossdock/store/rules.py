@@ -1,7 +1,8 @@
 """Lifecycle rules of a bucket: ours, merged with those of others. Pure.
 
 The last net under everything: the store itself aborts uploads that nobody finishes, and deletes
-what is older than any job. Others' rules are kept as they are; ours is known by its ID.
+what is older than any job. Where the bucket keeps versions (versions.py), a second rule deletes
+those that are not current. Others' rules are kept as they are; ours are known by their IDs.
 """
 
 import hashlib
@@ -13,6 +14,8 @@ from crossdock.errors import ConfigError
 
 ABORT_DAYS: Final = 1
 EXPIRE_DAYS: Final = 30
+VERSION_DAYS: Final = 1
+"""After which what was deleted goes for good, where the bucket keeps versions: S3's least."""
 
 Rule = Mapping[str, Any]
 """As S3 has it: https://docs.aws.amazon.com/AmazonS3/latest/API/API_LifecycleRule.html."""
@@ -44,6 +47,8 @@ class HasLifecycle(Protocol):
 
 _OURS: Final = "crossdock"
 _ABORT: Final = "AbortIncompleteMultipartUpload"
+_NONCURRENT: Final = "NoncurrentVersionExpiration"
+_MARKS: Final = "ExpiredObjectDeleteMarker"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,8 @@ class Net:
     """After which an unfinished upload goes."""
     expire_days: int = EXPIRE_DAYS
     """After which an object goes: no job lives so long."""
+    versions: bool = False
+    """Whether the bucket keeps versions, or has kept some."""
 
     def __post_init__(self) -> None:
         """Refuse what would touch others' objects, or what no store takes."""
@@ -70,11 +77,19 @@ class Net:
 
     @property
     def name(self) -> str:
-        """The ID of our rule."""
+        """The ID of our first rule; that of the other one begins with it."""
         return f"{_OURS}-{hashlib.sha256(self.prefix.encode()).hexdigest()[:12]}"
 
-    def rule(self, *, old_form: bool) -> Rule:
-        """Return our rule: one, as MinIO refuses a rule that does nothing but abort.
+    @property
+    def names(self) -> frozenset[str]:
+        """The IDs of our rules."""
+        return frozenset({self.name, f"{self.name}-versions"})
+
+    def rules(self, *, old_form: bool) -> list[Rule]:
+        """Return our rules.
+
+        What is current has one, as MinIO refuses a rule that does nothing but abort. Versions have
+        another, as S3 takes no marks of deleted objects beside a number of days.
 
         Args:
             old_form: with the prefix where S3 had it first: it takes no mixture of the two.
@@ -82,18 +97,26 @@ class Net:
         where: dict[str, Any] = {"Filter": {"Prefix": self.prefix}}
         if old_form:
             where = {"Prefix": self.prefix}
-        return {
+        current = {
             "ID": self.name,
             "Status": "Enabled",
             **where,
             "Expiration": {"Days": self.expire_days},
             _ABORT: {"DaysAfterInitiation": self.abort_days},
         }
+        old = {
+            "ID": f"{self.name}-versions",
+            "Status": "Enabled",
+            **where,
+            "Expiration": {_MARKS: True},
+            _NONCURRENT: {"NoncurrentDays": VERSION_DAYS},
+        }
+        return [current, old] if self.versions else [current]
 
     def merged(self, there: Sequence[Rule]) -> list[Rule]:
         """Return the rules of a bucket with ours among them; others' stay as they are."""
-        others = [rule for rule in there if rule.get("ID") != self.name]
-        return [*others, self.rule(old_form=any("Prefix" in rule for rule in others))]
+        others = [rule for rule in there if rule.get("ID") not in self.names]
+        return [*others, *self.rules(old_form=any("Prefix" in rule for rule in others))]
 
     def lacks(self, there: Sequence[Rule]) -> list[str]:
         """Return what a bucket's rules do not do that they should, in words; whoever made them."""
@@ -106,6 +129,16 @@ class Net:
         if not any(self._expires(rule) for rule in there):
             problems.append(
                 f"no rule expires objects below {self.prefix} after {self.expire_days} days"
+            )
+        if self.versions and not any(self._ends_versions(rule) for rule in there):
+            problems.append(
+                f"the bucket keeps versions, and no rule deletes those below {self.prefix} that are"
+                f" not current after {VERSION_DAYS} days: what was deleted stays"
+            )
+        if self.versions and not any(self._ends_marks(rule) for rule in there):
+            problems.append(
+                "the bucket keeps versions, and no rule deletes the marks of deleted objects below"
+                f" {self.prefix}"
             )
         return problems
 
@@ -124,6 +157,15 @@ class Net:
 
     def _expires(self, rule: Rule) -> bool:
         return self._covers(rule) and self._days(rule) == self.expire_days
+
+    def _ends_versions(self, rule: Rule) -> bool:
+        old = rule.get(_NONCURRENT, {})
+        days = old.get("NoncurrentDays")
+        in_time = isinstance(days, int) and 0 < days <= VERSION_DAYS
+        return self._covers(rule) and in_time and not old.get("NewerNoncurrentVersions")
+
+    def _ends_marks(self, rule: Rule) -> bool:
+        return self._covers(rule) and rule.get("Expiration", {}).get(_MARKS) is True
 
     def _days(self, rule: Rule) -> int:
         """Return after how many days a rule in force expires something below the prefix, or 0."""
@@ -155,5 +197,5 @@ def lost(before: Sequence[Rule], after: Sequence[Rule], net: Net) -> list[str]:
     return [
         name
         for rule in before
-        if (name := str(rule.get("ID", ""))) not in kept and name != net.name
+        if (name := str(rule.get("ID", ""))) not in kept and name not in net.names
     ]

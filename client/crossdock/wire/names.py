@@ -36,6 +36,10 @@ def check_u64(kind: str, value: int) -> int:
     return value
 
 
+RELEASED: Final = "/v1/released"
+"""URL path of what workers tell each other when they delete what was released."""
+
+
 def job_path(job: str) -> str:
     """Return the URL path of a job."""
     return f"/v1/jobs/{job}"

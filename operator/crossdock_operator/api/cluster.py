@@ -130,7 +130,7 @@ class Workers:
     """The worker pods."""
 
     replicas: Annotated[
-        int, "Number of worker pods. Not looked at with autoscaling.", Range(0, 1000)
+        int, "Number of worker pods. With autoscaling the operator moves it.", Range(0, 1000)
     ] = 2
     autoscaling: Annotated[Autoscaling | None, "Number of worker pods by use."] = None
     processes: Annotated[

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from crossdock_operator.kinds import Object
 from crossdock_operator.plan.conditions import NO, UNKNOWN, YES, Answer, conditions, paused
+from crossdock_operator.plan.targets import RELEASABLE, SCALED, ExecutorsSeen
 from crossdock_operator.records import Job
 
 
@@ -43,6 +44,8 @@ class Seen:
     over: bool = False
     """Whether nothing is left to do for its stages."""
     connection: str = ""
+    executors: ExecutorsSeen | None = None
+    """None: as was said last."""
     worker_bytes: int | None = None
     """None: as it was said last."""
     store_bytes: int = 0
@@ -80,6 +83,10 @@ def job_status(job: Job, seen: Seen, *, now: str) -> Object:
     if seen.worker_bytes is None:
         numbers = {name: last[name] for name in numbers if name in last}
     status |= numbers
+    if seen.executors is not None and seen.executors.numbers is not None:
+        status["executors"] = dict(seen.executors.numbers)
+    elif "executors" in last:
+        status["executors"] = last["executors"]
     if connection := seen.connection or last.get("connectionSecret", ""):
         status["connectionSecret"] = connection
     return status
@@ -106,7 +113,7 @@ def only_numbers_differ(one: Object, other: Object) -> bool:
     """Return whether two statuses tell the same but for how far it has come."""
 
     def without(status: Object) -> Object:
-        numbers = {"workerBytes", "storeBytes", "storeRequests"}
+        numbers = {"workerBytes", "storeBytes", "storeRequests", "executors"}
         kept = {name: value for name, value in status.items() if name not in numbers}
         rows = status.get("stages", ())
         return {**kept, "stages": [(row["name"], row["phase"], row["tasks"]) for row in rows]}
@@ -144,6 +151,7 @@ def _answers(job: Job, seen: Seen) -> list[Answer]:
     found = [seen.accepted]
     if seen.accepted.status == YES:
         found.append(_ready(job, seen))
+        found += _executors(job, seen)
     if not job.spec.stages and not seen.ended:
         return found
     if seen.ended:
@@ -174,11 +182,25 @@ def _answers(job: Job, seen: Seen) -> list[Answer]:
 
 def _ready(job: Job, seen: Seen) -> Answer:
     if seen.ready is None:
-        for condition in job.status.get("conditions", ()):
-            if condition["type"] == "Ready":
-                status = condition["status"]
-                return Answer("Ready", status, condition["reason"], condition.get("message", ""))
-        return Answer("Ready", NO, "NotRegistered")
+        return _as_before(job, "Ready") or Answer("Ready", NO, "NotRegistered")
     if seen.ready:
         return Answer("Ready", NO, "NotRegistered", seen.ready[:1024])
     return Answer("Ready", YES, "Registered")
+
+
+def _executors(job: Job, seen: Seen) -> list[Answer]:
+    """Return what is said of an attached engine's executors."""
+    if job.spec.executors is None:
+        return []
+    if seen.executors is not None:
+        return [seen.executors.scaled, seen.executors.releasable]
+    return [found for kind in (SCALED, RELEASABLE) if (found := _as_before(job, kind))]
+
+
+def _as_before(job: Job, kind: str) -> Answer | None:
+    """Return a condition as it was said last, if it was."""
+    for condition in job.status.get("conditions", ()):
+        if condition["type"] == kind:
+            status, message = condition["status"], condition.get("message", "")
+            return Answer(kind, status, condition["reason"], message)
+    return None

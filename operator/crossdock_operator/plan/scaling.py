@@ -2,13 +2,15 @@
 
 Up at once, as soon as there are tasks. Down after the cooldown, and never below those that have
 tasks or data that is not acked: who goes is marked first, so that Kubernetes takes the idle ones.
-Without a word from the engine nothing changes. The operator is not alone: where somebody else sets
-the number again and again, it says so, and goes on only as often as the cooldown allows.
+Without a word from the engine nothing changes, and while some worker does not answer nothing goes
+down: it may have the newest word. The operator is not alone: where somebody else sets the number
+again and again, it says so, and leaves it to them for a while.
 """
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from crossdock.demand import Need
@@ -17,6 +19,18 @@ from crossdock_operator.api.job import Executors
 CONTESTED_TIMES: Final = 3
 """So many changes by somebody else, each after one of ours, are a contest."""
 CONTEST_SECONDS: Final = 600.0
+"""So long a change by somebody else counts: no more than those are undone in this time."""
+
+
+class Leaving(StrEnum):
+    """Which pods go when replicas go down."""
+
+    CHEAPEST = "cheapest"
+    """Those of the lowest deletion cost."""
+    LAST = "last"
+    """Those of the highest place."""
+    UNKNOWN = "unknown"
+    """Any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,18 +41,21 @@ class Target:
     """That its spec wants."""
     pods: tuple[str, ...]
     """Names of its pods that are not about to go."""
+    leaving: Leaving = Leaving.CHEAPEST
+    first: int = 0
+    """Where the last pods go: the number in the name of the first one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """What this operator did before. Of a new one: nothing."""
+    """What this operator did before."""
 
     wanted: int | None = None
-    """What it set last."""
-    at: float = -math.inf
-    """When; monotonic."""
+    """What it set last; None: nothing, or somebody else set another number since."""
+    at: float
+    """When it did, or began to look; monotonic."""
     overruled: tuple[float, ...] = ()
-    """When somebody else set another number after it had."""
+    """When somebody else had set another number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +71,12 @@ class Step:
     costs: Mapping[str, int]
     """By pod, its deletion cost: the least busy go first. Set before replicas go down."""
     again_seconds: float | None
-    """When to look again at the latest, if the cooldown holds a step up."""
+    """When to look again at the latest, if time holds a step up."""
     past: Past
+    overruled: bool
+    """Whether somebody else was just seen to have set another number."""
     contested: bool
+    """Whether the number is left to somebody else."""
 
 
 def step(
@@ -67,6 +87,7 @@ def step(
     *,
     now: float,
     suspended: bool,
+    whole: bool = True,
 ) -> Step:
     """Return what is to be done.
 
@@ -76,49 +97,70 @@ def step(
         target: as it is.
         past: what was done before.
         now: monotonic seconds.
-        suspended: no task shall run.
+        suspended: no task shall run: all go, at once.
+        whole: whether every worker was asked: else there may be a newer word.
     """
+    overruled = past.wanted is not None and past.wanted != target.replicas
     past = _watched(past, target, now)
     contested = len(past.overruled) >= CONTESTED_TIMES
-    if need is None:
-        return Step(
-            desired=target.replicas, releasable=0, replicas=None, costs={}, again_seconds=None,
-            past=past, contested=contested,
-        )  # fmt: skip
-    idle = [pod for pod in target.pods if need.busy.get(pod) == 0]
-    unknown = [pod for pod in target.pods if pod not in need.busy]
-    busy = len(target.pods) - len(idle) - (len(unknown) if not need.tasks else 0)
-    desired = _desired(executors, need, suspended=suspended)
-    # A pod that nobody names is not known to be idle, unless its engine has nothing to do at all.
-    releasable = len(target.pods) - busy
-    replicas = desired if desired >= target.replicas else max(desired, busy)
-    wait = _wait(executors, target, past, replicas, now, contested=contested)
+    idle = _idle(target.pods, need)
+    desired = _desired(executors, need, target, suspended=suspended)
+    replicas = desired
+    if desired < target.replicas and not suspended:
+        kept = max(desired, _floor(target, idle))
+        replicas = min(kept, target.replicas) if whole else target.replicas
+    wait = 0.0
+    if replicas != target.replicas and contested:
+        wait = past.overruled[0] + CONTEST_SECONDS - now
+    elif replicas < target.replicas and not suspended:
+        wait = max(0.0, past.at + executors.cooldown_seconds - now)
     held = replicas == target.replicas or wait > 0
+    marks = not held and replicas < target.replicas and need is not None
     return Step(
         desired=desired,
-        releasable=releasable,
+        releasable=len(idle),
         replicas=None if held else replicas,
-        costs=_costs(target.pods, need) if replicas < target.replicas else {},
+        costs=_costs(target, need) if need is not None and marks else {},
         again_seconds=wait if wait > 0 else None,
         past=past if held else Past(wanted=replicas, at=now, overruled=past.overruled),
+        overruled=overruled,
         contested=contested,
     )
 
 
-def _desired(executors: Executors, need: Need, *, suspended: bool) -> int:
-    if suspended or not need.tasks:
-        return 0 if suspended else executors.idle
+def _idle(pods: Iterable[str], need: Need | None) -> frozenset[str]:
+    """Return the pods that have nothing that only they have.
+
+    One that nobody names is not known to be idle, unless its engine has nothing to do at all.
+    """
+    if need is None:
+        return frozenset()
+    unnamed = 1 if need.tasks else 0
+    return frozenset(pod for pod in pods if not need.busy.get(pod, unnamed))
+
+
+def _floor(target: Target, idle: frozenset[str]) -> int:
+    """Return how many replicas there must stay at least, so that nobody goes who is not idle."""
+    busy = [pod for pod in target.pods if pod not in idle]
+    if target.leaving is Leaving.CHEAPEST or not busy:
+        return len(busy)
+    if target.leaving is Leaving.UNKNOWN:
+        return target.replicas
+    places = [pod.rpartition("-")[2] for pod in busy]
+    if not all(place.isdigit() for place in places):
+        return target.replicas
+    return max(int(place) for place in places) - target.first + 1
+
+
+def _desired(executors: Executors, need: Need | None, target: Target, *, suspended: bool) -> int:
+    if suspended:
+        return 0
+    if need is None:
+        return target.replicas
+    if not need.tasks:
+        return executors.idle
     wanted = math.ceil(need.tasks / executors.tasks_per_executor)
     return min(max(wanted, executors.min), executors.max)
-
-
-def _wait(
-    executors: Executors, target: Target, past: Past, replicas: int, now: float, *, contested: bool
-) -> float:
-    """Return for how long the cooldown holds a step up."""
-    if replicas == target.replicas or (replicas > target.replicas and not contested):
-        return 0.0
-    return max(0.0, past.at + executors.cooldown_seconds - now)
 
 
 def _watched(past: Past, target: Target, now: float) -> Past:
@@ -129,6 +171,8 @@ def _watched(past: Past, target: Target, now: float) -> Past:
     return Past(wanted=None, at=past.at, overruled=(*recent, now)[-CONTESTED_TIMES:])
 
 
-def _costs(pods: Iterable[str], need: Need) -> dict[str, int]:
+def _costs(target: Target, need: Need) -> dict[str, int]:
     """Return deletion costs: of pods that nobody names, as if they had one task."""
-    return {pod: need.busy.get(pod, 1) for pod in pods}
+    if target.leaving is not Leaving.CHEAPEST:
+        return {}
+    return {pod: need.busy.get(pod, 1) for pod in target.pods}

@@ -19,7 +19,12 @@ _MESSAGE_CHARACTERS: Final = 1024
 
 
 def cluster_status(
-    observed: Observed, *, refused: str, now: str, found: Findings = NOTHING
+    observed: Observed,
+    *,
+    refused: str,
+    now: str,
+    found: Findings = NOTHING,
+    autoscaled: Answer | None = None,
 ) -> Object:
     """Return the whole status.
 
@@ -28,6 +33,7 @@ def cluster_status(
         refused: what the API server said of an object that it did not take; else empty.
         now: the time, as RFC 3339 has it.
         found: in its store.
+        autoscaled: what is said of its number of workers; None: it does not scale by itself.
     """
     cluster = observed.cluster
     wanted = replicas(cluster)
@@ -38,6 +44,7 @@ def cluster_status(
     selector = ",".join(f"{k}={v}" for k, v in names.pod_labels(cluster).items())
     answers = _answers(workers, wanted, rolled_out=rolled_out, refused=refused)
     answers += [store_reachable(cluster, found), storage_clean(cluster, found)]
+    answers += [autoscaled] if autoscaled else []
     storage = storage_status(cluster, found)
     return {
         "observedGeneration": cluster.generation,

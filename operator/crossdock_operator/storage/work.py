@@ -34,6 +34,7 @@ from crossdock.store.opening import open_store
 from crossdock.store.probes import FOLDER
 from crossdock.store.rules import HasLifecycle, Net
 from crossdock.store.settings import store_options
+from crossdock.store.versions import HasVersions
 from crossdock.wire import names
 from crossdock_operator.storage.tasks import (
     Audit,
@@ -229,7 +230,8 @@ def _lacks(bucket: Store) -> list[str]:
         there = bucket.read_lifecycle()
         if there is None:
             return [f"{bucket.url}: this server has no lifecycle rules"]
-        net = Net(prefix=bucket.prefix)
+        versions = bucket.keeps_versions() if isinstance(bucket, HasVersions) else False
+        net = Net(prefix=bucket.prefix, versions=bool(versions))
         return [f"{bucket.url}: {problem}" for problem in net.lacks(there.rules)]
     except CrossdockError as error:
         return [f"{bucket.url}: {error}"]

@@ -86,21 +86,28 @@ async def put_job(request: web.Request) -> web.Response:
         job, created = worker.jobs.introduce(uid, word.record)
         return _job_answer(worker, job, created=created)
     job, created = worker.jobs.register(uid, word.record)
-    if not is_known(job.released, word.released):
+    if not is_known(job.gone.generations, word.released):
         await in_pool(worker, partial(job.learn_released, word.released, word.record.epoch))
-    job.life.hear_owner(worker.as_of(word.as_of))  # last: a right comes with all that is known
+    as_of = worker.as_of(word.as_of)  # last: a right comes with all that is known
+    if worker.drain.listens:
+        job.life.hear_owner(as_of)
+    else:
+        job.life.take_right(as_of)
     return _job_answer(worker, job, created=created)
 
 
 async def list_jobs(request: web.Request) -> web.Response:
-    """List the jobs on this disk; for sweeps."""
+    """List the jobs on this disk, for sweeps; or those whose engines say what they need."""
     worker = request.app[WORKER]
     uptime = worker.uptime_seconds
+    listed = [accounts.overview(uid, job, uptime) for uid, job in worker.jobs.held()]
+    if request.query.get("demand") == "true":
+        listed = [each for each in listed if each["demand"]]
     body = {
         "worker": worker.identity.id,
         "cluster": worker.settings.cluster,
         "uptime_seconds": round(uptime, 3),
-        "jobs": [accounts.overview(uid, job, uptime) for uid, job in worker.jobs.held()],
+        "jobs": listed,
     }
     return web.json_response(body)
 

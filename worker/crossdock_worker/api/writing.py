@@ -7,25 +7,31 @@ from functools import partial
 from aiohttp import web
 
 from crossdock import views
-from crossdock.errors import CrossdockError, ProtocolError
-from crossdock.records import Persistence
+from crossdock.errors import CrossdockError, DataCorrupt, JobFenced, JobUnknown, ProtocolError
+from crossdock.lifecycle.facts import Facts
+from crossdock.records import Persistence, generations_from_json
 from crossdock.wire import names
 from crossdock.wire.frame import FrameHeader
-from crossdock.wire.names import U32_MAX
+from crossdock.wire.names import U32_MAX, check_name
 from crossdock_worker import accounts
 from crossdock_worker.api.context import (
+    MAX_WISH_BYTES,
     WORKER,
     check_settled,
     commanded,
     fill_error,
+    held_body,
     in_pool,
+    parse_json,
     path_int,
     silence,
     target,
 )
 from crossdock_worker.front import front_of
 from crossdock_worker.ingest import FrameReceiver, FrameSink
+from crossdock_worker.job import Job
 from crossdock_worker.shuffle_log import ShuffleLog
+from crossdock_worker.worker import Worker
 
 
 async def put_frame(request: web.Request) -> web.Response:
@@ -81,7 +87,7 @@ async def _take_frame(request: web.Request) -> web.Response:
         finally:
             await receiver.close()
     worker.metrics.frames.labels("stored" if stored else "duplicate").inc()
-    worker.metrics.ingested_bytes.inc(frame_bytes if stored else 0)
+    worker.metrics.ingested(frame_bytes if stored else 0)
     answer = {
         "worker": worker.identity.id,
         "incarnation": worker.identity.incarnation,
@@ -121,3 +127,34 @@ async def release_shuffle(request: web.Request) -> web.Response:
     await silence(partial(job.leaves.are_held, name), f"of shuffle {name!r}")
     body = {"released": generation, "stored": job.stored, "worker": worker.identity.id}
     return web.json_response(body)
+
+
+async def take_released(request: web.Request) -> web.Response:
+    """Take releases of many jobs from a worker that deletes what they have in the store."""
+    worker = request.app[WORKER]
+    check_settled(worker)
+    async with held_body(request, most_bytes=MAX_WISH_BYTES) as body:
+        jobs, cleared, left_out = await in_pool(worker, partial(_learn_released, worker, body))
+    if not cleared:
+        await silence(lambda: any(job.leaves.are_held(n) for job, n in jobs), "of these shuffles")
+    return web.json_response({"worker": worker.identity.id, "left_out": left_out})
+
+
+def _learn_released(worker: Worker, body: bytes) -> tuple[list[tuple[Job, str]], bool, list[str]]:
+    """Return the (job, shuffle) that were told of, whether they are clear, and jobs left out."""
+    told = parse_json(body)
+    if not isinstance(told, dict) or not isinstance(told.get("jobs"), dict):
+        raise ProtocolError("what is released is a JSON object with its jobs")
+    found, left_out, cleared = [], [], told.get("cleared") is True
+    for uid, generations in told["jobs"].items():
+        known = generations_from_json(generations)
+        try:
+            job = worker.jobs.get(check_name("job", uid))
+            job.learn(Facts(released=known, cleared=known if cleared else {}, stored=True))
+        except JobFenced:  # it was ended: all of it goes, and nothing is written for it
+            continue
+        except (JobUnknown, DataCorrupt):  # whoever tells of it to this worker has to tell that too
+            left_out.append(uid)
+        else:
+            found += [(job, name) for name in known]
+    return found, cleared, left_out

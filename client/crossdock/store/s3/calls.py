@@ -30,6 +30,8 @@ WRITE_MARK: Final = "crossdock-write"
 answer can tell its own object from another's."""
 
 _BAD_BYTES_TRIES: Final = 3
+_DENIED_TRIES: Final = 3
+"""Of a write: MinIO denies one into a folder that is being emptied (issue 15157 of minio)."""
 _LOOK_SECONDS: Final = 5.0
 """How long a writer that got no answer looks whether its object is there."""
 
@@ -176,6 +178,7 @@ class _Call(Generic[T]):
     doubtful: bool = False
     """A try may have had an effect that nobody told us of."""
     bad_bytes: int = 0
+    denials: int = 0
     last: Failure | None = None
     begun: float = field(default_factory=time.monotonic)
 
@@ -251,6 +254,10 @@ class _Call(Generic[T]):
             if self.bad_bytes >= _BAD_BYTES_TRIES:
                 return error
             raise StoreUnavailable(error.message)
+        if kind is Kind.DENIED and self.verb in _WRITES:
+            self.denials += 1
+            if self.denials < _DENIED_TRIES:
+                raise StoreUnavailable(error.message)
         if kind is Kind.UNANSWERED and not self.repeatable:
             return _unsure(error)
         if kind is Kind.EXPIRED:

@@ -36,6 +36,8 @@ from crossdock.store.s3.probe import probe
 from crossdock.store.s3.put import if_unchanged, put_object, unless_there
 from crossdock.store.s3.reading import S3Reading, open_reading
 from crossdock.store.s3.upload import S3Upload, put_parts
+from crossdock.store.s3.versions import keeps_versions, old_versions
+from crossdock.store.versions import OldVersions
 from crossdock.wire.crc import BytesLike
 
 if TYPE_CHECKING:
@@ -180,6 +182,14 @@ class S3Store:
     def write_lifecycle(self, lifecycle: Lifecycle) -> None:
         """Replace the bucket's lifecycle rules; see `lifecycle.py`."""
         write_lifecycle(self._caller, lifecycle)
+
+    def keeps_versions(self) -> bool | None:
+        """Return whether what is deleted stays as versions; see `crossdock.store.versions`."""
+        return keeps_versions(self._caller)
+
+    def old_versions(self, prefix: str) -> OldVersions | None:
+        """Count some of what is not current; see `crossdock.store.versions`."""
+        return old_versions(self._caller, check_prefix(prefix))
 
     @property
     def prefix(self) -> str:
