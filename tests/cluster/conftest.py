@@ -18,6 +18,7 @@ def _place() -> Iterator[None]:
         yield
     finally:
         kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+        kubectl("delete", "pv", f"{NAMESPACE}-results", "--ignore-not-found", "--wait=false")
 
 
 @pytest.fixture

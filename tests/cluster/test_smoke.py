@@ -18,7 +18,7 @@ TASKS = "crossdock.dev/job=words"
 
 def test_install_run_lose_end_uninstall(place: None, tmp_path: Path) -> None:
     _install(tmp_path)
-    helm("test", "crossdock", "--timeout=240s", "--logs")
+    helm("test", "crossdock", "--timeout=240s")
 
     apply(job("words"))
     eventually(_half_of_the_maps_are_done, seconds=120, what="the maps to be under way")
