@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test test-servers versitygw minio kube-servers chromium crds roles docs lint format lock soak bench clean
+.PHONY: setup run test test-servers versitygw minio helm kube-servers chromium cluster-programs e2e-smoke \
+  wheels crds roles chart-readme docs lint format lock soak bench clean
 
 setup: $(STAMP)
 
@@ -30,11 +31,11 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint versitygw kube-servers chromium
-	$(BIN)/pytest -n 2 --dist worksteal -m "not soak and not servers"
+test: lint versitygw kube-servers helm chromium
+	$(BIN)/pytest -n 2 --dist worksteal -m "not soak and not servers and not cluster"
 
-# The S3 servers of the tests are built once, and kept in the user's cache.
-versitygw minio: setup
+# The S3 servers of the tests, and Helm, are built once, and kept in the user's cache.
+versitygw minio helm: setup
 	$(BIN)/python tests/build_servers.py $@
 
 # etcd and Kubernetes' API server and controllers: some ten minutes, once. Not built where
@@ -46,20 +47,40 @@ kube-servers: setup
 chromium:
 	@$(PYTHON) tools/prepare.py chromium
 
+# What the image installs, fetched here so that building it needs no network.
+WHEELS_PYTHON ?= 3.12
+WHEELS_ARCH ?= $(shell uname -m)
+wheels: setup
+	$(BIN)/python tools/wheels.py dist/wheels --python $(WHEELS_PYTHON) --arch $(WHEELS_ARCH)
+
 # The CRDs and their reference, from the types of the operator.
 crds: setup
 	$(BIN)/python -m crossdock_operator.api.crds crds
+	$(BIN)/python -m crossdock_operator.api.crds charts/crossdock/files/crds
 	$(BIN)/python -m crossdock_operator.api.reference docs/crds.md
 
 # The roles of the operator, from what it may do. SCALABLE, OWNERS: kinds of its options --scalable
 # and --owner-kinds.
 roles: setup
-	$(BIN)/python -m crossdock_operator.rbac roles $(addprefix --scalable=,$(SCALABLE)) \
-	  $(addprefix --owner-kinds=,$(OWNERS))
+	$(BIN)/python -m crossdock_operator.rbac roles charts/crossdock/files/roles \
+	  $(addprefix --scalable=,$(SCALABLE)) $(addprefix --owner-kinds=,$(OWNERS))
+
+# The table of values in the chart's README.md.
+chart-readme: setup
+	$(BIN)/python tools/chart_readme.py
 
 # Stores against MinIO, which takes some six minutes to build.
 test-servers: minio
 	$(BIN)/pytest -n 2 --dist worksteal -m servers tests/stores
+
+# What a node needs besides, for `make e2e-smoke`.
+cluster-programs: kube-servers helm versitygw
+	$(BIN)/python tests/build_servers.py node
+
+# Installs the chart in a real cluster on this machine, as root; uses one by KUBECONFIG with
+# `pytest tests/cluster`.
+e2e-smoke: cluster-programs
+	tests/cluster/smoke
 
 soak: setup
 	$(BIN)/pytest -n 2 --dist worksteal -m soak --timeout 3600

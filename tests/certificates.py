@@ -20,7 +20,8 @@ class Authority:
     key: Path
 
     @classmethod
-    def make(cls, directory: Path, name: str) -> "Authority":
+    def make(cls, directory: Path, name: str, *, addresses: bool = True) -> "Authority":
+        """Make one, and a certificate for `localhost`, and with `addresses` for 127.0.0.1 too."""
         now = dt.datetime.now(dt.UTC)
 
         def builder(subject: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
@@ -43,7 +44,9 @@ class Authority:
             )
             .sign(ca_key, hashes.SHA256())
         )
-        names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+        names: list[x509.GeneralName] = [x509.DNSName("localhost")]
+        if addresses:
+            names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
         cert = (
             builder("worker", key)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)

@@ -1,6 +1,6 @@
 """What the operator may do, once: every verb that it uses, and no other. `make roles` writes it.
 
-python -m crossdock_operator.rbac DIRECTORY [--scalable GROUP/VERSION/KIND …] \
+python -m crossdock_operator.rbac ROLES CHART_FILES [--scalable GROUP/VERSION/KIND …] \
     [--owner-kinds KIND.GROUP …]
 
 Options are those of the operator.
@@ -102,6 +102,19 @@ def reviews() -> list[Object]:
     return [_rule(kind, "", ("create",)) for kind in (TOKEN_REVIEW, SUBJECT_ACCESS_REVIEW)]
 
 
+def hooks_anywhere() -> list[Object]:
+    """Return the rules for the chart's hooks, wherever the operator looks after objects."""
+    return [_rule(kind, "", ("list",)) for kind in (SHUFFLE_CLUSTER, SHUFFLE_JOB)]
+
+
+def hooks() -> list[Object]:
+    """Return the rules for the chart's hooks in the release's namespace."""
+    return [
+        _rule(SHUFFLE_CLUSTER, "", ("get", "list", "create", "patch", "delete")),
+        _rule(SHUFFLE_JOB, "", ("get", "create", "delete")),
+    ]
+
+
 def _rule(kind: Kind, sub: str, verbs: tuple[str, ...], *, names: tuple[str, ...] = ()) -> Object:
     rule: Object = {
         "apiGroups": [kind.group],
@@ -124,6 +137,19 @@ def manifests(
     }
 
 
+def chart_files(
+    scalable: Sequence[Kind] = SCALABLE, owners: Sequence[OwnerKind] = ()
+) -> dict[str, list[Object]]:
+    """Return rules for the chart, by file: it names roles and accounts itself."""
+    return {
+        "own-namespace.yaml": own_namespace(),
+        "looked-after.yaml": looked_after(scalable, owners),
+        "reviews.yaml": reviews(),
+        "hooks.yaml": hooks(),
+        "hooks-anywhere.yaml": hooks_anywhere(),
+    }
+
+
 def _bound(kind: str, name: str, rules: list[Object]) -> list[Object]:
     """Return a role, and its binding to the operator's account."""
     api = {"apiVersion": f"{_GROUP}/v1"}
@@ -140,23 +166,34 @@ def _bound(kind: str, name: str, rules: list[Object]) -> list[Object]:
     ]
 
 
+_HEAD: Final = "# Made by `make roles` of operator/crossdock_operator/rbac.py.\n"
+
+
 def text(objects: list[Object]) -> str:
     """Return a file of `roles/`."""
-    head = "# Made by `make roles` of operator/crossdock_operator/rbac.py.\n"
-    return head + "---\n".join(yaml.safe_dump(each, sort_keys=False) for each in objects)
+    return _HEAD + "---\n".join(yaml.safe_dump(each, sort_keys=False) for each in objects)
+
+
+def chart_text(rules: list[Object]) -> str:
+    """Return a file of the chart."""
+    return _HEAD + yaml.safe_dump(rules, sort_keys=False)
 
 
 def main() -> None:
-    """Write all files into the directory that the command line names."""
+    """Write manifests into the first directory, and the chart's rules into the second."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("directory", type=Path)
+    parser.add_argument("manifests", type=Path)
+    parser.add_argument("chart", type=Path)
     parser.add_argument("--scalable", action="append", type=kind_of_option)
     parser.add_argument("--owner-kinds", action="append", type=OwnerKind.parse)
     given = parser.parse_args()
-    given.directory.mkdir(exist_ok=True)
-    found = manifests(given.scalable or SCALABLE, given.owner_kinds or ())
-    for name, objects in found.items():
-        (given.directory / name).write_text(text(objects))
+    for directory in (given.manifests, given.chart):
+        directory.mkdir(parents=True, exist_ok=True)
+    scalable, owners = given.scalable or SCALABLE, given.owner_kinds or ()
+    for name, objects in manifests(scalable, owners).items():
+        (given.manifests / name).write_text(text(objects))
+    for name, rules in chart_files(scalable, owners).items():
+        (given.chart / name).write_text(chart_text(rules))
 
 
 if __name__ == "__main__":

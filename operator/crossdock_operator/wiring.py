@@ -6,7 +6,7 @@ promise more write annotations and finalizers of their own, several times for ea
 
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import kopf
 
@@ -74,6 +74,8 @@ async def watch(
         registry=registry,
         settings=_settings(),
         standalone=True,
+        # Not used, but kopf would ask for the user's name, and in a pod the user often has none.
+        identity=cast("Any", "crossdock-operator"),
         clusterwide=not namespaces,
         namespaces=namespaces,
     )

@@ -15,6 +15,7 @@ from crossdock_operator.kube import Kube
 from harness import SHARED_PROCESSES
 
 sys.path.append(str(Path(__file__).parents[1] / "stores"))  # servers and faults
+sys.path.append(str(Path(__file__).parents[1] / "charts"))  # what the chart becomes
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """TLS: the client, plain curl, and what a wrong authority looks like."""
 
+import http.client
+import json
 import secrets
 import shutil
 import socket
@@ -7,13 +9,15 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 
 import crossdock
 from certificates import Authority
+from crossdock.wire import tokens
+from crossdock.wire.tokens import ANY_JOB, Right
 from harness import KEY, QUICK, WorkerProcess, eventually, started_workers
 from raw import Peer, Target, make_frame
 
@@ -301,6 +305,33 @@ def test_certificates_are_read_again(tmp_path: Path) -> None:
                 lambda w=worker: all(p["state"] == "serving" for p in peers_of(w, new.ca)),
                 what="they know each other",
             )
+
+
+def test_peers_of_a_dns_name_are_known_by_its_certificate(tmp_path: Path) -> None:
+    """In Kubernetes certificates have names alone: no pod's address is known before it is there."""
+    named = Authority.make(tmp_path, "named", addresses=False)
+    with ExitStack() as stack:
+        first = stack.enter_context(WorkerProcess(key=KEY, options=named.options()))
+        first.start()
+        peers = {"peers": f"dns+https://localhost:{first.port}", "peers_interval_seconds": 0.2}
+        second = stack.enter_context(WorkerProcess(key=KEY, options={**named.options(), **peers}))
+        second.start()
+        eventually(
+            lambda: [p["state"] for p in peers_at(second, named.ca)].count("serving") == 2,
+            what="the second to meet the first",
+        )
+
+
+def peers_at(worker: WorkerProcess, ca: Path) -> list[dict[str, str]]:
+    """Ask by a name that the certificate has."""
+    token = tokens.mint(KEY, job=ANY_JOB, rights=[Right.ADMIN], ttl_seconds=60)
+    connection = http.client.HTTPSConnection(
+        "localhost", worker.port, timeout=5, context=ssl.create_default_context(cafile=ca)
+    )
+    with closing(connection):
+        connection.request("GET", "/v1/workers", headers={"Authorization": f"Bearer {token}"})
+        found: list[dict[str, str]] = json.loads(connection.getresponse().read())["workers"]
+    return found
 
 
 def peers_of(worker: WorkerProcess, ca: Path) -> list[dict[str, str]]:

@@ -69,6 +69,8 @@ class Membership:
         """URLs that were asked in the last round, and where nobody has ever answered."""
         self._resolved: set[str] = set()
         """Names in DNS that did resolve."""
+        self._names: dict[str, str] = {}
+        """By host and port of an address from DNS: the name, which the certificate there has."""
         for peer in peers:
             check_peer(peer)
         self._peers = peers
@@ -185,8 +187,9 @@ class Membership:
         """Return the JSON of a peer's answer; None when there is none."""
         token = self._token()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        name = self._names.get(urlsplit(url).netloc)
         try:
-            async with session.get(url, headers=headers) as response:
+            async with session.get(url, headers=headers, server_hostname=name) as response:
                 if response.status == 200:
                     data: object = await response.json()
                     return data
@@ -212,5 +215,6 @@ class Membership:
             self._resolved.add(peer)
             for *_, address in found:
                 host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
+                self._names[f"{host}:{port}"] = str(parts.hostname)
                 urls.append(f"{scheme}://{host}:{port}")
         return sorted(set(urls))

@@ -1,0 +1,164 @@
+{{- define "crossdock.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "crossdock.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains (include "crossdock.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "crossdock.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "crossdock.operator" -}}
+{{- include "crossdock.fullname" . }}-operator
+{{- end -}}
+
+{{- define "crossdock.selector" -}}
+app.kubernetes.io/name: {{ include "crossdock.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end -}}
+
+{{- define "crossdock.labels" -}}
+app.kubernetes.io/name: {{ include "crossdock.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: crossdock
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "crossdock.image" -}}
+{{- $image := .Values.image -}}
+{{- $name := $image.repository -}}
+{{- if $image.registry }}{{ $name = printf "%s/%s" $image.registry $name }}{{ end -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $name $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $name (default .Chart.AppVersion $image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "crossdock.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "crossdock.operator" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.create is false: name one by serviceAccount.name" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where the hooks look, and how they are told: all namespaces, or those that are looked after. */}}
+{{- define "crossdock.watchArgs" -}}
+{{- range .Values.operator.watchNamespaces }}
+- --watch={{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "crossdock.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "crossdock.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- define "crossdock.crdMetadata" }}  labels:
+{{ include "crossdock.labels" . | indent 4 }}
+{{- if .Values.crds.keep }}
+  annotations:
+    helm.sh/resource-policy: keep
+{{- end }}
+{{ end -}}
+
+{{/* The name of what belongs to no namespace: two releases may be called alike. */}}
+{{- define "crossdock.everywhere" -}}
+{{- printf "%s-%s" .Release.Namespace (include "crossdock.operator" .) -}}
+{{- end -}}
+
+{{/* Binds a role to the operator's account: a dict of context, kind, name,
+namespace if it has one, and account if it is another one. */}}
+{{- define "crossdock.binding" -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ .kind }}Binding
+metadata:
+  name: {{ .name }}
+  {{- with .namespace }}
+  namespace: {{ . }}
+  {{- end }}
+  labels:
+    {{- include "crossdock.labels" .context | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {{ .kind }}
+  name: {{ .name }}
+subjects:
+- kind: ServiceAccount
+  name: {{ default (include "crossdock.serviceAccount" .context) .account }}
+  namespace: {{ .context.Release.Namespace }}
+{{- end -}}
+
+{{/* A Job that Helm waits for: a dict of context, name, hook, args, and seconds after which it has failed. */}}
+{{- define "crossdock.hook" -}}
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {{ include "crossdock.fullname" .context }}-{{ .name }}
+  namespace: {{ .context.Release.Namespace }}
+  labels:
+    {{- include "crossdock.labels" .context | nindent 4 }}
+  annotations:
+    helm.sh/hook: {{ .hook }}
+    # One that failed stays, so that its logs can be read.
+    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+    helm.sh/hook-output-log-policy: hook-failed
+spec:
+  backoffLimit: 0
+  activeDeadlineSeconds: {{ .seconds }}
+  template:
+    metadata:
+      labels:
+        {{- include "crossdock.labels" .context | nindent 8 }}
+        app.kubernetes.io/component: {{ .name }}
+    spec:
+      restartPolicy: Never
+      {{- include "crossdock.hookPod" (dict "context" .context "args" (prepend .args "release")) | nindent 6 }}
+{{- end -}}
+
+{{- define "crossdock.hookPod" -}}
+serviceAccountName: {{ include "crossdock.fullname" .context }}-hooks
+{{- with .context.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- include "crossdock.podSecurity" .context | nindent 2 }}
+containers:
+- name: release
+  image: {{ include "crossdock.image" .context }}
+  imagePullPolicy: {{ .context.Values.image.pullPolicy }}
+  args: {{ toJson .args }}
+  # What stops an uninstall is in the pod's status, too.
+  terminationMessagePolicy: FallbackToLogsOnError
+  resources:
+    requests: {cpu: 50m, memory: 128Mi}
+    limits: {memory: 256Mi}
+  securityContext:
+    {{- include "crossdock.containerSecurity" .context | nindent 4 }}
+{{- with .context.Values.operator.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .context.Values.operator.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}

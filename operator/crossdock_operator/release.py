@@ -1,0 +1,213 @@
+"""`crossdock release`: what the chart's hooks do, since Helm cannot.
+
+Helm knows a resource's kind only when its CRD is there, so the first ShuffleCluster comes after the
+release (`apply`). It deletes the operator without a look at what only the operator can end, so that
+is looked at before (`leave`).
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from crossdock.errors import CrossdockError
+from crossdock_operator.errors import ApiUnavailable, NotAllowed, Vanished
+from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB, Kind, Object
+from crossdock_operator.kube import Kube
+from crossdock_operator.plan.names import FINALIZER
+from crossdock_operator.trial import trial_job
+
+app = typer.Typer(
+    name="release", help="Steps of the Helm chart: apply, try, leave.", no_args_is_help=True
+)
+_MANAGER: Final = "crossdock-chart"
+_PAUSE_SECONDS: Final = 2.0
+"""Between two looks at something that is waited for."""
+
+Namespace = Annotated[str, typer.Option(help="Of the release.")]
+Kubeconfig = Annotated[
+    Path | None, typer.Option(envvar="KUBECONFIG", help="Default: the pod's credentials.")
+]
+Seconds = Annotated[float, typer.Option(help="For how long to wait.")]
+
+
+class WhenInUse(StrEnum):
+    """What to do about an uninstall while something is still needed."""
+
+    REFUSE = "Refuse"
+    WAIT = "Wait"
+    LEAVE = "Leave"
+
+
+class StillInUse(CrossdockError):
+    """The release is needed by something that would be stranded without it."""
+
+    code = "release_in_use"
+
+
+class TookTooLong(CrossdockError):
+    """What was waited for did not come."""
+
+    code = "release_time_out"
+
+
+@app.command()
+def apply(
+    cluster: Annotated[str, typer.Option(help="The ShuffleCluster, as JSON.")],
+    timeout_seconds: Seconds = 120,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Make a ShuffleCluster be as the chart's values say."""
+    body: Object = json.loads(cluster)
+
+    async def work(kube: Kube) -> None:
+        async def applied() -> str:
+            try:
+                await kube.apply(SHUFFLE_CLUSTER, body, manager=_MANAGER)
+            except (Vanished, ApiUnavailable, NotAllowed) as error:
+                return str(error)  # CRDs are served, and roles known, some time after they are made
+            return ""
+
+        await _wait_until(applied, timeout_seconds, "the ShuffleCluster was not taken")
+
+    asyncio.run(_connected(work, kubeconfig))
+    typer.echo(f"applied ShuffleCluster {body['metadata']['name']}")
+
+
+@app.command(name="try")
+def try_(
+    namespace: Namespace,
+    image: Annotated[str, typer.Option(help="Of the tasks.")],
+    cluster: Annotated[str, typer.Option(help="A ShuffleCluster; empty: none.")] = "",
+    timeout_seconds: Seconds = 240,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Run a small job whose tasks check what they read, delete it, and see it gone."""
+
+    async def work(kube: Kube) -> None:
+        if not cluster:
+            async for _ in kube.every(SHUFFLE_CLUSTER, namespace, page=1):
+                break
+            typer.echo("there is no default cluster to try; the API server knows our resources")
+            return
+        job = await kube.create(SHUFFLE_JOB, trial_job(namespace, cluster, image))
+        name, uid = str(job["metadata"]["name"]), str(job["metadata"]["uid"])
+        try:
+            await _wait_until(
+                lambda: _success(kube, namespace, name), timeout_seconds, f"ShuffleJob {name}"
+            )
+        finally:
+            await kube.delete(SHUFFLE_JOB, namespace, name, uid=uid)
+        await _wait_until(
+            lambda: _gone(kube, SHUFFLE_JOB, namespace, name), timeout_seconds, f"ShuffleJob {name}"
+        )
+        typer.echo(f"ShuffleJob {name} succeeded, and nothing of it is left")
+
+    asyncio.run(_connected(work, kubeconfig))
+
+
+@app.command()
+def leave(  # noqa: PLR0917 -- typer makes an option of each
+    namespace: Namespace,
+    when_in_use: Annotated[WhenInUse, typer.Option(help="Refuse, Wait or Leave.")],
+    cluster: Annotated[str, typer.Option(help="The chart's ShuffleCluster; empty: none.")] = "",
+    watch: Annotated[list[str] | None, typer.Option(help="As of the operator.")] = None,
+    timeout_seconds: Seconds = 240,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Let the operator go only when nothing needs it; the chart's ShuffleCluster goes before."""
+    if when_in_use is WhenInUse.LEAVE:
+        typer.echo("left as it is: jobs and clusters end when an operator is there again")
+        return
+
+    async def work(kube: Kube) -> None:
+        async def users(kind: Kind) -> list[str]:
+            return await _users(kube, kind, tuple(watch or ()) or ("",))
+
+        async def jobs_and_others() -> str:
+            clusters = await users(SHUFFLE_CLUSTER)
+            own = f"ShuffleCluster {namespace}/{cluster}"
+            return _told([*await users(SHUFFLE_JOB), *(each for each in clusters if each != own)])
+
+        if when_in_use is WhenInUse.WAIT:
+            await _wait_until(jobs_and_others, timeout_seconds, "the release is in use")
+        elif told := await jobs_and_others():
+            raise StillInUse(
+                f"the release is in use: {told}",
+                hint="delete these first, or set uninstall.whenInUse to Wait or Leave",
+            )
+        if cluster and await kube.delete(SHUFFLE_CLUSTER, namespace, cluster):
+            await _wait_until(
+                lambda: _gone(kube, SHUFFLE_CLUSTER, namespace, cluster),
+                timeout_seconds,
+                f"ShuffleCluster {cluster}",
+            )
+
+    asyncio.run(_connected(work, kubeconfig))
+    typer.echo("nothing needs the operator")
+
+
+async def _connected(work: Callable[[Kube], Awaitable[None]], kubeconfig: Path | None) -> None:
+    async with await Kube.connect(kubeconfig) as kube:
+        await work(kube)
+
+
+async def _wait_until(look: Callable[[], Awaitable[str]], seconds: float, what: str) -> None:
+    """Look again and again until nothing stands in the way any more.
+
+    Raises:
+        TookTooLong: the last look still found something.
+    """
+    deadline = time.monotonic() + seconds
+    told = ""
+    while why := await look():
+        if time.monotonic() > deadline:
+            raise TookTooLong(f"{what}: {why}", hint=f"it was waited for {seconds:g} s")
+        if why != told:
+            typer.echo(f"waiting: {why}")
+        told = why
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _users(kube: Kube, kind: Kind, namespaces: tuple[str, ...]) -> list[str]:
+    """Return what only an operator can end: it may have bytes in a store."""
+    return [
+        f"{kind.name} {each['metadata']['namespace']}/{each['metadata']['name']}"
+        for namespace in namespaces
+        async for each in kube.every(kind, namespace)
+        if FINALIZER in each["metadata"].get("finalizers", ())
+    ]
+
+
+def _told(users: list[str]) -> str:
+    first = ", ".join(users[:10])
+    return f"{first}, and {len(users) - 10} more" if len(users) > 10 else first
+
+
+async def _success(kube: Kube, namespace: str, name: str) -> str:
+    job = await kube.get(SHUFFLE_JOB, namespace, name)
+    if job is None:
+        raise StillInUse("somebody deleted the job", hint="try again")
+    status = job.get("status", {})
+    if status.get("phase") == "Failed":
+        raise TookTooLong(f"ShuffleJob {name} failed: {_reasons(status)}")
+    done = status.get("phase") == "Succeeded"
+    return "" if done else f"it is {status.get('phase', 'new')}; {_reasons(status)}"
+
+
+async def _gone(kube: Kube, kind: Kind, namespace: str, name: str) -> str:
+    found = await kube.get(kind, namespace, name)
+    return f"it is not gone yet; {_reasons(found.get('status', {}))}" if found else ""
+
+
+def _reasons(status: Object) -> str:
+    conditions = status.get("conditions", ())
+    told = (
+        "{type}={status} {reason} {message}".format_map({"message": "", **c}) for c in conditions
+    )
+    return "; ".join(each.strip() for each in told)

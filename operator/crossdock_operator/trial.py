@@ -1,0 +1,65 @@
+"""The job that `helm test` runs: two stages whose tasks check every byte that they read."""
+
+import secrets
+from typing import Final
+
+from crossdock_operator.kinds import Object
+
+_MAPS: Final = 2
+_BYTES: Final = 65_536
+"""Of each map for each partition."""
+_TASK: Final = f"""\
+import random
+import crossdock
+
+def block(of, to):
+    return random.Random(of * 1000 + to).randbytes({_BYTES})
+
+with crossdock.task() as task:
+    if task.stage == "write":
+        with task.output.writer() as writer:
+            for to in range(task.output.partitions):
+                writer.write(to, block(task.index, to), rows=1)
+    else:
+        read = {{(b.map_id, b.partition): bytes(b.data) for b in task.input().read()}}
+        assert read and all(read[of, to] == block(of, to) for of, to in read), "wrong bytes"
+        assert len(read) % {_MAPS} == 0, "blocks are missing"
+        with task.output.writer() as writer:
+            writer.write(0, b"all right", rows=1)
+"""
+
+
+def trial_job(namespace: str, cluster: str, image: str) -> Object:
+    """Return a ShuffleJob that succeeds only where shuffles work."""
+    container = {
+        "name": "task",
+        "image": image,
+        "command": ["python3", "-c", _TASK],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    template = {
+        "spec": {
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [container],
+        }
+    }
+    stages: list[Object] = [
+        {"name": "write", "parallelism": _MAPS, "output": {"shuffle": {"partitions": 4}}},
+        {
+            "name": "check",
+            "inputs": [{"stage": "write"}],
+            "output": {"shuffle": {"partitions": 1}},
+        },
+    ]
+    return {
+        "metadata": {"namespace": namespace, "name": f"crossdock-test-{secrets.token_hex(3)}"},
+        "spec": {
+            "clusterRef": {"name": cluster},
+            "stages": [{**stage, "podTemplate": template} for stage in stages],
+        },
+    }

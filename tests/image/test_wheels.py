@@ -1,0 +1,50 @@
+"""What goes into the image is what the lock file says."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOCK = """\
+numpy==2.4.6 ; python_full_version < '3.12' \\
+    --hash=sha256:aa
+    # via crossdock
+numpy==2.5.5 ; python_full_version >= '3.12' \\
+    --hash=sha256:bb
+    # via crossdock
+six==1.17.0 \\
+    --hash=sha256:cc \\
+    --hash=sha256:dd
+"""
+
+
+@pytest.fixture(scope="module")
+def wheels() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("wheels", ROOT / "tools" / "wheels.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_entries_are_those_of_the_lock_with_all_their_hashes(wheels: ModuleType) -> None:
+    found = wheels.locked({"six==1.17.0", "numpy==2.5.5"}, LOCK)
+    assert found == LOCK[LOCK.index("numpy==2.5.5") :]
+
+
+def test_what_the_lock_lacks_is_named(wheels: ModuleType) -> None:
+    with pytest.raises(ValueError, match=r"not in the lock: numpy==2\.6\.0; `make lock`"):
+        wheels.locked({"six==1.17.0", "numpy==2.6.0"}, LOCK)
+
+
+def test_the_image_needs_no_network_no_root_and_no_compiler() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    _, build, image = text.split("\nFROM ")
+    assert "pip install --no-index" in build
+    assert "\nUSER 65532:65532\n" in image
+    assert "\nRUN " not in image, "what is run there could leave tools behind"
+    assert "apt" not in build
+    assert (ROOT / ".dockerignore").read_text().split() == ["*", "!dist/wheels"]

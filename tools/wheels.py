@@ -1,0 +1,83 @@
+"""`make wheels`: every wheel that the image installs, at the versions and hashes of the lock file.
+
+python tools/wheels.py DIRECTORY [--python 3.12] [--arch x86_64]
+
+The image is built with no network, for a Python and a machine that need not be this one's: so uv
+says which packages it needs there, and pip fetches them for there. `requirements.txt` in the
+directory is what to install.
+"""
+
+import argparse
+import hashlib
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+EXTRAS: Final = ("worker", "s3", "operator")
+"""Of what runs in pods: workers, the operator, and tasks of stages."""
+_PROJECT: Final = Path(__file__).parents[1]
+_LOCK: Final = _PROJECT / "requirements.lock"
+_GLIBC_MINORS: Final = (28, 17)
+"""Wheels for glibc 2.28 run on every Debian and Ubuntu that still gets updates."""
+
+
+def locked(pins: set[str], lock: str) -> str:
+    """Return the entries of a lock file that are of these packages, each `name==version`.
+
+    Raises:
+        ValueError: the lock lacks one.
+    """
+    entries = re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE)
+    found = {entry.split()[0]: entry for entry in entries if "==" in entry}
+    if missing := pins - found.keys():
+        raise ValueError(f"not in the lock: {', '.join(sorted(missing))}; `make lock`")
+    return "".join(found[pin] for pin in sorted(pins))
+
+
+def needed(python: str, arch: str) -> set[str]:
+    """Return the packages that these extras need, for a Python and a machine: `name==version`."""
+    command = [
+        "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate",
+        "--constraints", str(_LOCK), "--python-version", python,
+        "--python-platform", f"{arch}-manylinux_2_28", "pyproject.toml",
+    ]  # fmt: skip
+    for extra in EXTRAS:
+        command += ["--extra", extra]
+    # The environment's own programs, uv and pip, also where it was not activated.
+    command[0] = str(Path(sys.executable).with_name("uv"))
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=_PROJECT)
+    return {line.split()[0] for line in done.stdout.splitlines() if "==" in line}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--python", default="3.12", help="of the base image")
+    parser.add_argument("--arch", default=platform.machine(), help="x86_64 or aarch64")
+    given = parser.parse_args()
+    shutil.rmtree(given.directory, ignore_errors=True)
+    given.directory.mkdir(parents=True)
+    requirements = given.directory / "requirements.txt"
+    requirements.write_text(locked(needed(given.python, given.arch), _LOCK.read_text()))
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    tags = [f"--platform=manylinux_2_{minor}_{given.arch}" for minor in _GLIBC_MINORS]
+    fetch = ["download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    fetch += [f"--python-version={given.python}", f"--platform=manylinux2014_{given.arch}", *tags]
+    subprocess.run([*pip, *fetch, "-d", given.directory, "-r", requirements], check=True)
+    build = ["wheel", "--no-deps", "--no-build-isolation", "-w", given.directory, _PROJECT]
+    subprocess.run([*pip, *build], check=True)
+    (own,) = given.directory.glob("crossdock-*.whl")
+    with requirements.open("a") as file:
+        file.write(f"crossdock=={own.name.split('-')[1]} --hash=sha256:{_digest(own)}\n")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    main()
