@@ -127,11 +127,8 @@ class JobReconciler:
             running.close()
         self._registry.forget(uid)
         self._attached.forget(uid)
-        if running is not None:
-            busy = self._running.keys() | self._registry.busy()
-            known = self.tools.store.jobs.values()
-            needed = {job.cluster for job in known if job.uid in busy}
-            self.tools.workers.keep(needed | self.scaler.polls.clusters())
+        needed = {job.cluster for job in self.tools.store.jobs.values()}
+        self.tools.workers.keep(needed | self.scaler.polls.clusters())
 
     # -- one look --------------------------------------------------------------------------
 
@@ -154,16 +151,15 @@ class JobReconciler:
     ) -> Seen:
         if accepted.status != YES or cluster is None:
             gone = f"ShuffleCluster {job.cluster.name} is gone" if accepted.status == YES else ""
-            if owner.end is not None:
-                return replace(_ended(accepted, owner.end, staged=bool(job.spec.stages)), over=True)
+            end = self._too_old(job, limits) or owner.end
+            if end is not None:
+                return replace(_ended(accepted, end, staged=bool(job.spec.stages)), over=True)
             return Seen(accepted=accepted, waits_for=gone)
         try:
             job = await self.ends.hold(job, cluster)
         except ConfigError as error:
             return Seen(accepted=accepted, waits_for=str(error))
-        end = owner.end
-        if self._is_too_old(job, limits):
-            end = OwnerEnd("TooOld", f"the job is older than {limits.max_age_seconds} s")
+        end = self._too_old(job, limits) or owner.end
         if end is not None and not job.spec.stages:
             return await self._end_attached(job, cluster, limits, _ended(accepted, end))
         ready = await self._registry.ready(job, cluster)
@@ -268,13 +264,15 @@ class JobReconciler:
             return
         await self.tools.kube.delete(SHUFFLE_JOB, *job.key, uid=job.uid)
 
-    def _is_too_old(self, job: Job, limits: Lifetimes) -> bool:
+    def _too_old(self, job: Job, limits: Lifetimes) -> OwnerEnd | None:
+        """Return that a job ends by its age, if so; else it is looked at when it will."""
         if limits.max_age_seconds is None:
-            return False
+            return None
         left = job.created + limits.max_age_seconds - time.time()
         if left > 0:
             self.tools.wake(Item(SHUFFLE_JOB.name, job.key), left)
-        return left <= 0
+            return None
+        return OwnerEnd("TooOld", f"the job is older than {limits.max_age_seconds} s")
 
     # -- the status ------------------------------------------------------------------------
 

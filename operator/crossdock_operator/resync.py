@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from crossdock_operator.errors import KubeError
+from crossdock_operator.guard import apart
 from crossdock_operator.intake import Intake
 from crossdock_operator.kinds import Kind
 from crossdock_operator.kube import Kube
@@ -84,7 +85,8 @@ class Resync:
             for body in page.objects:
                 missing.discard(item_of(kind.name, body))
                 if not store.knows(kind.name, body):
-                    self.intake.saw(kind, body)
+                    with apart("takes in an object", kind=kind.name, body=body["metadata"]["name"]):
+                        self.intake.saw(kind, body)
                     missed += 1
             await asyncio.sleep(0)  # thousands of objects, and others want to work
         missed += sum(self.intake.lost(item, version) for item in missing)

@@ -60,7 +60,7 @@ class Trap:
     def fits(self, request: Request) -> bool:
         """Whether it springs at this request."""
         text = f"{unquote(request.target)}\n{request.body[:10_000].decode(errors='replace')}"
-        if self.sprung or kind_of(request) != self.kind or self.uid not in text:
+        if self.sprung or kind_of(request) != self.kind or f"/{self.uid}/" not in text:
             return False
         self.skip -= 1
         self.sprung = self.skip < 0

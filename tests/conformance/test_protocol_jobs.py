@@ -125,6 +125,14 @@ def test_tombstones_releases_and_records_survive_kill_9(own_worker: WorkerProces
     check_error(live.push(live.frame(epoch=5)), 410, "shuffle_released")
 
 
+def test_a_word_names_all_that_a_long_job_has_released(target: Target) -> None:
+    released = {f"shuffle-of-a-long-job-{n:05}": n for n in range(10_000)}
+    assert target.register(released=released).status in {200, 201}
+    told = target.peer.ask("GET", "/v1/facts").json()["jobs"]
+    [facts] = [job for job in told if job["uid"] == target.job]
+    assert facts["released"] == released
+
+
 def test_releases_of_many_jobs_are_told_at_once(target: Target) -> None:
     peer, unknown = target.peer, f"{target.job}-unknown"
     ended = Target(peer, f"{target.job}-ended")

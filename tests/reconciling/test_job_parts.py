@@ -1,6 +1,7 @@
 """What is decided about ShuffleJobs without I/O: acceptance, lifetimes, Jobs, state, status."""
 
 import dataclasses
+import zlib
 from typing import Any
 
 import pytest
@@ -275,6 +276,14 @@ def test_state_survives() -> None:
         ended=Ended(failure="why", reason="TaskFailed", at=3.0),
     )
     assert State.decode(state.encode()) == state
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"x", zlib.compress(b"{}")[:-3], zlib.compress(b" " * 2**27)], ids=len
+)
+def test_a_state_that_somebody_else_wrote_is_refused(data: bytes) -> None:
+    with pytest.raises(ConfigError, match="state of the job"):
+        State.decode(data)
 
 
 def test_a_state_that_no_object_can_hold_is_refused() -> None:

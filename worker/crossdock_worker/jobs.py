@@ -77,7 +77,7 @@ class Jobs:
             return
         try:
             self._jobs[directory.name] = self._replay(directory)
-        except (ValueError, TypeError, AttributeError, ProtocolError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, ProtocolError) as error:
             # The others live. Nothing is deleted: an admin may know better, and ends the job else.
             self._damaged[directory.name] = DataCorrupt(
                 f"the files of job {directory.name} in {directory} are damaged: {error}",

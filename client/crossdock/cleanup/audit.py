@@ -8,7 +8,7 @@ from crossdock.cancel import Cancel
 from crossdock.cleanup.fleet import Asked, Fleet, OnDisk
 from crossdock.cleanup.living import LiveJobs
 from crossdock.cleanup.sweeping import Rules, Sweep, Tally, sweep
-from crossdock.errors import CleanupUnfinished, ConfigError
+from crossdock.errors import CleanupUnfinished, ConfigError, CrossdockError
 from crossdock.lifecycle.sweep import Verdict, judge
 from crossdock.lifecycle.timing import Timing
 from crossdock.store.api import Store
@@ -167,10 +167,13 @@ def audit(
 def _versions(stores: Sequence[Store], cluster: str) -> dict[str, OldVersions | None]:
     found: dict[str, OldVersions | None] = {}
     for store in stores:
-        keeps = store.keeps_versions() if isinstance(store, HasVersions) else False
-        if keeps and isinstance(store, HasVersions):
-            found[store.url] = store.old_versions(f"{cluster}/")
-        elif keeps is None:
+        if not isinstance(store, HasVersions):
+            continue
+        try:
+            keeps = store.keeps_versions()
+            if keeps is not False:
+                found[store.url] = store.old_versions(f"{cluster}/") if keeps else None
+        except CrossdockError:  # what was found and deleted must be told all the same
             found[store.url] = None
     return found
 

@@ -89,7 +89,8 @@ def _problems(bucket: Store, abort_days: int, expire_days: int, *, apply: bool) 
             " run `crossdock audit --delete` now and then"
         )
         return
-    if versions is None:
+    if versions is None:  # then a rule of ours for them stays as it is
+        net = replace(net, versions=net.has_versions(before.rules))
         yield (
             f"{bucket.url}: these credentials do not say whether the bucket keeps versions;"
             " allow them s3:GetBucketVersioning"

@@ -85,6 +85,10 @@ class Net:
         """The IDs of our rules."""
         return frozenset({self.name, f"{self.name}-versions"})
 
+    def has_versions(self, there: Sequence[Rule]) -> bool:
+        """Whether our rule for old versions is among a bucket's."""
+        return any(rule.get("ID") == f"{self.name}-versions" for rule in there)
+
     def rules(self, *, old_form: bool) -> list[Rule]:
         """Return our rules.
 

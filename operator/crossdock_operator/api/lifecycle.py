@@ -48,5 +48,7 @@ class JobDefaults:
     most_ttl_seconds: Annotated[Seconds | None, "Longest TTL that a job may ask."] = None
     most_age_seconds: Annotated[Seconds | None, "Highest maxAgeSeconds that a job may ask."] = None
     most_quota: Annotated[
-        int | None, "Highest quota that a job may ask; a job with more is refused.", Quantity()
+        int | None,
+        "Highest quota that a job may ask; a job with more is refused, one without has this much.",
+        Quantity(),
     ] = None

@@ -19,6 +19,7 @@ from crossdock.errors import CrossdockError
 from crossdock.gossip import Page
 from crossdock.survey import Members
 from crossdock_operator.events import Events
+from crossdock_operator.guard import apart
 from crossdock_operator.jobs.tools import Tools
 from crossdock_operator.kinds import POD, SHUFFLE_CLUSTER
 from crossdock_operator.plan import names
@@ -41,6 +42,8 @@ class Look:
     """Whether these are all that can be, and whoever jobs wait for beside them is gone."""
     lost: frozenset[str] = frozenset()
     """Ids of those that this operator has declared gone."""
+    suspected: frozenset[str] = frozenset()
+    """Ids of those that are in no pod, it seems: declared gone if the next look says so too."""
 
 
 @dataclass(slots=True)
@@ -80,10 +83,11 @@ class Losses:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _try(self, cluster: Cluster) -> None:
-        try:
-            await self._look(cluster)
-        except CrossdockError as error:
-            log.debug("workers are not looked at", cluster=cluster.key, error=str(error))
+        with apart("looks for workers that are gone", cluster=cluster.key):
+            try:
+                await self._look(cluster)
+            except CrossdockError as error:
+                log.debug("workers are not looked at", cluster=cluster.key, error=str(error))
 
     async def _look(self, cluster: Cluster) -> None:
         workers = self.tools.workers
@@ -100,6 +104,8 @@ class Losses:
                 SHUFFLE_CLUSTER, cluster, "WorkersLost", said, warning=True
             )
         self._looked[cluster.uid] = found
+        if found.suspected:
+            self._soon.set()
 
     async def _count_pods(self, cluster: Cluster) -> int | None:
         """Return in how many pods workers may be; None: their disks may be without a pod."""
@@ -125,12 +131,17 @@ def look(client: Client, before: Look, room: int | None) -> Look:
     there = frozenset(members.reachable)
     lost = set(members.replaced)
     judged = room == len(there)
-    if judged and (there != before.there or not before.judged):
-        lost |= _homes(client, members) - there
+    suspected: set[str] = set()
+    if judged and (there != before.there or not before.judged or before.suspected):
+        suspected = _homes(client, members) - there - before.lost
+    if there == before.there:
+        # Pods were counted before: one may have come, and the worker of another have gone for a
+        # moment. Two looks in a row do not err so.
+        lost |= suspected & before.suspected
     new = lost - before.lost
     for worker in sorted(new):
         client.on_all(partial(_declare, client, worker))
-    return Look(there, judged, before.lost | new)
+    return Look(there, judged, before.lost | new, frozenset(suspected - new))
 
 
 def _declare(client: Client, worker: str, url: str) -> None:

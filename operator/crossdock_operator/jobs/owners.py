@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 import structlog
 
 from crossdock_operator.errors import KubeError, Vanished
+from crossdock_operator.guard import apart
 from crossdock_operator.jobs.tools import Tools
 from crossdock_operator.kinds import SHUFFLE_JOB, Kind
 from crossdock_operator.plan.job_status import has_ended
@@ -114,7 +115,8 @@ class Owners:
     async def _look(self, place: _Place, names: set[str]) -> None:
         """Take in what is there of these names; what cannot be listed stays as it was seen."""
         async with self._looking[place]:
-            await self._look_alone(place, names)
+            with apart("looks at owners", kind=place[0].name, namespace=place[1]):
+                await self._look_alone(place, names)
 
     async def _look_alone(self, place: _Place, names: set[str]) -> None:
         kind, namespace = place

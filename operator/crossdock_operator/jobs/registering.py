@@ -172,10 +172,16 @@ def _register(client: Client, job: Job, cluster: Cluster) -> Handle:
     return client.job(
         job.uid,
         owner=Owner.CLUSTER,
-        quota_bytes=job.spec.quota or 0,
+        quota_bytes=_quota_bytes(job, cluster),
         tenant=job.key.namespace,
         persistence=persistence,
     )
+
+
+def _quota_bytes(job: Job, cluster: Cluster) -> int:
+    """Return what a job may have: no more than its cluster allows, also if it asks for nothing."""
+    said = [each for each in (job.spec.quota, cluster.spec.jobs.most_quota) if each is not None]
+    return min(said, default=0)
 
 
 def _escaped(name: str) -> str:

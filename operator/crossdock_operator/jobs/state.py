@@ -15,6 +15,8 @@ from crossdock.stages.states import Checkpoint
 
 FILE: Final = "state"
 _MOST_BYTES: Final = 1_000_000
+_MOST_TEXT_BYTES: Final = 64 * 2**20
+"""Of what is packed in it, some ten times what real states have."""
 """An object of the API server has 1 MiB at most."""
 
 
@@ -65,8 +67,21 @@ class State:
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Read what `encode` made."""
-        value = json.loads(zlib.decompress(data))
+        """Read what `encode` made.
+
+        Raises:
+            ConfigError: it is something else: whoever may write ConfigMaps there may write it.
+        """
+        unpacking = zlib.decompressobj()
+        try:
+            text = unpacking.decompress(data, _MOST_TEXT_BYTES)
+        except zlib.error as error:
+            raise ConfigError(f"the kept state of the job is damaged: {error}") from error
+        if not unpacking.eof:
+            raise ConfigError(
+                f"the kept state of the job has more than {_MOST_TEXT_BYTES} bytes, or is cut off"
+            )
+        value = json.loads(text)
         ended = value.pop("ended")
         return cls(
             **{

@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from crossdock.errors import CrossdockError
+from crossdock_operator.guard import apart
 from crossdock_operator.jobs.tools import Tools
 from crossdock_operator.jobs.usage import ClusterUsage, usage_of_cluster
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB
@@ -53,7 +54,8 @@ class Usages:
                 del self._told[uid]
             for cluster in clusters:
                 if not cluster.deleting and cluster.uid not in self._asked and self._has(cluster):
-                    await self._ask(cluster)
+                    with apart("asks workers what they have", cluster=cluster.key):
+                        await self._ask(cluster)
 
     def _has(self, cluster: Cluster) -> bool:
         """Whether there are jobs, or were when it was told last."""

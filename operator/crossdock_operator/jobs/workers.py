@@ -5,6 +5,7 @@ import base64
 import ssl
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Final, TypeVar
 
 import crossdock
 from crossdock.cluster import Cluster as Client
-from crossdock.errors import Unavailable
+from crossdock.errors import ConfigError, Unavailable
 from crossdock.http import Timeouts
 from crossdock.pool import Pool
 from crossdock.wire import tokens
@@ -79,6 +80,7 @@ class Workers:
         self._kube = kube
         self._resolve = resolve
         self._reached: dict[Key, _Reached] = {}
+        self._reaching: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._pool: ThreadPoolExecutor | None = None
 
     def ask(self, call: Callable[[], T], then: Callable[["asyncio.Future[T]"], None]) -> None:
@@ -100,7 +102,12 @@ class Workers:
         Raises:
             Unavailable: the cluster has no signing key yet.
             KubeError: it cannot be read.
+            ConfigError: what its Secrets have is neither keys nor certificates.
         """
+        async with self._reaching[cluster.key]:
+            return await self._client(cluster)
+
+    async def _client(self, cluster: Cluster) -> Client:
         known = self._reached.get(cluster.key)
         if known is not None and known.uid != cluster.uid:
             self._reached.pop(cluster.key).client.close()
@@ -116,7 +123,7 @@ class Workers:
         timeouts = Timeouts(_OPTIONS.connect_seconds, _OPTIONS.stall_seconds)
         urls = self._resolve.get(cluster.key) or [names.endpoint(cluster)]
         authority = await self.authority(cluster)
-        tls = ssl.create_default_context(cadata=authority) if authority else None
+        tls = _context(authority) if authority else None
         pool = Pool(token=token, tls=tls, timeouts=timeouts)
         client = Client(urls, pool=pool, options=_OPTIONS)
         self._reached[cluster.key] = _Reached(cluster.uid, client, token, now)
@@ -133,7 +140,10 @@ class Workers:
         data = (secret or {}).get("data") or {}
         if names.KEY_FILE not in data:
             raise Unavailable(f"the Secret {name} with the cluster's key is not there yet")
-        return tokens.parse_keys(base64.b64decode(data[names.KEY_FILE]).decode())[0]
+        try:
+            return tokens.parse_keys(base64.b64decode(data[names.KEY_FILE]).decode())[0]
+        except ValueError as error:
+            raise ConfigError(f"the Secret {name} has no keys: {error}") from error
 
     async def authority(self, cluster: Cluster) -> str:
         """Return the authority of the workers' certificates, PEM; empty: they have none."""
@@ -144,7 +154,7 @@ class Workers:
         data = (found or {}).get("data") or {}
         if _AUTHORITY not in data:
             raise Unavailable(f"the Secret {name} has no {_AUTHORITY} yet")
-        return base64.b64decode(data[_AUTHORITY]).decode()
+        return base64.b64decode(data[_AUTHORITY]).decode("ascii", "replace")
 
     async def job_token(self, cluster: Cluster, uid: str) -> str:
         """Return a token that opens one job: to write and read, not to end it."""
@@ -164,3 +174,13 @@ class Workers:
         self._reached.clear()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _context(authority: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cadata=authority)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(
+            f"{_AUTHORITY} of the cluster's certificate is no PEM of an authority: {error}",
+            hint="correct the Secret that security.tls.secretRef names",
+        ) from error

@@ -1,7 +1,7 @@
 """The page on this machine: a server for one browser, which adds the token to what it asks.
 
-The browser never has the token. It has a secret of this command's run in a cookie, from the URL
-that is opened: other users of the machine, and other pages in the browser, do not.
+The browser never has the token. It has a secret of this command's run in a cookie. It gets that by
+the URL that is opened, which is good once: others can see it where processes are listed.
 """
 
 import hmac
@@ -17,7 +17,6 @@ from aiohttp import web
 from crossdock.errors import CrossdockError
 from crossdock_operator.kubectl.bearer import Bearer
 
-_COOKIE: Final = "crossdock"
 _PASSED_ON: Final = (
     "Content-Type", "Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy",
     "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy", "Cache-Control",
@@ -31,7 +30,9 @@ class Front:
     operator: aiohttp.ClientSession
     bearer: Bearer
     _secret: str = field(default_factory=lambda: secrets.token_urlsafe(32))
-    _hosts: frozenset[str] = frozenset()
+    _once: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    """Of the URL; empty once it was opened."""
+    _port: int = 0
 
     @asynccontextmanager
     async def serving(self, port: int) -> AsyncIterator[str]:
@@ -43,21 +44,21 @@ class Front:
         await runner.setup()
         try:
             await web.TCPSite(runner, "127.0.0.1", port).start()
-            taken = runner.addresses[0][1]
-            self._hosts = frozenset({f"127.0.0.1:{taken}", f"localhost:{taken}"})
-            yield f"http://127.0.0.1:{taken}/open?secret={self._secret}"
+            self._port = runner.addresses[0][1]
+            yield f"http://127.0.0.1:{self._port}/open?secret={self._once}"
         finally:
             await runner.cleanup()
 
     async def _open(self, request: web.Request) -> web.Response:
-        if not self._is_ours(request, request.query.get("secret", "")):
+        if not self._is_ours(request, request.query.get("secret", ""), self._once):
             return _refused()
+        self._once = ""
         found = web.Response(status=303, headers={"Location": "/ui/", "Cache-Control": "no-store"})
-        found.set_cookie(_COOKIE, self._secret, httponly=True, samesite="Strict")
+        found.set_cookie(self._cookie, self._secret, httponly=True, samesite="Strict")
         return found
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
-        if not self._is_ours(request, request.cookies.get(_COOKIE, "")):
+        if not self._is_ours(request, request.cookies.get(self._cookie, ""), self._secret):
             return _refused()
         response: web.StreamResponse | None = None
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
@@ -82,10 +83,16 @@ class Front:
             said = {"code": "unavailable", "message": f"the operator does not answer: {error}"}
             return web.json_response({**said, "hint": ""}, status=502)
 
-    def _is_ours(self, request: web.Request, secret: str) -> bool:
+    @property
+    def _cookie(self) -> str:
+        """Browsers keep cookies by host, whatever the port: several commands may run at once."""
+        return f"crossdock-{self._port}"
+
+    def _is_ours(self, request: web.Request, given: str, secret: str) -> bool:
         """Whether it is our browser. The host counts, since a name of others may lead here."""
-        same = hmac.compare_digest(secret.encode(), self._secret.encode())
-        return same and request.headers.get("Host", "") in self._hosts
+        hosts = {f"127.0.0.1:{self._port}", f"localhost:{self._port}"}
+        same = bool(secret) and hmac.compare_digest(given.encode(), secret.encode())
+        return same and request.headers.get("Host", "") in hosts
 
 
 def _refused() -> web.Response:

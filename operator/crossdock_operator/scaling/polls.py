@@ -4,6 +4,7 @@ Once for a cluster, whatever jobs it has; and only clusters of which somebody wa
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from crossdock.cluster import Cluster as Client
 from crossdock.demand import Need, Reported, need
 from crossdock.errors import CrossdockError, ProtocolError
 from crossdock.records import WorkerInfo
+from crossdock_operator.guard import apart
 from crossdock_operator.jobs.workers import Workers
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB
 from crossdock_operator.records import Cluster, Item, Job, Key
@@ -63,6 +65,12 @@ class _Round:
     def pause_seconds(self) -> float:
         return DEMAND_SECONDS if self.jobs else LOAD_SECONDS
 
+    @property
+    def news(self) -> Heard | None:
+        """What was heard, while it holds: a question may hang."""
+        fresh = self.heard is not None and time.monotonic() - self.heard.at < STALE_SECONDS
+        return self.heard if fresh else None
+
 
 class Polls:
     """Asks the workers of clusters. Of the event loop's thread."""
@@ -84,15 +92,14 @@ class Polls:
         """Return what a job's engine says, and whether all workers were asked; ask from now on."""
         one = self._rounds.setdefault(job.cluster, _Round())
         one.jobs[job.uid] = job.key
-        if one.heard is None:
-            return None, False
-        return one.heard.needs.get(job.uid), one.heard.whole
+        heard = one.news
+        return (None, False) if heard is None else (heard.needs.get(job.uid), heard.whole)
 
     def load(self, cluster: Key) -> Heard | None:
         """Return what a cluster's workers said last; ask from now on."""
         one = self._rounds.setdefault(cluster, _Round())
         one.load = True
-        return one.heard
+        return one.news
 
     def forget_job(self, uid: str) -> None:
         """Ask for a job no more."""
@@ -115,10 +122,11 @@ class Polls:
             now = time.monotonic()
             wanted = self.clusters()
             self._rounds = {key: one for key, one in self._rounds.items() if key in wanted}
-            for key, one in self._rounds.items():
+            for key, one in list(self._rounds.items()):  # others are added meanwhile
                 cluster = self._store.clusters.get(key)
                 if now >= one.due and not one.asking and cluster is not None:
-                    await self._begin(cluster, one)
+                    with apart("asks workers how busy they are", cluster=key):
+                        await self._begin(cluster, one)
 
     async def _begin(self, cluster: Cluster, one: _Round) -> None:
         one.due = time.monotonic() + one.pause_seconds
@@ -138,10 +146,8 @@ class Polls:
         error = future.exception()
         if error is None:
             self._take(key, one, future.result())
-        elif isinstance(error, CrossdockError):
-            self._missed(key, one, error)
         else:
-            raise error
+            self._missed(key, one, error)
 
     def _take(self, key: Key, one: _Round, heard: Heard) -> None:
         before, one.heard = one.heard, heard
@@ -153,9 +159,10 @@ class Polls:
             one.told_load = heard.at
             self._wake(Item(SHUFFLE_CLUSTER.name, key), 0.0)
 
-    def _missed(self, key: Key, one: _Round, error: CrossdockError) -> None:
+    def _missed(self, key: Key, one: _Round, error: BaseException) -> None:
         """Nobody answers: what was said holds for a while."""
-        log.debug("no worker says anything", cluster=key, error=str(error))
+        level = logging.DEBUG if isinstance(error, CrossdockError) else logging.ERROR
+        log.log(level, "no worker says anything", cluster=key, error=repr(error))
         if one.heard is None or time.monotonic() - one.heard.at < STALE_SECONDS:
             return
         self._take(key, one, Heard(at=time.monotonic(), workers=(), whole=False))

@@ -33,7 +33,8 @@ MAX_BODY_BYTES: Final = 64 * 2**20
 MAX_WISH_BYTES: Final = 4 * 2**20
 """Of what a view shall have: JSON takes many times its size when it is parsed."""
 
-_SMALL_BYTES: Final = 64 * 1024
+SMALL_BYTES: Final = 64 * 1024
+"""Of JSON that may be parsed on the event loop."""
 _SILENCE_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.02
 
@@ -122,7 +123,7 @@ def parse_json(body: bytes) -> object:
 
 async def read_json(request: web.Request) -> object:
     """Return a small JSON body; larger ones are not for the event loop."""
-    async with held_body(request, most_bytes=_SMALL_BYTES) as body:
+    async with held_body(request, most_bytes=SMALL_BYTES) as body:
         return parse_json(body)
 
 
@@ -170,7 +171,7 @@ async def send(
 
         async def on_wait(answer: Answer) -> None:
             # What goes from the log to the socket holds no memory, however slow its reader is.
-            if answer.memory_bytes <= _SMALL_BYTES:
+            if answer.memory_bytes <= SMALL_BYTES:
                 await held.aclose()
 
         return await serve.send(
