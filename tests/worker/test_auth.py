@@ -32,6 +32,7 @@ RIGHTS = {
     "POST /v1/drain": "admin",
     "GET /v1/drain": "admin",
     "GET /v1/jobs": "admin",
+    "POST /v1/released": "admin",
     "PUT /v1/jobs/{job}": "write",
     "GET /v1/jobs/{job}": "read",
     "PUT /v1/jobs/{job}/demand": "write",
