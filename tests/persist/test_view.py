@@ -394,6 +394,7 @@ def test_requests_are_counted_by_job_and_a_shuffle_that_is_not_persisted_costs_n
     assert all(s["dollars"] == 0 for s in asked), "directories bill nothing"
     assert sum(s["verbs"].get("PutObject", {}).get("ok", 0) for s in asked) == 3 * 2 + 1
     assert [each.pop("verbs") for each in spared] == [{}] * len(spared)
+    assert sum(each.pop("only_here_bytes") for each in spared) > 0, "nobody else has them"
     assert all(set(each.values()) == {0} for each in spared)
     assert 'crossdock_store_requests_total{outcome="ok",verb="PutObject"}' in said
 
