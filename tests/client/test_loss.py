@@ -27,11 +27,14 @@ def apart() -> Iterator[tuple[list[WorkerProcess], Shuffle]]:
 
 
 def damage(worker: WorkerProcess, map_id: int, partition: int) -> None:
-    """Flip a bit of a block where it lies in the payload log."""
-    (log,) = Path(worker.data_dir).rglob("payload.log")
-    data = bytearray(log.read_bytes())
-    at = data.index(content(map_id, WINNERS[map_id], partition, SIZE))
-    data[at + 9] ^= 1
+    """Flip a bit of a block where it lies in one of the files of the payload log."""
+    sought = content(map_id, WINNERS[map_id], partition, SIZE)
+    [(log, data)] = [
+        (path, bytearray(data))
+        for path in Path(worker.data_dir).rglob("payload*.log")
+        if sought in (data := path.read_bytes())
+    ]
+    data[data.index(sought) + 9] ^= 1
     log.write_bytes(data)
 
 

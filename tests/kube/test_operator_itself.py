@@ -128,7 +128,9 @@ def test_all_namespaces(
         for _ in range(2):
             scene = Scene(admin, admin.new_namespace(), operator)
             scene.create()
-            scene.wait("statefulsets", "main-worker")
+            eventually(  # after all that other tests have left in the control plane
+                lambda s=scene: s.get("statefulsets", "main-worker"), seconds=90, what="workers"
+            )
             scene.wait_status(lambda s: s.get("phase") == "Pending")
     refused = [call for call in asked(plane.audit_log, skip_bytes=begun) if not call.allowed]
     assert not refused
