@@ -200,13 +200,23 @@ def unpack(parts: Mapping[str, bytes]) -> bytes:
         ConfigError: these are no such files.
     """
     names = sorted(name for name in parts if name.startswith(_PART))
+    packed = b"".join(parts[name] for name in names)
+    return inflate(packed, most_bytes=_MAX_BYTES, what="stage file in parts")
+
+
+def inflate(packed: bytes, *, most_bytes: int, what: str) -> bytes:
+    """Return what `zlib.compress` made something of, which is no more than a number of bytes.
+
+    Raises:
+        ConfigError: it is damaged, cut off, or has more.
+    """
     decoder = zlib.decompressobj()
     try:
-        data = decoder.decompress(b"".join(parts[name] for name in names), _MAX_BYTES)
+        data = decoder.decompress(packed, most_bytes)
     except zlib.error as error:
-        raise ConfigError(f"the parts of a stage file are damaged: {error}") from error
+        raise ConfigError(f"the {what} is damaged: {error}") from error
     if not decoder.eof:
-        raise ConfigError("parts of a stage file are missing, or it has more than 1 GiB")
+        raise ConfigError(f"of the {what} some is missing, or it has more than {most_bytes} bytes")
     return data
 
 

@@ -127,8 +127,7 @@ class JobReconciler:
             running.close()
         self._registry.forget(uid)
         self._attached.forget(uid)
-        needed = {job.cluster for job in self.tools.store.jobs.values()}
-        self.tools.workers.keep(needed | self.scaler.polls.clusters())
+        self.tools.workers.keep(self.tools.store.serving() | self.scaler.polls.clusters())
 
     # -- one look --------------------------------------------------------------------------
 

@@ -89,6 +89,10 @@ class Store:
         """Return the jobs that a cluster serves or shall serve."""
         return [self.jobs[key] for key in self._served.get(cluster, ())]
 
+    def serving(self) -> set[Key]:
+        """Return the clusters that have jobs."""
+        return {cluster for cluster, jobs in self._served.items() if jobs}
+
     def knows(self, kind: str, body: Object) -> bool:
         """Return whether this state of an object was seen, or a later one."""
         seen = self._seen.get(item_of(kind, body))

@@ -83,11 +83,15 @@ class Net:
     @property
     def names(self) -> frozenset[str]:
         """The IDs of our rules."""
-        return frozenset({self.name, f"{self.name}-versions"})
+        return frozenset({self.name, self._versions_name})
+
+    @property
+    def _versions_name(self) -> str:
+        return f"{self.name}-versions"
 
     def has_versions(self, there: Sequence[Rule]) -> bool:
         """Whether our rule for old versions is among a bucket's."""
-        return any(rule.get("ID") == f"{self.name}-versions" for rule in there)
+        return any(rule.get("ID") == self._versions_name for rule in there)
 
     def rules(self, *, old_form: bool) -> list[Rule]:
         """Return our rules.
@@ -109,7 +113,7 @@ class Net:
             _ABORT: {"DaysAfterInitiation": self.abort_days},
         }
         old = {
-            "ID": f"{self.name}-versions",
+            "ID": self._versions_name,
             "Status": "Enabled",
             **where,
             "Expiration": {_MARKS: True},

@@ -55,10 +55,6 @@ class Registry:
             return str(error)
         return waits_for
 
-    def busy(self) -> set[str]:
-        """Return the uids of jobs that need their clusters' connections."""
-        return self._asked | self._handles.keys()
-
     def handle(self, uid: str) -> Handle:
         """Return the handle of a job with stages that is ready."""
         return self._handles[uid]

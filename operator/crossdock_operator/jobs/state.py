@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Self
 
 from crossdock.errors import ConfigError
+from crossdock.stagefile import inflate
 from crossdock.stages.states import Checkpoint
 
 FILE: Final = "state"
 _MOST_BYTES: Final = 1_000_000
+"""An object of the API server has 1 MiB at most."""
 _MOST_TEXT_BYTES: Final = 64 * 2**20
 """Of what is packed in it, some ten times what real states have."""
-"""An object of the API server has 1 MiB at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +73,7 @@ class State:
         Raises:
             ConfigError: it is something else: whoever may write ConfigMaps there may write it.
         """
-        unpacking = zlib.decompressobj()
-        try:
-            text = unpacking.decompress(data, _MOST_TEXT_BYTES)
-        except zlib.error as error:
-            raise ConfigError(f"the kept state of the job is damaged: {error}") from error
-        if not unpacking.eof:
-            raise ConfigError(
-                f"the kept state of the job has more than {_MOST_TEXT_BYTES} bytes, or is cut off"
-            )
+        text = inflate(data, most_bytes=_MOST_TEXT_BYTES, what="kept state of the job")
         value = json.loads(text)
         ended = value.pop("ended")
         return cls(

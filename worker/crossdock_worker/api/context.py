@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Final, TypeVar
 
 import numpy as np
@@ -33,7 +34,7 @@ MAX_BODY_BYTES: Final = 64 * 2**20
 MAX_WISH_BYTES: Final = 4 * 2**20
 """Of what a view shall have: JSON takes many times its size when it is parsed."""
 
-SMALL_BYTES: Final = 64 * 1024
+_SMALL_BYTES: Final = 64 * 1024
 """Of JSON that may be parsed on the event loop."""
 _SILENCE_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.02
@@ -121,10 +122,12 @@ def parse_json(body: bytes) -> object:
         raise ProtocolError(f"the body is no JSON: {error}") from error
 
 
-async def read_json(request: web.Request) -> object:
-    """Return a small JSON body; larger ones are not for the event loop."""
-    async with held_body(request, most_bytes=SMALL_BYTES) as body:
-        return parse_json(body)
+async def read_json(request: web.Request, *, most_bytes: int = _SMALL_BYTES) -> object:
+    """Return a JSON body; one that is not small is parsed off the event loop."""
+    async with held_body(request, most_bytes=most_bytes) as body:
+        if len(body) <= _SMALL_BYTES:
+            return parse_json(body)
+        return await in_pool(request.app[WORKER], partial(parse_json, body))
 
 
 @asynccontextmanager
@@ -171,7 +174,7 @@ async def send(
 
         async def on_wait(answer: Answer) -> None:
             # What goes from the log to the socket holds no memory, however slow its reader is.
-            if answer.memory_bytes <= SMALL_BYTES:
+            if answer.memory_bytes <= _SMALL_BYTES:
                 await held.aclose()
 
         return await serve.send(

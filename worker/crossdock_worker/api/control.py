@@ -15,13 +15,10 @@ from crossdock_worker import accounts
 from crossdock_worker.api.context import (
     CLAIMS,
     MAX_WISH_BYTES,
-    SMALL_BYTES,
     WORKER,
     check_settled,
-    held_body,
     in_pool,
     job_uid,
-    parse_json,
     query_int,
     read_json,
     silence,
@@ -82,11 +79,8 @@ async def get_drain(request: web.Request) -> web.Response:
 async def put_job(request: web.Request) -> web.Response:
     """Register, renew or take over a job; with only the right to write: introduce it here."""
     worker, uid = request.app[WORKER], job_uid(request)
-    async with held_body(request, most_bytes=MAX_WISH_BYTES) as body:
-        # It names all that the job has ever released, so of a long job it is not small.
-        small = len(body) <= SMALL_BYTES
-        value = parse_json(body) if small else await in_pool(worker, partial(parse_json, body))
-    word = Word.from_json(value)
+    # It names all that the job has ever released, so of a long job it is not small.
+    word = Word.from_json(await read_json(request, most_bytes=MAX_WISH_BYTES))
     if word.record.persistence is Persistence.BEFORE_ACK:
         _ = worker.acks  # raises now what every push would meet
     claims: Claims = request[CLAIMS]
