@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: setup run test test-servers versitygw minio helm kube-servers chromium cluster-programs e2e-smoke \
-  wheels crds roles chart-readme docs lint format lock soak bench clean
+  wheels example-wheels crds roles chart-readme docs lint format lock soak bench clean
 
 setup: $(STAMP)
 
@@ -52,6 +52,11 @@ WHEELS_PYTHON ?= 3.12
 WHEELS_ARCH ?= $(shell uname -m)
 wheels: setup
 	$(BIN)/python tools/wheels.py dist/wheels --python $(WHEELS_PYTHON) --arch $(WHEELS_ARCH)
+
+# What the examples' image adds: DuckDB and tpchgen-cli.
+example-wheels: setup
+	$(BIN)/python tools/wheels.py dist/example-wheels --group examples \
+	  --python $(WHEELS_PYTHON) --arch $(WHEELS_ARCH)
 
 # The CRDs and their reference, from the types of the operator.
 crds: setup

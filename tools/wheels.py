@@ -1,6 +1,6 @@
-"""`make wheels`: every wheel that the image installs, at the versions and hashes of the lock file.
+"""`make wheels`: every wheel that an image installs, at the versions and hashes of the lock file.
 
-python tools/wheels.py DIRECTORY [--python 3.12] [--arch x86_64]
+python tools/wheels.py DIRECTORY [--python 3.12] [--arch x86_64] [--group examples]
 
 The image is built with no network, for a Python and a machine that need not be this one's: so uv
 says which packages it needs there, and pip fetches them for there. `requirements.txt` in the
@@ -38,15 +38,19 @@ def locked(pins: set[str], lock: str) -> str:
     return "".join(found[pin] for pin in sorted(pins))
 
 
-def needed(python: str, arch: str) -> set[str]:
-    """Return the packages that these extras need, for a Python and a machine: `name==version`."""
+def needed(python: str, arch: str, of: list[str]) -> set[str]:
+    """Return the packages that are needed, for a Python and a machine: `name==version`.
+
+    Args:
+        python: its version.
+        arch: the machine's.
+        of: arguments of `uv pip compile`: a file and its extras, or a group.
+    """
     command = [
         "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate",
         "--constraints", str(_LOCK), "--python-version", python,
-        "--python-platform", f"{arch}-manylinux_2_28", "pyproject.toml",
+        "--python-platform", f"{arch}-manylinux_2_28", *of,
     ]  # fmt: skip
-    for extra in EXTRAS:
-        command += ["--extra", extra]
     # The environment's own programs, uv and pip, also where it was not activated.
     command[0] = str(Path(sys.executable).with_name("uv"))
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=_PROJECT)
@@ -58,16 +62,23 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--python", default="3.12", help="of the base image")
     parser.add_argument("--arch", default=platform.machine(), help="x86_64 or aarch64")
+    parser.add_argument("--group", help="of pyproject.toml, in place of the project itself")
     given = parser.parse_args()
+    of = ["--group", given.group] if given.group else ["pyproject.toml"]
+    if not given.group:
+        of += [f"--extra={extra}" for extra in EXTRAS]
     shutil.rmtree(given.directory, ignore_errors=True)
     given.directory.mkdir(parents=True)
     requirements = given.directory / "requirements.txt"
-    requirements.write_text(locked(needed(given.python, given.arch), _LOCK.read_text()))
+    pins = needed(given.python, given.arch, of)
+    requirements.write_text(locked(pins, _LOCK.read_text()))
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     tags = [f"--platform=manylinux_2_{minor}_{given.arch}" for minor in _GLIBC_MINORS]
     fetch = ["download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
     fetch += [f"--python-version={given.python}", f"--platform=manylinux2014_{given.arch}", *tags]
     subprocess.run([*pip, *fetch, "-d", given.directory, "-r", requirements], check=True)
+    if given.group:
+        return
     build = ["wheel", "--no-deps", "--no-build-isolation", "-w", given.directory, _PROJECT]
     subprocess.run([*pip, *build], check=True)
     (own,) = given.directory.glob("crossdock-*.whl")

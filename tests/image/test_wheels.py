@@ -47,4 +47,20 @@ def test_the_image_needs_no_network_no_root_and_no_compiler() -> None:
     assert "\nUSER 65532:65532\n" in image
     assert "\nRUN " not in image, "what is run there could leave tools behind"
     assert "apt" not in build
-    assert (ROOT / ".dockerignore").read_text().split() == ["*", "!dist/wheels"]
+
+
+def test_images_are_made_of_wheels_and_examples_alone() -> None:
+    seen = ["*", "!dist/wheels", "!dist/example-wheels", "!examples/*/*.py"]
+    assert (ROOT / ".dockerignore").read_text().split() == seen
+
+
+def test_the_image_of_examples_needs_no_network_and_no_root() -> None:
+    _, build, image = (ROOT / "examples" / "Dockerfile").read_text().split("\nFROM ")
+    assert "pip install --no-index" in build
+    assert "\nRUN " not in image
+    assert "\nUSER " not in image, "it stays the user of the product's image"
+
+
+def test_examples_do_not_hide_each_other_in_their_image() -> None:
+    programs = [path.name for path in (ROOT / "examples").glob("*/*.py")]
+    assert len(programs) == len(set(programs))
