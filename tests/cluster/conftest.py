@@ -1,24 +1,29 @@
-"""A namespace with an S3 server and a volume for results; what is left of it goes at the end."""
+"""One namespace with an S3 server and volumes, and one installed chart, for all of a session."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
-from kube_client import NAMESPACE, Failed, apply, kubectl, report
-from objects import results, s3_server, tasks
+from kube_client import NAMESPACE, Failed, apply, get, helm, kubectl, name_of, report
+from objects import CHART, RESTRICTED, results, s3_server, static_volumes, tasks, values
+from words import in_the_bucket, wait
+
+from harness import eventually
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def _place() -> Iterator[None]:
-    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
-    metadata = {"name": NAMESPACE, "labels": restricted}
+    metadata = {"name": NAMESPACE, "labels": RESTRICTED}
     apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    volumes = static_volumes()
     try:
-        apply(*s3_server(), *results(), tasks())
-        kubectl("wait", "--for=condition=Ready", "pod/s3", "--timeout=120s")
+        apply(*volumes, *s3_server(), *results(), tasks())
+        kubectl("rollout", "status", "statefulset/s3", "--timeout=120s")
         yield
     finally:
-        kubectl("delete", "namespace", NAMESPACE, "--wait=false")
-        kubectl("delete", "pv", f"{NAMESPACE}-results", "--ignore-not-found", "--wait=false")
+        kubectl("delete", "namespace", NAMESPACE, "--timeout=120s", seconds=130)
+        for each in volumes:
+            kubectl("delete", each["kind"], name_of(each), "--wait=false")
 
 
 @pytest.fixture
@@ -31,3 +36,22 @@ def place(_place: None, request: pytest.FixtureRequest) -> Iterator[None]:
             print(report())
         except Failed as failed:
             print(failed)
+
+
+@pytest.fixture(scope="session")
+def _installed(_place: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    chosen = tmp_path_factory.mktemp("chart") / "values.yaml"
+    chosen.write_text(json.dumps(values()))
+    helm("install", "crossdock", str(CHART), f"--values={chosen}", "--wait", "--timeout=240s")
+    wait("shufflecluster/default", "Ready")
+    yield
+    helm("uninstall", "crossdock", "--timeout=240s")
+    eventually(lambda: [name_of(p) for p in get("pods")] == ["s3-0"], seconds=120,
+               what="all pods to go")  # fmt: skip
+    assert in_the_bucket() == ""
+    assert get("shuffleclusters") == []
+
+
+@pytest.fixture
+def installed(_installed: None, place: None) -> None:
+    """The chart, with a cluster of two workers."""

@@ -3,7 +3,9 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -16,9 +18,15 @@ class Failed(Exception):
     """A command did not end with 0; the text is what it said."""
 
 
-def kubectl(*args: str, given: str = "", seconds: float = 120) -> str:
-    """Run kubectl in the tests' namespace; return what it printed."""
-    return _run(["kubectl", "--namespace", NAMESPACE, *args], given, seconds)
+def kubectl(*args: str, given: str = "", seconds: float = 120, namespace: str = NAMESPACE) -> str:
+    """Run kubectl, in the tests' namespace if in no other; return what it printed."""
+    return _run(["kubectl", f"--namespace={namespace}", *args], given, seconds)
+
+
+def crossdock(*args: str, seconds: float = 120) -> str:
+    """Run the plugin `kubectl crossdock` in the tests' namespace; return what it printed."""
+    program = Path(sys.executable).with_name("kubectl-crossdock")
+    return _run([str(program), *args, f"--namespace={NAMESPACE}"], "", seconds)
 
 
 def helm(*args: str, seconds: float = 300) -> str:
@@ -32,10 +40,10 @@ def apply(*objects: Mapping[str, object]) -> None:
     kubectl("apply", "--filename", "-", given=json.dumps(items))
 
 
-def get(kind: str, name: str = "", *, labels: str = "") -> Any:
+def get(kind: str, name: str = "", *, labels: str = "", namespace: str = NAMESPACE) -> Any:
     """Return an object; without a name a list of them."""
     which = [name] if name else ["--selector", labels]
-    found = json.loads(kubectl("get", kind, *which, "--output=json"))
+    found = json.loads(kubectl("get", kind, *which, "--output=json", namespace=namespace))
     return found if name else found["items"]
 
 
@@ -44,10 +52,22 @@ def shell(pod: str, script: str) -> str:
     return kubectl("exec", pod, "--", "sh", "-c", script)
 
 
-def pods(labels: str) -> list[Object]:
+def pods(labels: str, *, namespace: str = NAMESPACE) -> list[Object]:
     """Return the pods with these labels that run or are yet to run."""
-    ended = ("Succeeded", "Failed")
-    return [pod for pod in get("pods", labels=labels) if pod["status"].get("phase") not in ended]
+    found = get("pods", labels=labels, namespace=namespace)
+    return [pod for pod in found if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+
+
+def name_of(found: Object) -> str:
+    """Return an object's name."""
+    return str(found["metadata"]["name"])
+
+
+def ready(pod: Object) -> bool:
+    """Tell whether all containers of a pod are ready, and it is not about to go."""
+    statuses = pod["status"].get("containerStatuses", ())
+    going = "deletionTimestamp" in pod["metadata"]
+    return bool(statuses) and all(each["ready"] for each in statuses) and not going
 
 
 def report() -> str:
@@ -56,7 +76,7 @@ def report() -> str:
         ("get", "pods,jobs,shuffleclusters,shufflejobs", "--output=wide"),
         ("get", "events", "--sort-by=.lastTimestamp"),
         ("describe", "shuffleclusters,shufflejobs"),
-        ("logs", "--selector=app.kubernetes.io/part-of=crossdock", "--tail=15", "--prefix"),
+        ("logs", "--selector=app.kubernetes.io/name=crossdock-worker", "--tail=15", "--prefix"),
         ("logs", "--selector=app.kubernetes.io/component=operator", "--tail=30", "--prefix"),
     )
     parts = []

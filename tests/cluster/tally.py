@@ -1,7 +1,7 @@
 """The tasks of the cluster's tests: words are drawn, sent to the partition of each, and counted.
 
-Runs in pods, from a ConfigMap, and is imported by the tests, which count the same words. Maps with
-an odd number wait until the file `go` is there.
+Runs in pods, from a ConfigMap, with the job's name, and is imported by the tests, which count the
+same words. Maps with an odd number, and tasks that count, wait until their stage's gate is open.
 """
 
 import json
@@ -28,15 +28,20 @@ def expected() -> dict[str, int]:
     return dict(Counter(word for of in range(MAPS) for word in drawn(of)))
 
 
-def main() -> None:
+def gate(job: str, stage: str) -> Path:
+    """Return the file that opens a gate."""
+    return Path(f"/data/gates/{job}-{stage}")
+
+
+def main(job: str) -> None:
     import crossdock  # noqa: PLC0415 -- the tests import this file, too
 
     with crossdock.task() as task:
         counts: Counter[str] = Counter()
+        while (task.index % 2 or task.stage != "draw") and not gate(job, task.stage).exists():
+            time.sleep(0.1)
         if task.stage == "draw":
             counts.update(drawn(task.index))
-            while task.index % 2 and not Path("/data/go").exists():
-                time.sleep(0.1)
             parts: list[dict[str, int]] = [{} for _ in range(task.output.partitions)]
             for word, n in counts.items():
                 parts[zlib.crc32(word.encode()) % len(parts)][word] = n
@@ -50,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(sys.argv[1])

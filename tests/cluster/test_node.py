@@ -1,4 +1,4 @@
-"""The node itself: it goes without a trace, whatever was killed, and says why it did not come up."""
+"""The node itself: it goes without a trace whatever was killed, and says why it is not ready."""
 
 import os
 import random

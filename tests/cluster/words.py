@@ -1,0 +1,115 @@
+"""A job whose progress a test decides, and what must hold when it is done."""
+
+import json
+from collections.abc import Collection
+from typing import Any, Final
+
+from kube_client import Object, apply, get, kubectl, name_of, pods, ready, shell
+from objects import BUCKET, job
+from tally import MAPS, expected, gate
+
+from harness import eventually
+
+STORE: Final = "s3-0"
+DISK: Final = "/var/lib/crossdock"
+"""Of a worker."""
+COUNTERS: Final = 2
+"""Tasks that count."""
+
+
+class Words:
+    """A job that draws words and counts them, stopped half through its maps."""
+
+    def __init__(self, name: str, **spec: Any) -> None:
+        """Make it."""
+        self.name = name
+        self.pods = f"crossdock.dev/job={name}"
+        shell(STORE, f"mkdir -p /data/gates; rm -rf /data/gates/{name}-* /data/{name}")
+        apply(job(name, **spec))
+        self.uid: str = get("shufflejob", name)["metadata"]["uid"]
+
+    def until_half_mapped(self) -> None:
+        """Wait until half of the maps are done, and the others stand at their gate."""
+        eventually(self._is_half_mapped, seconds=120, what="half of the maps", pause=0.5)
+
+    def until_mapped(self) -> None:
+        """Let all maps end, and wait until the tasks that count stand at their gate."""
+        self.until_half_mapped()
+        self.open("draw")
+        eventually(self._counts, seconds=120, what="tasks that count", pause=0.5)
+
+    def open(self, stage: str) -> None:
+        """Let a stage's tasks go on."""
+        shell(STORE, f"touch {gate(self.name, stage)}")
+
+    def finish(self) -> None:
+        """Let it end: right, without executors, and after its deletion without a trace."""
+        self.open("draw")
+        self.open("count")
+        wait(f"shufflejob/{self.name}", "Succeeded")
+        assert self.counted() == expected()
+        assert not pods(self.pods), "a job that is done has no executors"
+        self.delete()
+
+    def delete(self) -> None:
+        """Delete it, and see that nothing of it is left in the bucket and on disks."""
+        kubectl("delete", "shufflejob", self.name, "--timeout=240s", seconds=250)
+        assert in_the_bucket() == ""
+        assert on_disks(self.uid) == ""
+        shell(STORE, f"rm -rf /data/gates/{self.name}-* /data/{self.name}")
+
+    def counted(self) -> dict[str, int]:
+        """Return the result."""
+        parts = shell(STORE, f"cat /data/{self.name}/*.json").replace("}{", "}\n{").splitlines()
+        found: dict[str, int] = {}
+        for part in parts:
+            counts = json.loads(part)
+            assert not found.keys() & counts.keys(), "a word was counted by two tasks"
+            found |= counts
+        return found
+
+    def _is_half_mapped(self) -> bool:
+        return self._in_phase("draw", "Succeeded") >= MAPS // 2 and (
+            self._in_phase("draw", "Running") >= MAPS // 2
+        )
+
+    def _counts(self) -> bool:
+        return self._in_phase("count", "Running") == COUNTERS
+
+    def _in_phase(self, stage: str, phase: str) -> int:
+        found = get("pods", labels=f"{self.pods},crossdock.dev/stage={stage}")
+        return sum(pod["status"].get("phase") == phase for pod in found)
+
+
+def wait(for_what: str, phase: str, *, seconds: int = 240) -> None:
+    """Wait for an object's phase."""
+    until = f"--for=jsonpath={{.status.phase}}={phase}"
+    kubectl("wait", for_what, until, f"--timeout={seconds}s", seconds=seconds + 10)
+
+
+def in_the_bucket() -> str:
+    """Return every file of the S3 server: objects, parts of uploads, and uploads without parts."""
+    return shell(STORE, f"find /s3/{BUCKET} -type f; find /s3 -path '*/multipart/*/*'").strip()
+
+
+def on_disks(uid: str) -> str:
+    """Return what workers of the default cluster have of a job; a tombstone is not of its data."""
+    found = workers()
+    assert found, "the default cluster has no workers to look at"
+    return "".join(shell(name_of(pod), f"find {DISK}/jobs -path '*{uid}*'") for pod in found)
+
+
+def workers(cluster: str = "default") -> list[Object]:
+    """Return a cluster's worker pods."""
+    return pods(f"app.kubernetes.io/name=crossdock-worker,app.kubernetes.io/instance={cluster}")
+
+
+def until_ready(count: int, cluster: str = "default", *, besides: Collection[str] = ()) -> None:
+    """Wait until a cluster has so many workers, all ready, and none with one of these uids."""
+
+    def are_ready() -> bool:
+        found = workers(cluster)
+        known = [pod for pod in found if pod["metadata"]["uid"] in besides]
+        return len(found) == count and all(map(ready, found)) and not known
+
+    eventually(are_ready, seconds=240, what=f"{count} workers that are ready", pause=0.5)
