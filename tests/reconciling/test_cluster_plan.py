@@ -310,3 +310,14 @@ def test_secrets_are_looked_at_again_when_they_are_due() -> None:
     assert plan(at(9.0), GIVEN) == []
     assert next_renewal(at(9.0)) == 10.0
     assert [type(each) for each in plan(at(10.0), GIVEN)] == [RenewKeys, RenewCertificate]
+
+
+def test_credentials_of_the_store_are_files_and_in_no_environment() -> None:
+    store = Store(url="s3://b/p", credentials_secret_ref=SecretReference(name="s3"))
+    pod = pod_template(cluster(ShuffleClusterSpec(store=store)), "image")["spec"]
+    (worker,) = pod["containers"]
+    assert "envFrom" not in worker
+    assert "s3" not in str(worker["env"])
+    (mount,) = [each for each in worker["volumeMounts"] if each["name"] == "store"]
+    assert f"--store-credentials={mount['mountPath']}" in worker["command"]
+    assert {"name": "store", "secret": {"secretName": "s3"}} in pod["volumes"]

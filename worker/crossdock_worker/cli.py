@@ -23,6 +23,9 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
     store_option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the store; docs/stores.md. Repeatable.")
     ] = None,
+    store_credentials: Annotated[
+        Path | None, typer.Option(help="Directory of files like AWS_ACCESS_KEY_ID.")
+    ] = None,
     cluster: Annotated[
         str, typer.Option(help="Uid of the cluster: clusters may share a store.")
     ] = DEFAULT_CLUSTER,
@@ -94,6 +97,7 @@ def worker(  # noqa: PLR0917 -- typer makes an option of each
         peers_interval_seconds=peers_interval_seconds,
         store=store,
         store_options=store_options(store_option or ()),
+        store_credentials=store_credentials,
         store_prices=store_prices,
         store_compression=store_compression,
         store_settle_seconds=store_settle_seconds,

@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from crossdock import logs
 from crossdock.errors import ConfigError, CrossdockError, Unavailable
+from crossdock_worker import store_credentials
 from crossdock_worker.api import writing
 from crossdock_worker.api.context import CLAIMS, WORKER, Handler, fill_error, job_uid
 from crossdock_worker.front import front_of
@@ -228,6 +229,7 @@ def _is_no_bad_request(record: logging.LogRecord) -> bool:
 
 def run(settings: Settings) -> None:
     """Run one worker in this process until SIGTERM or SIGINT."""
+    store_credentials.take(settings.store_credentials)
     # Five descriptors a shuffle and three a connection: take what the system allows.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):

@@ -151,6 +151,8 @@ class Settings:
     store: str = ""
     """URL of the object store; "": frames stay on this disk."""
     store_options: StoreOptions = field(default_factory=StoreOptions)
+    store_credentials: Path | None = None
+    """A directory of files whose names are those of environment variables."""
     store_prices: str = ""
     """Dollars for 1,000 requests: WRITE,READ,DELETE; "": nothing for `file://` and `hdfs://`, else
     those of S3 Standard."""

@@ -18,6 +18,7 @@ _USER: Final = 65532
 _DATA: Final = "/var/lib/crossdock"
 _KEYS: Final = "/etc/crossdock/keys"
 _TLS: Final = "/etc/crossdock/tls"
+_CREDENTIALS: Final = "/etc/crossdock/store"
 
 
 def pod_template(cluster: Cluster, default_image: str) -> Object:
@@ -93,7 +94,6 @@ def _container(cluster: Cluster, default_image: str) -> Object:
         {"name": f"worker-{n}" if n else "worker", "containerPort": names.PORT + n}
         for n in range(spec.workers.processes)
     ]
-    secret = spec.store.credentials_secret_ref
     name = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     mounts = [
         {"name": "data", "mountPath": _DATA},
@@ -102,12 +102,13 @@ def _container(cluster: Cluster, default_image: str) -> Object:
     ]
     if names.certificate(cluster):
         mounts.append({"name": "tls", "mountPath": _TLS, "readOnly": True})
+    if spec.store.credentials_secret_ref:
+        mounts.append({"name": "store", "mountPath": _CREDENTIALS, "readOnly": True})
     return {
         "name": CONTAINER,
         "image": spec.workers.image or default_image,
         "command": command(cluster),
         "env": [name],
-        **({"envFrom": [{"secretRef": {"name": secret.name}}]} if secret else {}),
         "ports": [{**port, "protocol": "TCP"} for port in ports],
         "resources": dict(spec.workers.resources),
         "volumeMounts": mounts,
@@ -143,12 +144,15 @@ def _volumes(cluster: Cluster) -> list[Object]:
         found.append({"name": "data", "emptyDir": size})
     if certificate := names.certificate(cluster):
         found.append({"name": "tls", "secret": {"secretName": certificate}})
+    if credentials := cluster.spec.store.credentials_secret_ref:
+        found.append({"name": "store", "secret": {"secretName": credentials.name}})
     return found
 
 
 def _store(store: Store) -> dict[str, object]:
     prices = {"store-prices": store.prices} if store.prices else {}
-    return {"store": store.url, "store-settle-seconds": store.settle_seconds, **prices}
+    files = {"store-credentials": _CREDENTIALS} if store.credentials_secret_ref else {}
+    return {"store": store.url, "store-settle-seconds": store.settle_seconds, **prices, **files}
 
 
 def _store_options(store: Store) -> list[str]:
