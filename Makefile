@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test test-servers versitygw minio helm kube-servers chromium cluster-programs e2e-smoke \
+.PHONY: setup run test test-servers versitygw minio helm kube-servers chromium cluster-programs e2e-smoke e2e \
   wheels example-wheels crds roles chart-readme docs lint format lock soak bench clean
 
 setup: $(STAMP)
@@ -82,10 +82,15 @@ test-servers: minio
 cluster-programs: kube-servers helm versitygw
 	$(BIN)/python tests/build_servers.py node
 
-# Installs the chart in a real cluster on this machine, as root; uses one by KUBECONFIG with
-# `pytest tests/cluster`.
+# Installs the chart in a real cluster on this machine, as root; another one, that has the images, is
+# tested with KUBECONFIG and `pytest -m cluster tests/cluster`.
 e2e-smoke: cluster-programs
-	tests/cluster/smoke
+	tests/cluster/on-a-node tests/cluster/test_smoke.py
+
+# All that a real node can show: some half an hour.
+e2e: cluster-programs
+	$(BIN)/pytest -m cluster tests/cluster/test_node.py
+	tests/cluster/on-a-node tests/cluster --ignore=tests/cluster/test_node.py
 
 soak: setup
 	$(BIN)/pytest -n 2 --dist worksteal -m soak --timeout 3600

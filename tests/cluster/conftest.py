@@ -28,12 +28,13 @@ def _place() -> Iterator[None]:
 
 @pytest.fixture
 def place(_place: None, request: pytest.FixtureRequest) -> Iterator[None]:
-    """A namespace for a test, which tells about it when the test failed."""
+    """A namespace for a test. When the test failed it is told about, and its jobs are ended."""
     failed_before = request.session.testsfailed
     yield
     if request.session.testsfailed > failed_before:
         try:
             print(report())
+            kubectl("delete", "shufflejobs", "--all", "--timeout=100s")
         except Failed as failed:
             print(failed)
 

@@ -26,6 +26,7 @@ class Words:
         self.pods = f"crossdock.dev/job={name}"
         shell(STORE, f"mkdir -p /data/gates; rm -rf /data/gates/{name}-* /data/{name}")
         apply(job(name, **spec))
+        self.cluster: str = spec.get("clusterRef", {"name": "default"})["name"]
         self.uid: str = get("shufflejob", name)["metadata"]["uid"]
 
     def until_half_mapped(self) -> None:
@@ -42,20 +43,32 @@ class Words:
         """Let a stage's tasks go on."""
         shell(STORE, f"touch {gate(self.name, stage)}")
 
-    def finish(self) -> None:
-        """Let it end: right, without executors, and after its deletion without a trace."""
+    @property
+    def status(self) -> Object:
+        """What the operator says of it."""
+        return dict(get("shufflejob", self.name)["status"])
+
+    def finish(self) -> Object:
+        """Let it end: right, without executors, and after its deletion without a trace.
+
+        Returns:
+            Its last status.
+        """
         self.open("draw")
         self.open("count")
         wait(f"shufflejob/{self.name}", "Succeeded")
         assert self.counted() == expected()
         assert not pods(self.pods), "a job that is done has no executors"
+        assert staged_files() == ""
+        status = self.status
         self.delete()
+        return status
 
     def delete(self) -> None:
         """Delete it, and see that nothing of it is left in the bucket and on disks."""
         kubectl("delete", "shufflejob", self.name, "--timeout=240s", seconds=250)
         assert in_the_bucket() == ""
-        assert on_disks(self.uid) == ""
+        assert on_disks(self.uid, self.cluster) == ""
         shell(STORE, f"rm -rf /data/gates/{self.name}-* /data/{self.name}")
 
     def counted(self) -> dict[str, int]:
@@ -81,10 +94,21 @@ class Words:
         return sum(pod["status"].get("phase") == phase for pod in found)
 
 
-def wait(for_what: str, phase: str, *, seconds: int = 240) -> None:
-    """Wait for an object's phase."""
-    until = f"--for=jsonpath={{.status.phase}}={phase}"
-    kubectl("wait", for_what, until, f"--timeout={seconds}s", seconds=seconds + 10)
+def wait(for_what: str, phase: str, *, seconds: float = 240) -> None:
+    """Wait for an object's phase; fail at once when it has failed."""
+    kind, name = for_what.split("/")
+
+    def is_there() -> bool:
+        status = get(kind, name).get("status", {})
+        assert "Failed" not in {status.get("phase")} - {phase}, status.get("conditions")
+        return bool(status.get("phase") == phase)
+
+    eventually(is_there, seconds=seconds, what=f"{for_what} to be {phase}", pause=0.5)
+
+
+def staged_files() -> str:
+    """Return what of unpublished results lies on the volume of results."""
+    return shell(STORE, "find /data -name '.*.crossdock-*'")
 
 
 def in_the_bucket() -> str:
@@ -92,11 +116,12 @@ def in_the_bucket() -> str:
     return shell(STORE, f"find /s3/{BUCKET} -type f; find /s3 -path '*/multipart/*/*'").strip()
 
 
-def on_disks(uid: str) -> str:
-    """Return what workers of the default cluster have of a job; a tombstone is not of its data."""
-    found = workers()
-    assert found, "the default cluster has no workers to look at"
-    return "".join(shell(name_of(pod), f"find {DISK}/jobs -path '*{uid}*'") for pod in found)
+def on_disks(uid: str, cluster: str = "default") -> str:
+    """Return what the workers of a cluster have of a job; a tombstone is not of its data."""
+    found = workers(cluster)
+    assert found, f"the cluster {cluster} has no workers to look at"
+    look = f"find {DISK}/jobs -path '*{uid}*' | sort"
+    return "".join(shell(name_of(pod), look) for pod in found)
 
 
 def workers(cluster: str = "default") -> list[Object]:
