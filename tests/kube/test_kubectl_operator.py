@@ -144,6 +144,7 @@ def test_top_has_jobs_and_workers_fill(  # noqa: PLR0917 -- fixtures
         found = boss.run("top", *here)
         assert scene.workers[0].url in found.stdout, found.stderr
         assert "serving" in found.stdout
+        assert found.stderr == "", "connections that are still open at its end are no fault"
         said = json.loads(boss.run("top", *here, "-o", "json").stdout)
         assert said["jobs"][0]["worker_bytes"] > 0
         assert 0 < said["workers"][0]["disk_used"] < 1

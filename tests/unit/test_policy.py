@@ -102,12 +102,23 @@ def test_age_persists_everything_and_frees_nothing() -> None:
 
 
 def test_eager_waits_for_a_segment_or_for_quiet() -> None:
-    eager = shuffle(policy="Eager", complete_bytes=99, unfinished_bytes=500, oldest=NOW)
+    eager = shuffle(policy="Eager", complete_bytes=99, oldest=NOW)
     now = persist("s", Trigger.EAGER, complete_only=True)
     assert told(eager) == []
     assert told(replace(eager, complete_bytes=100)) == [now]
     assert told(eager, now=NOW + 3) == [now]
     assert told(replace(eager, complete_bytes=0), now=NOW + 3) == []
+
+
+def test_eager_does_not_wait_for_frames_that_other_workers_have() -> None:
+    eager = shuffle(policy="Eager", complete_bytes=50, unfinished_bytes=99, oldest=NOW)
+    whole = persist("s", Trigger.EAGER, complete_only=False)
+    assert told(eager) == []
+    assert told(replace(eager, unfinished_bytes=100)) == [whole]
+    assert told(eager, now=NOW + 3) == [whole]
+    assert told(replace(eager, complete_bytes=100)) == [
+        persist("s", Trigger.EAGER, complete_only=True)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,9 @@ class ShuffleState:
     key: ShuffleKey
     persistence: Persistence
     complete_bytes: int = 0
-    """Of attempts whose frames have all come, not in the store."""
+    """Of attempts whose frames have all come here, not in the store."""
     unfinished_bytes: int = 0
-    """Of other attempts, not in the store."""
+    """Of other attempts, not in the store: still being written, or on several workers."""
     persisted_bytes: int = 0
     """In the store too."""
     oldest: float | None = None
@@ -164,9 +164,13 @@ def _in_time(shuffle: ShuffleState, rules: Rules, now: float) -> list[Action]:
     after, oldest = rules.persist_after_seconds, shuffle.oldest
     if after and oldest is not None and now - oldest >= after:
         return [Persist(shuffle.key, Trigger.AGE, complete_only=False)]
-    if shuffle.persistence not in _SOON or not shuffle.complete_bytes:
+    if shuffle.persistence not in _SOON:
         return []
     quiet = now - shuffle.last_write >= rules.eager_quiet_seconds
-    if quiet or shuffle.complete_bytes >= rules.segment_bytes:
+    # Other workers have frames of an attempt that looks unfinished here, where there are several.
+    rest = shuffle.unfinished_bytes
+    if rest and (quiet or rest >= rules.segment_bytes):
+        return [Persist(shuffle.key, Trigger.EAGER, complete_only=False)]
+    if shuffle.complete_bytes and (quiet or shuffle.complete_bytes >= rules.segment_bytes):
         return [Persist(shuffle.key, Trigger.EAGER, complete_only=True)]
     return []

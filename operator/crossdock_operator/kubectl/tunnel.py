@@ -70,7 +70,7 @@ async def tunnel(person: Person, pod: Object) -> AsyncIterator[Path]:
     with tempfile.TemporaryDirectory(prefix="crossdock-") as directory:
         path = Path(directory) / "operator"
         await way.check()
-        server = await asyncio.start_unix_server(way.carry, path)
+        server = await asyncio.start_unix_server(way.accept, path)
         try:
             yield path
         finally:
@@ -106,23 +106,29 @@ class _Way:
     port: int
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection's bytes both ways until either side closes it."""
-        task = asyncio.current_task()
-        assert task is not None
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry a connection in a task of our own: Python 3.11 logs one of a server's that ends
+        by cancellation as a fault.
+        """
+        task = asyncio.create_task(self._carry(reader, writer))
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection's bytes both ways until either side closes it."""
         try:
             async with await self._connect() as socket:
                 back = asyncio.ensure_future(_back(socket, writer))
                 forth = asyncio.ensure_future(_forth(reader, socket))
-                await asyncio.wait((back, forth), return_when=asyncio.FIRST_COMPLETED)
-                for each in (back, forth):
-                    each.cancel()
-                await asyncio.gather(back, forth, return_exceptions=True)
+                try:
+                    await asyncio.wait((back, forth), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    back.cancel()
+                    forth.cancel()
+                    await asyncio.gather(back, forth, return_exceptions=True)
         except KubeError:
             pass  # whoever has the other end sees that it was closed, and says so
         finally:
-            self._tasks.discard(task)
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
