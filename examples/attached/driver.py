@@ -24,6 +24,8 @@ NUMBERS = 100_000
 """Of each map."""
 LEASE_SECONDS = 30.0
 """An executor that is not done by then is lost, and its task is given out again."""
+GATHER_SECONDS = 60.0
+"""For so long tasks wait until there is an executor for each."""
 REPORT_SECONDS = 1.0
 
 
@@ -35,6 +37,9 @@ class Queue:
     given: dict[int, tuple[str, float]] = field(default_factory=dict)
     results: dict[int, dict[str, int]] = field(default_factory=dict)
     attempts: Counter[int] = field(default_factory=Counter)
+    executors: set[str] = field(default_factory=set)
+    """Those that asked for a task of this stage."""
+    begun: float = 0.0
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def begin(self, tasks: list[dict[str, object]]) -> None:
@@ -42,12 +47,16 @@ class Queue:
         with self.changed:
             self.tasks = dict(enumerate(tasks))
             self.given, self.results, self.attempts = {}, {}, Counter()
+            self.executors, self.begun = set(), time.monotonic()
             self.changed.notify_all()
 
     def take(self, executor: str) -> dict[str, object] | None:
-        """Return a task that nobody works on."""
+        """Return a task that nobody works on, once there are enough executors."""
         with self.changed:
             now = time.monotonic()
+            self.executors.add(executor)
+            if len(self.executors) < len(self.tasks) and now - self.begun < GATHER_SECONDS:
+                return None
             for index, task in self.tasks.items():
                 _, since = self.given.get(index, ("", now - LEASE_SECONDS))
                 if index not in self.results and now - since >= LEASE_SECONDS:

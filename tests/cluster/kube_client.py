@@ -34,10 +34,10 @@ def helm(*args: str, seconds: float = 300) -> str:
     return _run(["helm", "--namespace", NAMESPACE, *args], "", seconds)
 
 
-def apply(*objects: Mapping[str, object]) -> None:
+def apply(*objects: Mapping[str, object], namespace: str = NAMESPACE) -> None:
     """Make objects be as given."""
     items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-    kubectl("apply", "--filename", "-", given=json.dumps(items))
+    kubectl("apply", "--filename=-", given=json.dumps(items), namespace=namespace)
 
 
 def get(kind: str, name: str = "", *, labels: str = "", namespace: str = NAMESPACE) -> Any:
