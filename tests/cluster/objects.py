@@ -51,12 +51,15 @@ def named(
 def s3_server() -> list[Object]:
     """Return an S3 server whose disk can be looked at and outlives it, its name, and its keys."""
     start = f"mkdir -p /s3/{BUCKET} && exec versitygw --port :7070 --quiet posix /s3"
-    keys = {"ROOT_ACCESS_KEY": "crossdock", "ROOT_SECRET_KEY": "crossdock-secret"}
+    keys = {"ROOT_ACCESS_KEY": "AWS_ACCESS_KEY_ID", "ROOT_SECRET_KEY": "AWS_SECRET_ACCESS_KEY"}
     container = {
         "name": "s3",
         "image": STORE_IMAGE,
         "command": ["sh", "-c", start],
-        "env": [{"name": name, "value": value} for name, value in keys.items()],
+        "env": [
+            {"name": name, "valueFrom": {"secretKeyRef": {"name": "s3-keys", "key": key}}}
+            for name, key in keys.items()
+        ],
         "readinessProbe": {"tcpSocket": {"port": 7070}, "periodSeconds": 1},
         "securityContext": CONTAINER,
         "volumeMounts": [{"name": "s3", "mountPath": "/s3"}, DATA],
