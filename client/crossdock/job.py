@@ -15,6 +15,7 @@ from crossdock.demand import Demand
 from crossdock.errors import (
     Closed,
     CrossdockError,
+    DataCorrupt,
     JobFenced,
     JobUnknown,
     ProtocolError,
@@ -240,9 +241,12 @@ class Job:
             return record, isinstance(described, dict) and described.get("introduced") is True
 
         members = self.cluster.members(fresh=True)
-        found = self.cluster.ask_each(members, call, ignore=(JobUnknown,)).answers.values()
-        owners = [record for record, introduced in found if not introduced]
-        return owners or [record for record, _ in found]
+        found = self.cluster.ask_each(members, call, ignore=(JobUnknown,), collect=(DataCorrupt,))
+        if found.collected and not found.answers:
+            raise found.collected[0]
+        records = found.answers.values()
+        owners = [record for record, introduced in records if not introduced]
+        return owners or [record for record, _ in records]
 
     def _register(self) -> JobRecord:
         """Register with every worker that answers. The homes are those of the first time."""

@@ -320,6 +320,10 @@ class Shuffle:
             except JobUnknown:  # a worker that came later must refuse late frames too
                 self.job.introduce(url)
                 drop(url)
+            except (
+                DataCorrupt
+            ):  # it takes and serves nothing of the job, and hears of it from others
+                pass
 
         patiently(partial(cluster.on_all, call), deadline_seconds=cluster.options.deadline_seconds)
 

@@ -27,7 +27,7 @@ from crossdock.errors import (
     ShuffleUnknown,
     StaleEpoch,
 )
-from crossdock.lifecycle.facts import Facts, Stage, is_known, most
+from crossdock.lifecycle.facts import Facts, Stage, is_known
 from crossdock.lifecycle.lease import Lease, Standing
 from crossdock.records import JobRecord
 from crossdock.store import seals
@@ -257,18 +257,21 @@ class Job:
         with self.files_lock:
             self.check_live()
             self.check_epoch(epoch)
-            known = most(self.gone.generations, released)
+            before = self.gone.generations
+            news = {name: stop for name, stop in released.items() if before.get(name, 0) < stop}
+            known = {**before, **news}
             with self.lock:
                 dropped = {k: s for k, s in self.shuffles.items() if k[1] < known.get(k[0], 0)}
             # On disk first: a restart brings nothing back of which a reader heard that it is gone.
             self.gone.write_down(known, dropped.values())
             with self.lock:
-                self.gone.hold(known)
+                self.gone.hold(known, news)
                 for key in dropped:
                     self.shuffles.pop(key).close()
-            self.leaves.wake()
+            self.leaves.wake(news)
             self.changed()
-            places = [place for name in released for place in self._take_released(name)]
+            told = news or released  # nothing new: what is left of the files goes now
+            places = [place for name in told for place in self._take_released(name)]
         for place in places:
             self.trash.delete(place)
 
@@ -281,6 +284,12 @@ class Job:
                 self.check_live()
                 self.gone.learn(facts)
             self.changed()
+
+    def learn_emptied(self, generations: Mapping[str, int]) -> None:
+        """Take that all that released generations had in the store was deleted there once."""
+        with self.files_lock:
+            self.check_live()
+            self.gone.emptied(generations)
 
     def _take_released(self, name: str) -> list[Path]:
         places = [

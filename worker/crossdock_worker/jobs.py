@@ -24,6 +24,7 @@ from crossdock_worker.changes import Changes
 from crossdock_worker.files import make_directory, subdirs
 from crossdock_worker.job import Job
 from crossdock_worker.life import Conditions, Life
+from crossdock_worker.released import note_beside
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.tombstones import Tombstones
 from crossdock_worker.trash import Trash
@@ -183,6 +184,29 @@ class Jobs:
             raise JobFenced(f"job {uid} was ended")
         if uid in self._damaged:
             raise self._damaged[uid]
+
+    def learn_released(self, uid: str, facts: Facts) -> Job | None:
+        """Take what somebody who may know says of a job's releases; returns it, if it is sound.
+
+        One whose files are damaged agrees as well. This process takes no frame for it and sends
+        the store nothing, whatever comes; what an earlier one has sent, it sent before this one
+        began. If somebody mends the files, the job finds the releases noted beside them.
+
+        Raises:
+            JobFenced: it was ended.
+            JobUnknown: nobody has told this worker of it.
+            CrossdockError: the disk does not take it.
+        """
+        with self._lock:
+            if uid not in self.tombstones and uid in self._damaged:
+                try:
+                    note_beside(self._dir / uid, facts.released, self._trash)
+                except ValueError as error:
+                    raise DataCorrupt(f"{error} in {self._dir / uid}") from error
+                return None
+        job = self.get(uid)
+        job.learn(facts)
+        return job
 
     def held(self) -> list[tuple[str, Job | None]]:
         """Return all jobs that have files here, by uid; None for those whose files are damaged."""
