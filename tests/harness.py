@@ -294,6 +294,19 @@ StartWorker = Callable[..., WorkerProcess]
 """What the fixture `start_worker` is."""
 
 
+class PatchedWorker(WorkerProcess):
+    """One that behaves as an older version does: `patch` is run before it."""
+
+    patch = ""
+
+    def command(self) -> list[str]:
+        line = super().command()
+        if self.patch:
+            begins = "import sys\nfrom crossdock.__main__ import main\nsys.argv[0] = 'crossdock'\n"
+            line[:1] = [sys.executable, "-c", f"{begins}{self.patch}\nmain()\n"]
+        return line
+
+
 class Answer:
     """A whole answer."""
 

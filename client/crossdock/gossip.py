@@ -88,8 +88,9 @@ class Page:
     """For how long it has known all words that it was told: since it began, or a peer was lost."""
     settled: bool
     """Whether it knows all facts that others rely on it to know."""
-    hears: bool = True
-    """Whether it listens to owners. One that has drained never does again: its ages are final."""
+    hears: bool | None = True
+    """Whether it listens to owners. One that has drained never does again: its ages are final.
+    None: it is of a version that does not say."""
     gone: Sequence[str] = ()
     """Ids of workers that were declared gone."""
     jobs: Sequence[Told] = ()
@@ -128,7 +129,7 @@ class Page:
             more=data.get("more") is True,
             remembers_seconds=_seconds(data.get("remembers_seconds")),
             settled=data.get("settled") is True,
-            hears=data.get("hears") is not False,
+            hears=bool(data["hears"]) if "hears" in data else None,
             gone=[check_name("worker", str(each)) for each in gone],
             jobs=[Told.from_json(each) for each in jobs],
             ages={str(uid): _ages(each) for uid, each in ages.items()},

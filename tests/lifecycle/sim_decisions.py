@@ -28,6 +28,7 @@ class Decisions:
     may_write: Callable[..., bool] = lease.may_write
     may_publish: Callable[..., bool] = lease.may_publish
     must_clean: Callable[..., bool] = lease.must_clean
+    rank_of: Callable[..., int] = lease.rank_of
     is_stale: Callable[..., bool] = facts.is_stale
     joined: Callable[..., facts.Facts] = facts.joined
     to_clear: Callable[..., dict[str, range]] = facts.to_clear

@@ -99,7 +99,7 @@ class Worker(Persisting):
             self.loop.spawn(self, sweep_workers(self.world, self))
 
     def rank(self) -> int:
-        return sum(1 for name in self.peers if name < self.name)
+        return self.decide.rank_of(self.name, self.peers)
 
     def look_after(self, job: WorkerJob, now: float) -> None:
         silent = now - job.standing.itself

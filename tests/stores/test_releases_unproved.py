@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,23 +9,15 @@ import pytest
 from deletions import files, peers_with_a_store, proofs, stored_bytes, write
 
 import crossdock
-from harness import StartWorker, WorkerProcess, connect_all, eventually
+from harness import PatchedWorker, StartWorker, WorkerProcess, connect_all, eventually
 
-FOLDER = Path(__file__).parent
 SETTLE = 0.5
 LEASE = 4
-
-
-class OlderWorker(WorkerProcess):
-    """One that takes no releases from others, while it is old."""
-
-    old = False
-
-    def command(self) -> list[str]:
-        line = super().command()
-        if self.old:
-            line[:1] = [sys.executable, str(FOLDER / "older_worker.py")]
-        return line
+TAKES_NO_RELEASES = """
+from crossdock.wire import names
+from crossdock_worker import routes, server
+server.ROUTES = tuple(each for each in routes.ROUTES if each.path != names.RELEASED)
+"""
 
 
 @pytest.fixture
@@ -98,7 +89,7 @@ def test_what_cannot_be_proved_yet_is_deleted_and_counts_no_more(
         "store": directory.as_uri(), "peers_interval_seconds": 0.1,
         "store_settle_seconds": SETTLE, "drain_grace_seconds": 0,
     }  # fmt: skip
-    with OlderWorker(options=options) as one, OlderWorker(options=options) as other:
+    with PatchedWorker(options=options) as one, PatchedWorker(options=options) as other:
         one.start()
         other.options["peers"] = one.url
         other.start()
@@ -107,7 +98,7 @@ def test_what_cannot_be_proved_yet_is_deleted_and_counts_no_more(
         with connect_all([first, second]) as cluster:
             job = cluster.job(job_uid, owner="runner", lease_seconds=600)
             view = both_persisted(job, [first, second])
-            second.old = True
+            second.patch = TAKES_NO_RELEASES
             second.restart()
             eventually(lambda: met([first, second]))
             if why == "away":
@@ -115,7 +106,7 @@ def test_what_cannot_be_proved_yet_is_deleted_and_counts_no_more(
             released(first, job, view)
             eventually(lambda: stored_bytes([first], job_uid) == 0)
             assert not proofs([first])
-            second.old = False
+            second.patch = ""
             if second.running:
                 second.kill9()
             second.start()
