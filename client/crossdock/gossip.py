@@ -28,10 +28,14 @@ class Told(NamedTuple):
     introduced: bool
     """Whether only a task told of it: then the record is hearsay."""
     facts: Facts
+    fenced_seconds: float = 0.0
+    """For how long it is fenced, if it is; 0 from versions that do not say."""
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON object."""
+        live = self.facts.stage is Stage.LIVE
         return {
+            **({} if live else {"fenced_seconds": _down(self.fenced_seconds)}),
             "uid": self.uid,
             "record": None if self.record is None else self.record.to_json(),
             "introduced": self.introduced,
@@ -63,6 +67,7 @@ class Told(NamedTuple):
                 generations_from_json(data.get("cleared", {})),
                 data.get("stored") is True,
             ),
+            _seconds(data.get("fenced_seconds", 0.0)),
         )
 
 

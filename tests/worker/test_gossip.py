@@ -176,6 +176,24 @@ def test_many_jobs_are_told_in_pages(start_worker: StartWorker) -> None:
     )
 
 
+def test_a_tombstone_is_as_old_for_who_learns_of_it(start_worker: StartWorker) -> None:
+    days = 5 * 86_400
+    first = start_worker(**QUICK)
+    first.kill9()
+    stone = {"epoch": 0, "stage": "clean", "fenced_at_ran": -days}
+    (first.data_dir / "tombstones" / "old.json").write_text(json.dumps(stone))
+    first.start()
+    second = start_worker(peers=first.url, **QUICK)
+    eventually(lambda: fenced_seconds(second, "old") is not None)
+    for worker in (first, second):
+        assert days <= fenced_seconds(worker, "old") < days + 60
+
+
+def fenced_seconds(worker: WorkerProcess, uid: str) -> Any:
+    jobs = worker.get_json("/v1/facts")["jobs"]
+    return next((job["fenced_seconds"] for job in jobs if job["uid"] == uid), None)
+
+
 def test_an_empty_disk_is_not_settled_until_it_was_told(
     start_worker: StartWorker, tmp_path: Path
 ) -> None:

@@ -243,7 +243,8 @@ class Gossip:
 
     def _learn_job(self, told: Told) -> None:
         if told.facts.stage is not Stage.LIVE:
-            if self._jobs.learn_ended(told.uid, told.facts, told.record):
+            age = told.fenced_seconds
+            if self._jobs.learn_ended(told.uid, told.facts, told.record, age):
                 self._on_fence(told.uid)
             return
         job = self._jobs.hear_of(told)

@@ -7,7 +7,7 @@
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,8 @@ from crossdock_worker.changes import Changes
 from crossdock_worker.files import make_directory, subdirs
 from crossdock_worker.job import Job
 from crossdock_worker.life import Conditions, Life
-from crossdock_worker.released import note_beside
+from crossdock_worker.released import NOTHING, note_beside
+from crossdock_worker.running import RunningTime
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.tombstones import Tombstones
 from crossdock_worker.trash import Trash
@@ -56,7 +57,8 @@ class Jobs:
         self._dir = data_dir / "jobs"
         self._dir.mkdir(parents=True, exist_ok=True)
         self._trash = Trash(data_dir / "trash")
-        self.tombstones = Tombstones(data_dir / "tombstones", self._trash)
+        ran = RunningTime(data_dir / "ran-seconds")
+        self.tombstones = Tombstones(data_dir / "tombstones", self._trash, ran)
         self.writes = Writes()
         """When something was last sent to the store, by job."""
         self.changes = Changes()
@@ -167,7 +169,8 @@ class Jobs:
         """Return what peers are told of a job; None if nothing is known of it any more."""
         stone = self.tombstones.get(uid)
         if stone is not None:
-            return Told(uid, stone.record, introduced=False, facts=stone.facts)
+            age = self.tombstones.fenced_seconds(stone)
+            return Told(uid, stone.record, introduced=False, facts=stone.facts, fenced_seconds=age)
         job = self._jobs.get(uid)
         return None if job is None else Told(uid, job.record, job.introduced, job.facts)
 
@@ -185,7 +188,9 @@ class Jobs:
         if uid in self._damaged:
             raise self._damaged[uid]
 
-    def learn_released(self, uid: str, facts: Facts) -> Job | None:
+    def learn_released(
+        self, uid: str, facts: Facts, *, emptied: Mapping[str, int] = NOTHING
+    ) -> Job | None:
         """Take what somebody who may know says of a job's releases; returns it, if it is sound.
 
         One whose files are damaged agrees as well. This process takes no frame for it and sends
@@ -205,7 +210,7 @@ class Jobs:
                     raise DataCorrupt(f"{error} in {self._dir / uid}") from error
                 return None
         job = self.get(uid)
-        job.learn(facts)
+        job.learn(facts, emptied=emptied)
         return job
 
     def held(self) -> list[tuple[str, Job | None]]:
@@ -235,15 +240,21 @@ class Jobs:
             self._writing.pop(uid, None)
         return writing
 
-    def _bury(self, uid: str, facts: Facts, record: JobRecord | None) -> bool:
+    def _bury(
+        self, uid: str, facts: Facts, record: JobRecord | None, fenced_seconds: float = 0.0
+    ) -> bool:
         """Write down that a job has ended, and let it; returns whether anything of that is new."""
         job = self._jobs.get(uid)
         if job is None:
             stored = None if uid in self._damaged else False
-            news = self.tombstones.bury(uid, facts, record, stored=stored)
+            news = self.tombstones.bury(
+                uid, facts, record, stored=stored, fenced_seconds=fenced_seconds
+            )
         else:
             with job.lock:  # so that no first write to the store is noted in between
-                news = self.tombstones.bury(uid, facts, job.record, stored=job.stored)
+                news = self.tombstones.bury(
+                    uid, facts, job.record, stored=job.stored, fenced_seconds=fenced_seconds
+                )
                 if not job.fenced:
                     self._writing[uid] = job.leaves.are_held
                     job.stop_writes()
@@ -252,14 +263,22 @@ class Jobs:
             log.info("job is fenced", job=uid, stage=facts.stage.name.lower())
         return news
 
-    def learn_ended(self, uid: str, facts: Facts, record: JobRecord | None) -> bool:
+    def learn_ended(
+        self, uid: str, facts: Facts, record: JobRecord | None, fenced_seconds: float = 0.0
+    ) -> bool:
         """Take from somebody who knows that a job has ended; its files go.
+
+        Args:
+            uid: of the job.
+            facts: what is known of it; at least that it is fenced.
+            record: of the job, if it is known.
+            fenced_seconds: for how long it is fenced.
 
         Returns:
             Whether that is new here.
         """
         with self._lock:
-            news = self._bury(uid, facts, record)
+            news = self._bury(uid, facts, record, fenced_seconds)
         self._remove(uid)
         return news
 
@@ -340,6 +359,7 @@ class Jobs:
 
     def close(self) -> None:
         """Close all files."""
+        self.tombstones.keep_time()
         for job in self._jobs.values():
             job.close()
 

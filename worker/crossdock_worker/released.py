@@ -21,6 +21,8 @@ from crossdock_worker.life import clock
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.trash import Trash
 
+NOTHING: Final[Mapping[str, int]] = {}
+
 _RELEASED: Final = "released.json"
 _IN_STORE: Final = "in-store.json"
 _WHILE_DAMAGED: Final = "released-damaged.json"
@@ -109,11 +111,11 @@ class Released:
         with self._unproved_lock:
             return self._unproved.look(most_names)
 
-    def write_down(self, generations: Mapping[str, int], dropped: Iterable[ShuffleLog]) -> None:
+    def write_down(self, news: Mapping[str, int], dropped: Iterable[ShuffleLog]) -> None:
         """Write down, on disk first, what is released, and what it has in the store.
 
         Args:
-            generations: all that are released.
+            news: what was not released.
             dropped: the logs of those that are here, which are about to go.
         """
         left = {name: dict(each) for name, each in self._bytes.items()}
@@ -122,45 +124,43 @@ class Released:
                 left.setdefault(log.key.name, {})[log.key.generation] = log.runs.stored_bytes
         if left != self._bytes:
             self._keep(self.cleared, left, stored=True)
-        self._trash.write_down(self._directory / _RELEASED, dict(generations))
+        self._trash.write_down(self._directory / _RELEASED, {**self.generations, **news})
 
-    def hold(self, generations: Mapping[str, int], news: Mapping[str, int]) -> None:
-        """Let hold what was written down.
-
-        Args:
-            generations: all that are released.
-            news: those of them that were not.
-        """
+    def hold(self, news: Mapping[str, int]) -> None:
+        """Let hold what was written down."""
         now = clock()
         with self._unproved_lock:
             for name, stop in news.items():
                 if self.cleared.get(name, 0) < stop:
                     self._unproved.released(name, stop, now)
-        self.generations = generations
+        self.generations = {**self.generations, **news}
 
     def knows(self, facts: Facts) -> bool:
         """Whether all that somebody knows of the store is known here."""
         return self.stored >= facts.stored and is_known(self.cleared, facts.cleared)
 
-    def learn(self, facts: Facts) -> None:
-        """Take what somebody knows of the store, on disk first."""
-        news = {n: g for n, g in facts.cleared.items() if self.cleared.get(n, 0) < g}
-        cleared = {**self.cleared, **news}
-        self._keep(cleared, self._bytes_since(news), stored=self.stored or facts.stored)
+    def news(self, generations: Mapping[str, int]) -> dict[str, int]:
+        """Return what of this is not released here yet."""
+        return {n: stop for n, stop in generations.items() if self.generations.get(n, 0) < stop}
+
+    def learn(self, facts: Facts, emptied: Mapping[str, int]) -> None:
+        """Take what somebody knows of the store, on disk first.
+
+        Args:
+            facts: of the job.
+            emptied: by shuffle, the first generation of which not all that there was is deleted.
+                What was on its way may still come, until it is cleared; it counts no more.
+        """
+        news = {n: first for n, first in facts.cleared.items() if self.cleared.get(n, 0) < first}
+        stored, left = self.stored or facts.stored, self._bytes_from(most(emptied, news))
+        if not news and stored == self.stored and left == self._bytes:
+            return
+        self._keep({**self.cleared, **news}, left, stored=stored)
         with self._unproved_lock:
             for name, stop in news.items():
                 self._unproved.proved(name, stop)
 
-    def emptied(self, generations: Mapping[str, int]) -> None:
-        """Take, on disk first, that all that these had in the store was deleted there once.
-
-        What was on its way there may still come, until that is proved; it counts no more.
-        """
-        left = self._bytes_since(generations)
-        if left != self._bytes:
-            self._keep(self.cleared, left, stored=self.stored)
-
-    def _bytes_since(self, generations: Mapping[str, int]) -> dict[str, Mapping[int, int]]:
+    def _bytes_from(self, generations: Mapping[str, int]) -> dict[str, Mapping[int, int]]:
         """Return what counts if nothing before these generations does any more."""
         return {
             name: kept

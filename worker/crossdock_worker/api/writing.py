@@ -155,11 +155,10 @@ class _Released:
 
     def learn(self, jobs: Jobs) -> None:
         for uid, known in self.jobs.items():
-            cleared = known if self.cleared else {}
+            cleared, emptied = known if self.cleared else {}, known if self.deleted else {}
+            facts = Facts(released=known, cleared=cleared, stored=True)
             try:
-                job = jobs.learn_released(uid, Facts(released=known, cleared=cleared, stored=True))
-                if job is not None and self.deleted:
-                    job.learn_emptied(known)
+                job = jobs.learn_released(uid, facts, emptied=emptied)
             except JobFenced:  # it was ended: all of it goes, and nothing is written for it
                 continue
             except (JobUnknown, DataCorrupt):  # who tells of it to this worker has to tell that too
