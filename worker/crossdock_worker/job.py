@@ -253,7 +253,7 @@ class Job:
         self.learn_released({name: generation + 1}, epoch)
 
     def learn_released(self, released: Mapping[str, int], epoch: int = U64_MAX) -> None:
-        """Drop what is released, by shuffle the generations below a number; knows more already."""
+        """Drop by shuffle the generations below a number; of what is no news, what did not go."""
         with self.files_lock:
             self.check_live()
             self.check_epoch(epoch)
@@ -268,8 +268,7 @@ class Job:
                     self.shuffles.pop(key).close()
             self.leaves.wake(news)
             self.changed()
-            told = news or released  # of what is no news, files may be left that did not go
-            places = [place for name in told for place in self._take_released(name)]
+            places = [place for n in news or released for place in self._take_released(n)]
         for place in places:
             self.trash.delete(place)
 
