@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from faults import Answer, FaultyProxy, Request, error
 
@@ -78,6 +78,8 @@ class Weather:
         self.injected = 0
         self.seen: Counter[str] = Counter()
         """Requests of each kind that were answered, or trapped."""
+        self.begun: set[str] = set()
+        """Targets at which uploads were begun, whatever the server answered."""
         self.broken: list[str] = []
         """Requests that took effect later than is assumed of a store."""
 
@@ -139,6 +141,9 @@ class ChaosProxy(FaultyProxy):
     def _effect(self, request: Request, came: float) -> Answer | None:
         if request.verb in _EFFECTS and time.monotonic() - came > _LAST_SECONDS:
             return None
+        if request.verb is Verb.CREATE_UPLOAD:
+            with self._weather.lock:
+                self._weather.begun.add(urlsplit(unquote(request.target)).path)
         try:
             found = self.forward(request)
         except OSError:
