@@ -83,6 +83,24 @@ def test_an_owners_record_and_epoch_reach_the_peer(pair: Pair, job_uid: str) -> 
     becomes(first, job_uid, record=later)
 
 
+def test_a_damaged_job_is_not_ended_by_an_owner_that_was_replaced(pair: Pair, job_uid: str) -> None:
+    """Its worker cannot read the epoch, and its fence would reach the peer."""
+    first, second = pair
+    for worker in pair:
+        say(worker, job_uid, epoch=3)
+        worker.kill9()
+    (second.data_dir / "jobs" / job_uid / "job.json").write_text("{")
+    second.start()
+    path = f"/v1/jobs/{job_uid}"
+    for method, each in (("DELETE", f"{path}?epoch=1"), ("POST", f"{path}/fence?epoch=1")):
+        assert second.request(method, each).code == "unavailable", "no peer has told the epoch yet"
+    first.start()
+    eventually(lambda: second.request("DELETE", f"{path}?epoch=2").code == "stale_epoch")
+    assert described(first, job_uid)["record"]["epoch"] == 3
+    assert second.request("DELETE", f"{path}?epoch=3").status == 200
+    becomes(first, job_uid, code="job_fenced")
+
+
 def test_rights_are_passed_on_and_age_with_it(pair: Pair, job_uid: str) -> None:
     first, second = pair
     reading = say(first, job_uid)["reading"]

@@ -14,17 +14,24 @@ from pathlib import Path
 
 import structlog
 
-from crossdock.errors import DataCorrupt, JobFenced, JobUnknown, Overloaded, ProtocolError
+from crossdock.errors import (
+    DataCorrupt,
+    JobFenced,
+    JobUnknown,
+    Overloaded,
+    ProtocolError,
+)
 from crossdock.gossip import Told
 from crossdock.lifecycle.facts import Facts, Stage
 from crossdock.lifecycle.lease import Lease, Standing
 from crossdock.records import JobRecord
 from crossdock.store.marks import job_directory
 from crossdock_worker.changes import Changes
+from crossdock_worker.damaged import Damaged
 from crossdock_worker.files import make_directory, subdirs
 from crossdock_worker.job import Job
 from crossdock_worker.life import Conditions, Life
-from crossdock_worker.released import NOTHING, note_beside
+from crossdock_worker.released import NOTHING
 from crossdock_worker.running import RunningTime
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.tombstones import Tombstones
@@ -66,7 +73,7 @@ class Jobs:
         self._lock = threading.RLock()
         """Of who comes and goes; held while that is written down."""
         self._jobs: dict[str, Job] = {}
-        self._damaged: dict[str, DataCorrupt] = {}
+        self._damaged = Damaged(self._trash, self.conditions)
         self._writing: dict[str, Callable[[], bool]] = {}
         """Of fenced jobs, whether requests to the store are under way."""
         for directory in subdirs(self._dir):
@@ -82,13 +89,7 @@ class Jobs:
             self._jobs[directory.name] = self._replay(directory)
         except (ValueError, TypeError, KeyError, AttributeError, ProtocolError) as error:
             # The others live. Nothing is deleted: an admin may know better, and ends the job else.
-            self._damaged[directory.name] = DataCorrupt(
-                f"the files of job {directory.name} in {directory} are damaged: {error}",
-                hint="end the job and run it again under a new uid, or read other copies",
-            )
-            log.error(  # noqa: TRY400 -- where it was found says nothing
-                "job is damaged", job=directory.name, problem=str(error)
-            )
+            self._damaged.add(directory, error)
         else:
             for shuffle in self._jobs[directory.name].shuffles.values():
                 _report_damage(shuffle)
@@ -156,6 +157,7 @@ class Jobs:
         """
         if told.record is None or told.uid in self.tombstones:
             return None
+        self._damaged.hear_epoch(told.uid, told.facts.epoch)
         job, _ = self.introduce(told.uid, told.record)
         with job.lock:
             record, own = told.record, job.record
@@ -185,17 +187,20 @@ class Jobs:
     def _check_sound(self, uid: str) -> None:
         if uid in self.tombstones:
             raise JobFenced(f"job {uid} was ended")
-        if uid in self._damaged:
-            raise self._damaged[uid]
+        self._damaged.check(uid)
 
     def learn_released(
         self, uid: str, facts: Facts, *, emptied: Mapping[str, int] = NOTHING
     ) -> Job | None:
-        """Take what somebody who may know says of a job's releases; returns it, if it is sound.
+        """Take what somebody who may know says of a job's releases.
 
-        One whose files are damaged agrees as well. This process takes no frame for it and sends
-        the store nothing, whatever comes; what an earlier one has sent, it sent before this one
-        began. If somebody mends the files, the job finds the releases noted beside them.
+        Args:
+            uid: of the job.
+            facts: what is released, and proved to be clear.
+            emptied: see `Released.learn`.
+
+        Returns:
+            The job; None if its files are damaged: see `Damaged.learn_released`.
 
         Raises:
             JobFenced: it was ended.
@@ -203,11 +208,7 @@ class Jobs:
             CrossdockError: the disk does not take it.
         """
         with self._lock:
-            if uid not in self.tombstones and uid in self._damaged:
-                try:
-                    note_beside(self._dir / uid, facts.released, self._trash)
-                except ValueError as error:
-                    raise DataCorrupt(f"{error} in {self._dir / uid}") from error
+            if uid not in self.tombstones and self._damaged.learn_released(uid, facts.released):
                 return None
         job = self.get(uid)
         job.learn(facts, emptied=emptied)
@@ -234,6 +235,7 @@ class Jobs:
             if uid not in self.tombstones:
                 if job is not None and not job.introduced:
                     job.check_epoch(epoch)
+                self._damaged.check_epoch(uid, epoch)
                 self._bury(uid, Facts(epoch, Stage.FENCED), None)
         writing = self._writing.get(uid, _nobody)
         if not writing():
@@ -317,7 +319,7 @@ class Jobs:
         return self._remove(uid)
 
     def _remove(self, uid: str) -> int:
-        if self._damaged.pop(uid, None) is not None:
+        if self._damaged.discard(uid):
             self._trash.delete(self._trash.take(self._dir / uid))
             return 0
         job = self._jobs.pop(uid, None)

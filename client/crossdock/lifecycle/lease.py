@@ -9,6 +9,7 @@ from crossdock.lifecycle.facts import Facts, Stage, is_stale
 from crossdock.lifecycle.timing import Timing
 from crossdock.lifecycle.words import NEVER, Ages, Heard
 from crossdock.records import Owner
+from crossdock.wire.names import U64_MAX
 
 ALWAYS: Final = float("inf")
 """When the peers were last heard where there are none."""
@@ -175,6 +176,22 @@ def may_publish(
     return not is_stale(standing.facts, epoch) and may_write(
         standing, around, latest, shuffle=shuffle
     )
+
+
+def may_end_damaged(around: Surroundings, epoch: int, told: int) -> bool | None:
+    """Whether a job whose files do not read may be ended by who comes with an epoch.
+
+    Else an owner that was replaced would end its successor's job where the epoch is not known any
+    more, and peers would hear of the fence. None: it is not known before all peers have answered.
+
+    Args:
+        around: what is known of peers.
+        epoch: of who ends it; U64_MAX for who needs none.
+        told: the highest epoch that peers have told.
+    """
+    if epoch == U64_MAX:
+        return True
+    return epoch >= told if around.answered > NEVER else None
 
 
 def must_clean(
