@@ -140,8 +140,8 @@ class Released:
         return self.stored >= facts.stored and is_known(self.cleared, facts.cleared)
 
     def news(self, generations: Mapping[str, int]) -> dict[str, int]:
-        """Return what of this is not released here yet."""
-        return {n: stop for n, stop in generations.items() if self.generations.get(n, 0) < stop}
+        """Return what of this is not known here yet; 0 is a word too."""
+        return {n: stop for n, stop in generations.items() if self.generations.get(n, -1) < stop}
 
     def learn(self, facts: Facts, emptied: Mapping[str, int]) -> None:
         """Take what somebody knows of the store, on disk first.
