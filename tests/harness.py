@@ -302,7 +302,9 @@ class PatchedWorker(WorkerProcess):
         line = super().command()
         if self.patch:
             begins = "import sys\nfrom crossdock.__main__ import main\nsys.argv[0] = 'crossdock'\n"
-            line[:1] = [sys.executable, "-c", f"{begins}{self.patch}\nmain()\n"]
+            script = self.directory / "patched.py"
+            script.write_text(f"{begins}{self.patch}\nmain()\n")
+            line[:1] = [sys.executable, str(script)]
         return line
 
 
