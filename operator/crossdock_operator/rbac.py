@@ -26,6 +26,7 @@ from crossdock_operator.kinds import (
     SECRET,
     SERVICE,
     SERVICE_ACCOUNT,
+    SERVICE_MONITOR,
     SHUFFLE_CLUSTER,
     SHUFFLE_JOB,
     STATEFUL_SET,
@@ -63,6 +64,8 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
     (NAMESPACE, ""): ("get",),  # its labels, where a cluster's selector asks for some
     (POD_DISRUPTION_BUDGET, ""): _KEPT,
     (NETWORK_POLICY, ""): _KEPT,
+    # It may be a kind that is not there, so it is not watched.
+    (SERVICE_MONITOR, ""): ("create", "patch", "delete"),
 }
 """Where the operator looks after objects: verbs by kind and subresource."""
 

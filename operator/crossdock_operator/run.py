@@ -26,7 +26,9 @@ from crossdock_operator.jobs.workers import Workers
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, Kind
 from crossdock_operator.kube import Kube, Told
 from crossdock_operator.leader import LEASE_NAME, Leadership
+from crossdock_operator.leavers import Leavers
 from crossdock_operator.metrics import Gauge, Metrics
+from crossdock_operator.monitors import Monitors
 from crossdock_operator.page.asking import Asking
 from crossdock_operator.page.pages import Page
 from crossdock_operator.page.reviews import Reviews
@@ -200,6 +202,8 @@ class _Operator:
                     self._usages,
                     self._losses,
                     WorkerScaler(kube, self._polls),
+                    Monitors(kube, self._store, self._workers.signing_key, known.wake),
+                    Leavers(kube, known.wake),
                     known.wake,
                 ),
                 jobs=self._jobs,

@@ -289,6 +289,32 @@ class AllowedNamespaces:
     ] = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceMonitor:
+    """A ServiceMonitor of the Prometheus operator for the workers, and the token that it needs."""
+
+    interval_seconds: Annotated[int, "Between two scrapes.", Range(1, 3600)] = 30
+    labels: Annotated[
+        Mapping[str, str], "More labels, by which a Prometheus chooses its ServiceMonitors."
+    ] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Monitoring:
+    """Who reads the workers' metrics."""
+
+    service_monitor: Annotated[
+        ServiceMonitor | None,
+        "Makes a ServiceMonitor for the workers, and the token that it needs, which opens metrics "
+        "alone. It takes the CRDs of the Prometheus operator.",
+    ] = None
+    scraper_namespaces: Annotated[
+        Mapping[str, str] | None,
+        "Labels of further namespaces from which workers may be reached, all of them, such as "
+        "kubernetes.io/metadata.name: monitoring.",
+    ] = None
+
+
 def _bytes(field: str) -> str:
     """Return CEL for a size, which may be written as a number."""
     return f"quantity(string(self.{field}))"
@@ -325,6 +351,9 @@ class ShuffleClusterSpec:
     )
     allowed_namespaces: Annotated[AllowedNamespaces, "Whose jobs the cluster takes."] = field(
         default_factory=AllowedNamespaces
+    )
+    monitoring: Annotated[Monitoring, "Who reads the workers' metrics."] = field(
+        default_factory=Monitoring
     )
     audit: Annotated[Audit, "How often store, disks and live jobs are compared."] = field(
         default_factory=Audit

@@ -90,8 +90,8 @@ def command(cluster: Cluster) -> list[str]:
 def _container(cluster: Cluster, default_image: str) -> Object:
     spec = cluster.spec
     ports = [
-        {"name": f"worker-{n}" if n else "worker", "containerPort": names.PORT + n}
-        for n in range(spec.workers.processes)
+        {"name": name, "containerPort": names.PORT + n}
+        for n, name in enumerate(names.ports(spec.workers.processes))
     ]
     secret = spec.store.credentials_secret_ref
     name = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}

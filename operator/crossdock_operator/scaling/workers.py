@@ -14,7 +14,7 @@ from crossdock_operator.events import Events
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, STATEFUL_SET
 from crossdock_operator.kube import Kube
 from crossdock_operator.plan import names
-from crossdock_operator.plan.conditions import UNKNOWN, Answer
+from crossdock_operator.plan.conditions import UNKNOWN, Answer, said
 from crossdock_operator.plan.sizing import AUTOSCALED, Past, decide, read
 from crossdock_operator.records import Child, ChildKey, Cluster, Key
 from crossdock_operator.scaling.polls import LOAD_SECONDS, Heard, Polls
@@ -65,10 +65,10 @@ class WorkerScaler:
         known = self._known.get(cluster.key)
         if known is None or known.uid != cluster.uid:
             known = self._known[cluster.key] = _Known(cluster.uid)
-        said = _said(cluster)
+        before = said(cluster.status, AUTOSCALED)
         bounded = scaling.min_replicas <= workers.replicas <= scaling.max_replicas
         if bounded and not _is_news(heard, known.heard):
-            return said or Answer(AUTOSCALED, UNKNOWN, "NoReadings", "no worker was asked yet")
+            return before or Answer(AUTOSCALED, UNKNOWN, "NoReadings", "no worker was asked yet")
         reading = None
         if heard is not None:
             reading = read(
@@ -85,12 +85,12 @@ class WorkerScaler:
             replicas=workers.replicas,
             processes=workers.processes,
             settled=_settled(cluster, children),
-            before="" if said is None else said.reason,
+            before="" if before is None else before.reason,
         )
         if found.replicas != workers.replicas and found.answer is not None:
             await self._scale(cluster, found.replicas, found.answer)
         known.past, known.heard = found.past, heard
-        return found.answer or said
+        return found.answer or before
 
     def forget(self, key: Key) -> None:
         """Ask for a cluster's use no more."""
@@ -123,12 +123,3 @@ def _settled(cluster: Cluster, children: Mapping[ChildKey, Child]) -> bool:
         and found.settled
         and found.replicas == found.ready == found.updated == wanted
     )
-
-
-def _said(cluster: Cluster) -> Answer | None:
-    """Return the condition as it was said last."""
-    for condition in cluster.status.get("conditions", ()):
-        if condition["type"] == AUTOSCALED:
-            message = condition.get("message", "")
-            return Answer(AUTOSCALED, condition["status"], condition["reason"], message)
-    return None
