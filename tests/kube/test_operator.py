@@ -194,3 +194,4 @@ def test_a_job_waits_for_its_cluster(scene: Scene) -> None:
     scene.wait("shufflejobs", "wordcount", accepted("ClusterNotFound"))
     scene.create()
     scene.wait("shufflejobs", "wordcount", accepted("Accepted"))
+    assert len(scene.operator.events("the job is accepted")) == 1

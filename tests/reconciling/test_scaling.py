@@ -178,10 +178,30 @@ def test_options_name_kinds() -> None:
     made = kind_of_option("example.com/v1beta2/Mesh=meshes")
     assert made == Kind(name="Mesh", plural="meshes", group="example.com", version="v1beta2")
     kinds = (DEPLOYMENT, STATEFUL_SET, made)
-    assert [leaving(kind) for kind in kinds] == [Leaving.CHEAPEST, Leaving.LAST, Leaving.UNKNOWN]
+    still = {"metadata": {}}
+    wanted = [Leaving.CHEAPEST, Leaving.LAST, Leaving.UNKNOWN]
+    assert [leaving(kind, still) for kind in kinds] == wanted
     for wrong in ("Deployment", "apps/v1/", "a/b/c/d"):
         with pytest.raises(ConfigError, match="is not GROUP/VERSION/KIND"):
             kind_of_option(wrong)
+
+
+@pytest.mark.parametrize(
+    ("generation", "status", "found"),
+    [
+        (3, {"observedGeneration": 3, "replicas": 4, "updatedReplicas": 4}, Leaving.CHEAPEST),
+        (3, {"observedGeneration": 3, "replicas": 4, "updatedReplicas": 1}, Leaving.UNKNOWN),
+        (3, {"observedGeneration": 3, "replicas": 4}, Leaving.UNKNOWN),
+        (3, {"observedGeneration": 2, "replicas": 4, "updatedReplicas": 4}, Leaving.UNKNOWN),
+        (3, {"observedGeneration": 3}, Leaving.CHEAPEST),
+        (1, None, Leaving.UNKNOWN),
+    ],
+)
+def test_in_the_middle_of_a_rollout_nobody_knows_who_goes(
+    generation: int, status: Any, found: Leaving
+) -> None:
+    body = {"metadata": {"generation": generation}, "status": status}
+    assert leaving(DEPLOYMENT, body) is found
 
 
 def test_who_set_the_replicas() -> None:

@@ -73,6 +73,9 @@ class Step:
     again_seconds: float | None
     """When to look again at the latest, if time holds a step up."""
     past: Past
+    """When this is done."""
+    seen: Past
+    """While it is not done: what somebody else did is seen once."""
     overruled: bool
     """Whether somebody else was just seen to have set another number."""
     contested: bool
@@ -123,6 +126,7 @@ def step(
         costs=_costs(target, need) if need is not None and marks else {},
         again_seconds=wait if wait > 0 else None,
         past=past if held else Past(wanted=replicas, at=now, overruled=past.overruled),
+        seen=past,
         overruled=overruled,
         contested=contested,
     )
