@@ -1,10 +1,10 @@
 """What changes of executors' targets between a look and a step, on a real API server."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from administrator import Administrator
+from administrator import Administrator, Object
 
 from crossdock.demand import Need
 from crossdock_operator.api.job import Executors, ScaleTarget, ShuffleJobSpec
@@ -15,6 +15,9 @@ from crossdock_operator.records import Job, Key
 from crossdock_operator.scaling.executors import ExecutorScaler
 from crossdock_operator.scaling.polls import Polls
 from crossdock_operator.store import Store
+from harness import eventually
+
+pytestmark = pytest.mark.usefixtures("_controllers")
 
 NAME = "executors"
 EXECUTORS = Executors(
@@ -35,7 +38,7 @@ class Words(Polls):
 
 
 class Target:
-    """A Deployment with pods, as controllers would have it, and what scales it."""
+    """A Deployment, and what scales it."""
 
     def __init__(self, kube: Kube, admin: Administrator, namespace: str) -> None:
         self.admin, self.kube, self._namespace = admin, kube, namespace
@@ -50,19 +53,35 @@ class Target:
             finalizers=(), spec=spec, status={},
         )  # fmt: skip
 
-    def make(self, pods: int, *, updated: int) -> None:
+    def make(self, pods: int) -> list[str]:
+        """Have so many executors; return their names."""
         labels = {"app": NAME}
         template = {"metadata": {"labels": labels}, "spec": {"containers": [CONTAINER]}}
         metadata = {"name": NAME, "annotations": {"crossdock.dev/scalable-by": "engine"}}
         spec = {"replicas": pods, "selector": {"matchLabels": labels}, "template": template}
         self.admin.ask("POST", self._root, {"metadata": metadata, "spec": spec})
-        status = {"observedGeneration": 1, "replicas": pods, "updatedReplicas": updated}
-        self.admin.merge(f"{self.path}/status", {"status": status})
-        root = f"/api/v1/namespaces/{self._namespace}"
-        self.admin.ask("POST", f"{root}/serviceaccounts", {"metadata": {"name": "default"}})
-        for n in range(pods):
-            metadata = {"name": f"e-{n}", "labels": labels}
-            self.admin.ask("POST", f"{root}/pods", {"metadata": metadata, "spec": template["spec"]})
+        self.wait(lambda status: status.get("updatedReplicas") == pods)
+        path = f"/api/v1/namespaces/{self._namespace}/pods"
+        return [pod["metadata"]["name"] for pod in self.admin.ask("GET", path)["items"]]
+
+    def wait(self, holds: Callable[[Object], bool]) -> None:
+        """Wait until the controllers say so of its newest spec."""
+
+        def probe() -> bool:
+            body = self.admin.ask("GET", self.path)
+            status = body.get("status", {})
+            known = status.get("observedGeneration") == body["metadata"]["generation"]
+            return known and holds(status)
+
+        eventually(probe, seconds=30, what="the controllers")
+
+    async def goes_to(self, replicas: int) -> None:
+        """Advance until there shall be so many; controllers change the target, too."""
+        for _ in range(20):
+            await self.advance()
+            if self.replicas == replicas:
+                return
+        raise AssertionError(f"{self.replicas} replicas, not {replicas}")
 
     async def advance(self) -> Any:
         return await self._scaler.advance(self._job, EXECUTORS)
@@ -79,7 +98,7 @@ async def test_what_changed_since_it_was_looked_at_is_looked_at_again(
     kube: Kube, admin: Administrator, namespace: str
 ) -> None:
     target = Target(kube, admin, namespace)
-    target.make(2, updated=2)
+    target.make(2)
 
     def taken_back() -> None:
         kube.before_write = None
@@ -91,15 +110,20 @@ async def test_what_changed_since_it_was_looked_at_is_looked_at_again(
     assert (await target.advance()).scaled.reason == "NotAnnotated"
 
 
-@pytest.mark.parametrize(("updated", "left"), [(2, 1), (1, 2)])
 async def test_nobody_goes_in_a_rollout_while_one_is_busy(
-    kube: Kube, admin: Administrator, namespace: str, updated: int, left: int
+    kube: Kube, admin: Administrator, namespace: str
 ) -> None:
     target = Target(kube, admin, namespace)
-    target.make(2, updated=updated)
-    target.words.busy = {"e-0": 1, "e-1": 0}
-    await target.advance()
-    assert target.replicas == left
+    busy, idle = target.make(2)
+    target.words.busy = {busy: 1, idle: 0}
+    image = {"containers": [CONTAINER | {"image": "example.com/newer"}]}
+    admin.merge(target.path, {"spec": {"template": {"spec": image}}})
+    target.wait(lambda status: status.get("updatedReplicas") == 1)
+    for _ in range(3):
+        await target.advance()
+    assert target.replicas == 2
+    target.words.busy = {}
+    await target.goes_to(0)
 
 
 async def test_what_somebody_else_did_is_told_once(
@@ -107,11 +131,11 @@ async def test_what_somebody_else_did_is_told_once(
 ) -> None:
     """Also where what this operator then does comes too late, and is tried again."""
     target = Target(kube, admin, namespace)
-    target.make(2, updated=2)
-    await target.advance()
-    assert target.replicas == 0
+    target.make(2)
+    await target.goes_to(0)
     admin.merge(f"{target.path}/scale", {"spec": {"replicas": 3}})
-    writes = iter(range(9))
+    target.wait(lambda status: status.get("replicas") == 3)
+    writes = iter(range(99))
 
     def changed() -> None:  # the event is written, and then replicas are
         if next(writes) == 1:
@@ -120,7 +144,6 @@ async def test_what_somebody_else_did_is_told_once(
     kube.before_write = changed
     await target.advance()
     assert target.replicas == 3, "it was too late"
-    await target.advance()
-    assert target.replicas == 0
+    await target.goes_to(0)
     events = admin.ask("GET", f"/api/v1/namespaces/{namespace}/events")["items"]
     assert [each["reason"] for each in events].count("ReplicasChanged") == 1

@@ -13,6 +13,7 @@ from crossdock.errors import ConfigError
 from crossdock_operator.api.job import Executors, ScaleTarget
 from crossdock_operator.kinds import DEPLOYMENT, STATEFUL_SET, Kind
 from crossdock_operator.plan import scaling
+from crossdock_operator.plan.contest import CONTEST_SECONDS, CONTESTED_TIMES
 from crossdock_operator.plan.scaling import Leaving, Past, Step, Target
 from crossdock_operator.plan.targets import kind_of_option, leaving, manager_of_replicas
 
@@ -145,17 +146,17 @@ def test_a_new_operator_waits_for_the_cooldown() -> None:
 
 def test_another_autoscaler_is_not_fought_for_ever() -> None:
     past, now = LONG_AGO, 1000.0
-    for count in range(scaling.CONTESTED_TIMES):
+    for count in range(CONTESTED_TIMES):
         mine = step(Need(40, {}), target(2), past, now=now)
         assert (mine.contested, mine.overruled, mine.replicas) == (False, count > 0, 8)
         past, now = mine.past, now + 1
     found = step(Need(40, {}), target(2), past, now=now)
     assert found.contested
     assert found.replicas is None
-    assert found.again_seconds == pytest.approx(scaling.CONTEST_SECONDS - 2)
+    assert found.again_seconds == pytest.approx(CONTEST_SECONDS - 2)
     again = step(Need(0, {}), target(2), found.past, now=now + 1)
     assert again.replicas is None, "nor down"
-    later = step(Need(40, {}), target(2), found.past, now=now + scaling.CONTEST_SECONDS - 2)
+    later = step(Need(40, {}), target(2), found.past, now=now + CONTEST_SECONDS - 2)
     assert (later.contested, later.replicas) == (False, 8)
 
 
@@ -169,8 +170,8 @@ def test_how_often_others_are_overruled_is_bounded(pauses: list[float]) -> None:
             undone.append(now)
         past, now = found.past, now + pause
     for begin in undone:
-        within = [at for at in undone if begin <= at < begin + scaling.CONTEST_SECONDS]
-        assert len(within) <= scaling.CONTESTED_TIMES
+        within = [at for at in undone if begin <= at < begin + CONTEST_SECONDS]
+        assert len(within) <= CONTESTED_TIMES
 
 
 def test_options_name_kinds() -> None:

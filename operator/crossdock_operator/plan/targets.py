@@ -9,7 +9,8 @@ from crossdock_operator.api.common import GROUP
 from crossdock_operator.api.job import ScaleTarget
 from crossdock_operator.kinds import DEPLOYMENT, STATEFUL_SET, Kind, Object
 from crossdock_operator.plan.conditions import NO, UNKNOWN, YES, Answer
-from crossdock_operator.plan.scaling import CONTEST_SECONDS, Leaving, Step
+from crossdock_operator.plan.contest import CONTEST_SECONDS
+from crossdock_operator.plan.scaling import Leaving, Step
 from crossdock_operator.records import Job
 
 SCALABLE_BY: Final = f"{GROUP}/scalable-by"

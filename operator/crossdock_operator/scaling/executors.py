@@ -306,7 +306,7 @@ class ExecutorScaler:
         said = f"{looked.kind.name} {looked.name}: somebody else set {looked.replicas} replicas"
         if who := manager_of_replicas(looked.body):
             said += f" ({who})"
-        said += f" where this operator had set {past.wanted}"
+        said += f" where this operator had set {past.contest.wanted}"
         version = looked.scale["metadata"].get("resourceVersion", "")
         await self._tell(job, "ReplicasChanged", said, mark=version, warning=True)
 

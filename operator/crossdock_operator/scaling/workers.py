@@ -4,6 +4,7 @@ By the scale subresource, and only from the state that was decided on: who scale
 hand is not overruled, but goes on from there.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,7 +16,7 @@ from crossdock_operator.kinds import SHUFFLE_CLUSTER, STATEFUL_SET
 from crossdock_operator.kube import Kube
 from crossdock_operator.plan import names
 from crossdock_operator.plan.conditions import UNKNOWN, Answer, said
-from crossdock_operator.plan.sizing import AUTOSCALED, Past, decide, read
+from crossdock_operator.plan.sizing import AUTOSCALED, CONTESTED, Past, decide, read
 from crossdock_operator.records import Child, ChildKey, Cluster, Key
 from crossdock_operator.scaling.polls import LOAD_SECONDS, Heard, Polls
 
@@ -85,11 +86,13 @@ class WorkerScaler:
             replicas=workers.replicas,
             processes=workers.processes,
             settled=_settled(cluster, children),
+            now=time.monotonic(),
             before="" if before is None else before.reason,
         )
         if found.replicas != workers.replicas and found.answer is not None:
             await self._scale(cluster, found.replicas, found.answer)
         known.past, known.heard = found.past, heard
+        await self._tell_contest(cluster, found.answer, before)
         return found.answer or before
 
     def forget(self, key: Key) -> None:
@@ -105,6 +108,15 @@ class WorkerScaler:
         version = made["metadata"].get("resourceVersion", "")
         events = Events(self.kube)
         await events.tell(SHUFFLE_CLUSTER, cluster, why.reason, why.message, mark=version)
+
+    async def _tell_contest(
+        self, cluster: Cluster, now: Answer | None, before: Answer | None
+    ) -> None:
+        """Tell that the number is left to somebody else, once for each time that this begins."""
+        if now is None or now.reason != CONTESTED or (before and before.reason == CONTESTED):
+            return
+        mark, events = cluster.version, Events(self.kube)
+        await events.tell(SHUFFLE_CLUSTER, cluster, CONTESTED, now.message, mark=mark, warning=True)
 
 
 def _is_news(heard: Heard | None, before: Heard | None) -> bool:
