@@ -69,6 +69,8 @@ class Settings:
     namespaces: tuple[str, ...] = ()
     """Those whose objects are looked after; none: all."""
     worker_image: str
+    worker_pull_secrets: tuple[str, ...] = ()
+    """Names of Secrets for the registry, in the namespaces of clusters."""
     host: str
     port: int
     """Where health and metrics are served; 0 takes a free one."""
@@ -188,7 +190,11 @@ class _Operator:
         self._polls = Polls(self._workers, self._store, known.wake)
         scaler = ExecutorScaler(tools, self._polls, settings.scalable)
         self._jobs = JobReconciler(tools, ends.jobs, scaler, self._owners, self._usages)
-        given = Given(worker_image=settings.worker_image, namespace=settings.namespace)
+        given = Given(
+            worker_image=settings.worker_image,
+            namespace=settings.namespace,
+            pull_secrets=settings.worker_pull_secrets,
+        )
         self._takers = Takers(
             Reconcilers(
                 self._store,

@@ -66,7 +66,7 @@ class Owners:
         problem = self.refusal(job)
         if problem:
             return verdict(job, None, problem=problem, now=now)
-        place = place_of(owner), job.key.namespace
+        place = place_of(owner, self.kinds), job.key.namespace
         if owner.name not in self._seen.get(place, {}):
             await self._look(place, {owner.name})
         seen = self._seen.get(place, {})
@@ -109,7 +109,7 @@ class Owners:
             if owner is None or job.deleting or has_ended(job.status) or self.refusal(job):
                 continue
             item = Item(SHUFFLE_JOB.name, job.key)
-            found[place_of(owner), job.key.namespace][owner.name].append(item)
+            found[place_of(owner, self.kinds), job.key.namespace][owner.name].append(item)
         return found
 
     async def _look(self, place: _Place, names: set[str]) -> None:
@@ -123,7 +123,10 @@ class Owners:
         try:
             seen = await self._list(place, names)
         except KubeError as error:
-            what = f"the API server has no {kind.plural} of {kind.api_version}"
+            what = (
+                f"the API server has no {kind.plural} of {kind.api_version}; if it calls them "
+                "otherwise, name that by =RESOURCE in the option --owner-kinds"
+            )
             self._problems[place] = what if isinstance(error, Vanished) else str(error)
             log.warning(
                 "owners are not seen", kind=kind.name, namespace=namespace, error=str(error)

@@ -28,6 +28,8 @@ class Given:
     worker_image: str
     namespace: str
     """Where the operator runs."""
+    pull_secrets: tuple[str, ...] = ()
+    """Names of Secrets for the registry of worker images, in each cluster's namespace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +155,7 @@ def _stateful_set(cluster: Cluster, given: Given) -> Object:
         "podManagementPolicy": "Parallel",
         "updateStrategy": {"type": "RollingUpdate"},
         "revisionHistoryLimit": 3,
-        "template": pod_template(cluster, given.worker_image),
+        "template": pod_template(cluster, given.worker_image, given.pull_secrets),
     }
     claim = cluster.spec.workers.storage.volume_claim
     if claim is not None:
