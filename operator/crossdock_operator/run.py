@@ -186,7 +186,7 @@ class _Operator:
         self._workers = Workers(kube, settings.resolve)
         tools = Tools(kube, self._store, self._workers, wake=known.wake)
         self._owners = Owners(tools, (*ALWAYS, *settings.owner_kinds))
-        self._usages, self._losses = Usages(tools), Losses(tools)
+        self._usages, self._losses = Usages(tools), Losses(tools, lambda: leadership.epoch)
         self._polls = Polls(self._workers, self._store, known.wake)
         scaler = ExecutorScaler(tools, self._polls, settings.scalable)
         self._jobs = JobReconciler(tools, ends.jobs, scaler, self._owners, self._usages)

@@ -6,7 +6,8 @@ from typing import Final
 
 from crossdock_operator.jobs.workers import Workers
 from crossdock_operator.kube import Kube
-from crossdock_operator.records import Item
+from crossdock_operator.plan.job_status import is_true
+from crossdock_operator.records import Item, Job, Key
 from crossdock_operator.store import Store
 
 AGAIN_SECONDS: Final = 5.0
@@ -22,3 +23,8 @@ class Tools:
     workers: Workers
     wake: Callable[[Item, float], None]
     """Has a job looked at, at the latest after so many seconds."""
+
+    def served(self, cluster: Key) -> list[Job]:
+        """Return the jobs that a cluster has taken: anybody may name it, and mean nothing by it."""
+        jobs = self.store.jobs_of(cluster)
+        return [job for job in jobs if is_true(job.status, "Accepted")]

@@ -60,7 +60,7 @@ class Usages:
     def _has(self, cluster: Cluster) -> bool:
         """Whether there are jobs, or were when it was told last."""
         told = self._told.get(cluster.uid)
-        return bool(self.tools.store.jobs_of(cluster.key)) or bool(told and told.jobs)
+        return bool(self.tools.served(cluster.key)) or bool(told and told.jobs)
 
     async def _ask(self, cluster: Cluster) -> None:
         try:
@@ -79,6 +79,6 @@ class Usages:
         self._told[cluster.uid] = now
         if before.total != now.total:
             self.tools.wake(Item(SHUFFLE_CLUSTER.name, cluster.key), 0.0)
-        for job in self.tools.store.jobs_of(cluster.key):
+        for job in self.tools.served(cluster.key):
             if before.jobs.get(job.uid, _NOTHING) != now.jobs.get(job.uid, _NOTHING):
                 self.tools.wake(Item(SHUFFLE_JOB.name, job.key), 0.0)
