@@ -314,12 +314,8 @@ class Shuffle:
             with cluster.pool.call("DELETE", url, path) as response:
                 response.read()
 
-        def call(url: str) -> None:
-            try:
-                drop(url)
-            except JobUnknown:  # a worker that came later must refuse late frames too
-                self.job.introduce(url)
-                drop(url)
+        def call(url: str) -> None:  # a worker that came later must refuse late frames too
+            self.job.ask(url, partial(drop, url))
 
         patiently(partial(cluster.on_all, call), deadline_seconds=cluster.options.deadline_seconds)
 
