@@ -52,6 +52,10 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
             "repeatable.",
         ),
     ] = None,
+    look_seconds: Annotated[
+        float,
+        typer.Option(min=0.1, help="How often owners of jobs, and what workers have, are seen."),
+    ] = 15.0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     resolve: Annotated[
         list[str] | None,
@@ -83,6 +87,7 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
         port=int(port),
         resolve=_resolved(resolve or ()),
         owner_kinds=tuple(map(OwnerKind.parse, owner_kinds or ())),
+        look_seconds=look_seconds,
         page=ui,
         worker_pull_secrets=tuple(worker_pull_secret or ()),
         scalable=tuple(kind_of_option(text) for text in scalable or ()) or SCALABLE,

@@ -20,7 +20,7 @@ from crossdock_operator.health import Pulse, Signs, problems
 from crossdock_operator.intake import Intake
 from crossdock_operator.jobs.losses import Losses
 from crossdock_operator.jobs.owners import Owners
-from crossdock_operator.jobs.tools import Tools
+from crossdock_operator.jobs.tools import LOOK_SECONDS, Tools
 from crossdock_operator.jobs.usages import Usages
 from crossdock_operator.jobs.workers import Workers
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, Kind
@@ -78,6 +78,8 @@ class Settings:
     """By namespace and name of a cluster, URLs of its workers; default: its Service."""
     owner_kinds: tuple[OwnerKind, ...] = ()
     """Kinds that may own jobs, beside pods and Jobs."""
+    look_seconds: float = LOOK_SECONDS
+    """Between two looks at what no watch tells."""
     page: bool = True
     """Whether the page for people is served, too."""
     scalable: tuple[Kind, ...] = SCALABLE
@@ -184,7 +186,9 @@ class _Operator:
         self._resync = Resync(kube, self.intake, metrics, WATCHED, namespaces)
         kube.before_write = leadership.check
         self._workers = Workers(kube, settings.resolve)
-        tools = Tools(kube, self._store, self._workers, wake=known.wake)
+        tools = Tools(
+            kube, self._store, self._workers, wake=known.wake, look_seconds=settings.look_seconds
+        )
         self._owners = Owners(tools, (*ALWAYS, *settings.owner_kinds))
         self._usages, self._losses = Usages(tools), Losses(tools, lambda: leadership.epoch)
         self._polls = Polls(self._workers, self._store, known.wake)

@@ -26,7 +26,6 @@ from crossdock_operator.plan import names
 from crossdock_operator.plan.ending import worker_pods
 from crossdock_operator.records import Cluster
 
-LOOK_SECONDS: Final = 20.0
 _PAUSE_SECONDS: Final = 1.0
 
 log = structlog.get_logger()
@@ -69,7 +68,7 @@ class Losses:
         """Look for ever."""
         while True:
             try:
-                async with asyncio.timeout(LOOK_SECONDS):
+                async with asyncio.timeout(self.tools.look_seconds):
                     await self._soon.wait()
             except TimeoutError:
                 pass  # it is time anyway

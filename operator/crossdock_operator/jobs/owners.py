@@ -29,7 +29,6 @@ from crossdock_operator.plan.owners import (
 )
 from crossdock_operator.records import Item, Job
 
-LOOK_SECONDS: Final = 15.0
 _FEW: Final = 4
 """So many owners of one namespace and kind are asked for by name; more cost one list of all."""
 
@@ -81,7 +80,7 @@ class Owners:
     async def run(self) -> None:
         """Look for ever; jobs whose owner is another than before are looked at."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self.tools.look_seconds)
             await self.look()
 
     async def look(self) -> None:

@@ -15,7 +15,6 @@ from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB
 from crossdock_operator.plan.usage import Usage
 from crossdock_operator.records import Cluster, Item, Job
 
-ASK_SECONDS: Final = 20.0
 _NOTHING: Final = Usage()
 
 log = structlog.get_logger()
@@ -48,7 +47,7 @@ class Usages:
     async def run(self) -> None:
         """Ask for ever."""
         while True:
-            await asyncio.sleep(ASK_SECONDS)
+            await asyncio.sleep(self.tools.look_seconds)
             clusters = list(self.tools.store.clusters.values())
             for uid in self._told.keys() - {cluster.uid for cluster in clusters}:
                 del self._told[uid]
