@@ -68,7 +68,8 @@ class OperatorProcess:
             "example.com/crossdock",
             *self._options,
         ]
-        self._log_start = self._log.stat().st_size if self._log.exists() else 0
+        self._log.touch()  # the fork opens it some time later
+        self._log_start = self._log.stat().st_size
         self._process = forked.start(
             command,
             log=self._log,
