@@ -68,7 +68,8 @@ class OperatorProcess:
             "example.com/crossdock",
             *self._options,
         ]
-        self._log_start = self._log.stat().st_size if self._log.exists() else 0
+        self._log.touch()  # the fork opens it some time later
+        self._log_start = self._log.stat().st_size
         self._process = forked.start(
             command,
             log=self._log,
@@ -155,7 +156,11 @@ def running_operator(
     watch: Sequence[str] | None = None,
     server: str = "",
 ) -> Iterator[OperatorProcess]:
-    """Run an operator, by default for one namespace, until the context ends."""
+    """Run an operator, by default for one namespace, until the context ends.
+
+    What no watch tells it sees sooner than it would by itself.
+    """
+    options = ("--look-seconds=1", *options)
     operator = OperatorProcess(plane, directory, namespace, options, watch=watch, server=server)
     try:
         yield operator.start()

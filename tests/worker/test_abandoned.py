@@ -144,6 +144,26 @@ def test_a_peer_that_was_declared_gone_is_not_waited_for(
     eventually(lambda: code(first, uid) == "job_fenced", seconds=15)
 
 
+def test_an_earlier_leader_declares_nobody_gone(start_worker: StartWorker) -> None:
+    """Also one that was held up while the worker was started anew."""
+    worker = start_worker()
+
+    def declare(name: str, query: str) -> int:
+        answer = worker.request("POST", f"/v1/workers/{name * 32}/gone{query}")
+        assert answer.status == 200 or answer.code == "stale_epoch"
+        return answer.status
+
+    assert declare("a", "?epoch=7") == 200
+    assert declare("b", "?epoch=6") == 409
+    worker.kill9()
+    worker.start()
+    assert declare("b", "?epoch=6") == 409
+    listed = worker.get_json("/v1/workers")["workers"]
+    assert [each["id"] for each in listed if each["state"] == "gone"] == ["a" * 32]
+    assert declare("c", "?epoch=8") == 200
+    assert declare("d", "") == 200, "a person needs no number"
+
+
 def test_a_paused_worker_does_not_take_jobs_for_abandoned(worker: WorkerProcess, uid: str) -> None:
     """Words of their owners wait in its sockets."""
     say(worker, uid, lease_seconds=1, grace_seconds=1)
