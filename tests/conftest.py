@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import crossdock
+from forked import FORKERS
 from harness import (
     KEY,
     SHARED_PROCESSES,
@@ -161,13 +162,15 @@ def no_leaks() -> Iterator[None]:
 
 
 def _children() -> set[psutil.Process]:
-    """Return the running children of this process, but for the shared ones."""
+    """Return the running children of this process and its forkers, but for the shared ones."""
+    forkers = {forker.pid for forker in FORKERS}
     found = set()
-    for child in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess):
-            if child.status() != psutil.STATUS_ZOMBIE and child.pid not in SHARED_PROCESSES:
-                found.add(child)
-    return found
+    for parent in (os.getpid(), *forkers):
+        for child in psutil.Process(parent).children():
+            with suppress(psutil.NoSuchProcess):
+                if child.status() != psutil.STATUS_ZOMBIE:
+                    found.add(child)
+    return {child for child in found if child.pid not in SHARED_PROCESSES | forkers}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

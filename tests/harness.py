@@ -18,11 +18,17 @@ from urllib.parse import urlsplit
 import psutil
 
 import crossdock
+import forked
 from crossdock.wire import tokens
 from crossdock.wire.tokens import ANY_JOB, JOB_RIGHTS, Right
 from ports import unused_ports
 
 COMMAND: Final = Path(sys.executable).with_name("crossdock")
+MODULES: Final = (
+    "crossdock_worker.cli", "crossdock_worker.server", "crossdock_worker.supervisor",
+    "pydantic.fields", "pydantic.type_adapter",
+)  # fmt: skip
+"""What a worker imports. Those of pydantic are the command line's."""
 START_SECONDS: Final = 30.0
 KEY: Final = b"a-key-that-only-the-tests-know-0123456789abcdef"
 QUICK: Final = crossdock.Options(
@@ -85,7 +91,7 @@ class WorkerProcess:
         self.port = 0
         self.url = ""
         self._environment = dict(environment or {})
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: forked.Process | None = None
         self._log_start = 0
 
     # -- life ------------------------------------------------------------------------------
@@ -108,17 +114,10 @@ class WorkerProcess:
     def launch(self) -> Self:
         """Start the process without waiting for it."""
         assert self._process is None, "it runs already"
-        with self.log_file.open("ab") as log:
-            self._log_start = log.tell()
-            self._process = subprocess.Popen(
-                self.command(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # Compiled once, not at each of a thousand starts.
-                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **self._environment},
-                start_new_session=True,
-            )
+        self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
+        self._process = forked.start(
+            self.command(), log=self.log_file, environment=self._environment, modules=MODULES
+        )
         return self
 
     def start(self) -> Self:
@@ -292,6 +291,21 @@ class WorkerProcess:
 
 StartWorker = Callable[..., WorkerProcess]
 """What the fixture `start_worker` is."""
+
+
+class PatchedWorker(WorkerProcess):
+    """One that behaves as an older version does: `patch` is run before it."""
+
+    patch = ""
+
+    def command(self) -> list[str]:
+        line = super().command()
+        if self.patch:
+            begins = "import sys\nfrom crossdock.__main__ import main\nsys.argv[0] = 'crossdock'\n"
+            script = self.directory / "patched.py"
+            script.write_text(f"{begins}{self.patch}\nmain()\n")
+            line[:1] = [sys.executable, str(script)]
+        return line
 
 
 class Answer:

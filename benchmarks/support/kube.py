@@ -39,7 +39,7 @@ class Site:
         """Return an operator that is not started yet."""
         directory = self.directory / name
         directory.mkdir(exist_ok=True)
-        return OperatorProcess(self.plane, directory, self.namespace)
+        return OperatorProcess(self.plane, directory, self.namespace, modules=())
 
     def path(self, plural: str, name: str, root: str = OURS) -> str:
         return f"{root}/namespaces/{self.namespace}/{plural}/{name}"

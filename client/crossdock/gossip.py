@@ -28,10 +28,14 @@ class Told(NamedTuple):
     introduced: bool
     """Whether only a task told of it: then the record is hearsay."""
     facts: Facts
+    fenced_seconds: float = 0.0
+    """For how long it is fenced, if it is; 0 from versions that do not say."""
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON object."""
+        live = self.facts.stage is Stage.LIVE
         return {
+            **({} if live else {"fenced_seconds": _down(self.fenced_seconds)}),
             "uid": self.uid,
             "record": None if self.record is None else self.record.to_json(),
             "introduced": self.introduced,
@@ -63,6 +67,7 @@ class Told(NamedTuple):
                 generations_from_json(data.get("cleared", {})),
                 data.get("stored") is True,
             ),
+            _seconds(data.get("fenced_seconds", 0.0)),
         )
 
 
@@ -88,8 +93,9 @@ class Page:
     """For how long it has known all words that it was told: since it began, or a peer was lost."""
     settled: bool
     """Whether it knows all facts that others rely on it to know."""
-    hears: bool = True
-    """Whether it listens to owners. One that has drained never does again: its ages are final."""
+    hears: bool | None = True
+    """Whether it listens to owners. One that has drained never does again: its ages are final.
+    None: it is of a version that does not say."""
     gone: Sequence[str] = ()
     """Ids of workers that were declared gone."""
     jobs: Sequence[Told] = ()
@@ -128,7 +134,7 @@ class Page:
             more=data.get("more") is True,
             remembers_seconds=_seconds(data.get("remembers_seconds")),
             settled=data.get("settled") is True,
-            hears=data.get("hears") is not False,
+            hears=bool(data["hears"]) if "hears" in data else None,
             gone=[check_name("worker", str(each)) for each in gone],
             jobs=[Told.from_json(each) for each in jobs],
             ages={str(uid): _ages(each) for uid, each in ages.items()},

@@ -1,27 +1,25 @@
 """A job: registered and kept alive by its owner, attached to by its tasks."""
 
 import json
-import logging
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from crossdock.cancel import Cancel
 from crossdock.cleanup.deleting import Deleted
 from crossdock.cleanup.jobs import end_job
 from crossdock.demand import Demand
 from crossdock.errors import (
-    Closed,
     CrossdockError,
-    JobFenced,
+    DataCorrupt,
     JobUnknown,
+    LeaseEnded,
     ProtocolError,
-    StaleEpoch,
     Unavailable,
 )
 from crossdock.records import JobRecord, Owner
+from crossdock.renewal import Renewal
 from crossdock.retry import patiently
 from crossdock.shuffle import Shuffle
 from crossdock.speaking import Speaker, record_of
@@ -32,9 +30,7 @@ from crossdock.wire import names
 if TYPE_CHECKING:
     from crossdock.cluster import Cluster
 
-log = logging.getLogger("crossdock")
-
-_WORDS_PER_LEASE: Final = 6
+T = TypeVar("T")
 
 
 class Job:
@@ -50,9 +46,8 @@ class Job:
         """Ids of the workers that its owner has met since, and of its homes."""
         self.met_all = record is not None and record.epoch == 0
         """Whether they are all that ever were: nobody owned it before."""
-        self._closed = threading.Event()
         self._silences = Silences(cluster.options.loss_after_seconds)
-        self._renewer: threading.Thread | None = None
+        self._renewal: Renewal | None = None
         self._speaker = Speaker(cluster, self.path)
         self.released: dict[str, int] = {}
         """By shuffle, the first generation that this process has not released."""
@@ -63,10 +58,8 @@ class Job:
             self.record = record
             self.record = patiently(self._register, deadline_seconds=deadline)
             if record.owner is not Owner.CLUSTER:  # its silence ends nothing
-                self._renewer = threading.Thread(
-                    target=self._renew, name=f"crossdock-lease-{uid}", daemon=True
-                )
-                self._renewer.start()
+                seconds = record.lease_seconds
+                self._renewal = Renewal(self._register, job=uid, lease_seconds=seconds)
 
     @property
     def epoch(self) -> int:
@@ -151,6 +144,22 @@ class Job:
             Unavailable: no worker answers; call again.
         """
         self._register()
+
+    def ask(self, url: str, call: Callable[[], T], *, cancel: Cancel | None = None) -> T:
+        """Return what `call` does of the job at a worker, which is told of the job if need be.
+
+        One that does not know it is told here. One that began anew has to hear the owner, and does
+        so soon if this process is it.
+        """
+        try:
+            return call()
+        except JobUnknown:
+            self.introduce(url, cancel=cancel)
+            return call()
+        except LeaseEnded:
+            if self._renewal is not None:
+                self._renewal.soon()
+            raise
 
     def introduce(self, url: str, *, cancel: Cancel | None = None) -> None:
         """Tell a worker of the job that does not know it: it came later, or was away."""
@@ -240,9 +249,12 @@ class Job:
             return record, isinstance(described, dict) and described.get("introduced") is True
 
         members = self.cluster.members(fresh=True)
-        found = self.cluster.ask_each(members, call, ignore=(JobUnknown,)).answers.values()
-        owners = [record for record, introduced in found if not introduced]
-        return owners or [record for record, _ in found]
+        found = self.cluster.ask_each(members, call, ignore=(JobUnknown,), collect=(DataCorrupt,))
+        if found.collected and not found.answers:
+            raise found.collected[0]
+        records = found.answers.values()
+        owners = [record for record, introduced in records if not introduced]
+        return owners or [record for record, _ in records]
 
     def _register(self) -> JobRecord:
         """Register with every worker that answers. The homes are those of the first time."""
@@ -258,25 +270,11 @@ class Job:
             raise Unavailable(f"no worker took the registration of job {self.uid}")
         return stored[0]
 
-    def _renew(self) -> None:
-        # A right counts from the answer to the word before, and a record is only sent to the store
-        # while more of it than the settle time is left: a third of the lease would be too much.
-        interval = max(0.05, self.record.lease_seconds / _WORDS_PER_LEASE)
-        while not self._closed.wait(interval):
-            try:
-                self._register()
-            except (Closed, JobFenced, StaleEpoch):
-                return  # closed; or ended, or taken over: the next call of the caller says so
-            except CrossdockError as error:
-                # It may pass: the next round tries again, and the lease has room for some.
-                log.warning("job %s: its lease was not renewed: %s", self.uid, error)
-
     def close(self) -> None:
         """Stop renewing the lease. The job lives on for its lease and grace. Idempotent."""
-        self._closed.set()
         self.cluster.forget(self)
-        if self._renewer is not None and self._renewer is not threading.current_thread():
-            self._renewer.join()
+        if self._renewal is not None:
+            self._renewal.stop()
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from crossdock.errors import CrossdockError, JobUnknown, ProtocolError, Unavailable
+from crossdock.errors import CrossdockError, ProtocolError, Unavailable
 from crossdock.retry import patiently
 from crossdock.store import manifest
 from crossdock.store.records import Record
@@ -86,9 +86,12 @@ def _publish(view: "View", data: bytes) -> Published:
     cluster = shuffle.job.cluster
     target = f"{shuffle.path}/views/{view.id}/manifest?epoch={shuffle.job.epoch}"
 
-    def put(url: str) -> Published:
+    def send(url: str) -> object:
         with cluster.pool.call("PUT", url, target, body=data) as response:
-            answer = response.read_json()
+            return response.read_json()
+
+    def put(url: str) -> Published:
+        answer = shuffle.job.ask(url, partial(send, url))
         if not isinstance(answer, dict):
             raise ProtocolError(f"{url} answered no JSON object")
         key = shuffle.key
@@ -102,9 +105,6 @@ def _publish(view: "View", data: bytes) -> Published:
     for info in members.reachable.values():
         try:
             return put(info.url)
-        except JobUnknown as error:  # it came back, and is not told of the job yet
-            if len(members.reachable) == 1 and not members.unreachable:
-                problem = error
         except Unavailable as error:
             problem = error
     raise problem
@@ -152,8 +152,12 @@ def _go_on(view: "View", share: "Share", url: str) -> dict[str, Any]:
     shuffle = view.shuffle
     target = f"{shuffle.path}/persist?epoch={shuffle.job.epoch}"
     body = tables.encode(share.keys)
-    with shuffle.job.cluster.pool.call("POST", url, target, body=body) as response:
-        answer = response.read_json()
+
+    def call() -> object:
+        with shuffle.job.cluster.pool.call("POST", url, target, body=body) as response:
+            return response.read_json()
+
+    answer = shuffle.job.ask(url, call)
     if not isinstance(answer, dict):
         raise ProtocolError(f"{url} answered no JSON object")
     return answer

@@ -3,13 +3,13 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from crossdock.cancel import Cancel
 from crossdock.errors import (
     CrossdockError,
     DataCorrupt,
-    JobUnknown,
     ProtocolError,
     QuotaExceeded,
     Unavailable,
@@ -87,11 +87,7 @@ class Push:
             )
 
     def _push(self, url: str) -> Ack:
-        try:
-            return self._send(url)
-        except JobUnknown:
-            self.job.introduce(url, cancel=self.cancel)
-            return self._send(url)
+        return self.job.ask(url, partial(self._send, url), cancel=self.cancel)
 
     def _send(self, url: str) -> Ack:
         response = self.job.cluster.pool.request(

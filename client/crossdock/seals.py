@@ -10,7 +10,6 @@ import numpy as np
 from crossdock import placement, views
 from crossdock.errors import (
     ConfigError,
-    JobUnknown,
     SealHomeClosed,
     SealLost,
     ShuffleIncomplete,
@@ -257,8 +256,4 @@ class Seals:
                 seal = tables.decode(tables.ATTEMPT, response.read(), what="seal")
                 return _Home(url, seal, closed)
 
-        try:
-            return call()
-        except JobUnknown:  # a home that was not told of the job yet
-            self._job.introduce(url)
-            return call()
+        return self._job.ask(url, call)

@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -315,11 +316,9 @@ class Shuffle:
                 response.read()
 
         def call(url: str) -> None:
-            try:
-                drop(url)
-            except JobUnknown:  # a worker that came later must refuse late frames too
-                self.job.introduce(url)
-                drop(url)
+            # One where the job's files are damaged takes and serves nothing of it; others tell it.
+            with suppress(DataCorrupt):
+                self.job.ask(url, partial(drop, url))  # who came later must refuse late frames too
 
         patiently(partial(cluster.on_all, call), deadline_seconds=cluster.options.deadline_seconds)
 

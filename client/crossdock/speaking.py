@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from crossdock.errors import ProtocolError
+from crossdock.errors import DataCorrupt, ProtocolError
 from crossdock.records import JobRecord, Reading, Word
 from crossdock.survey import Members
 
@@ -42,6 +42,7 @@ class Speaker:
             The records that the workers keep.
 
         Raises:
+            DataCorrupt: the job's files are damaged at every worker.
             JobFenced: the job was ended.
             StaleEpoch: somebody with a higher epoch took it over.
         """
@@ -72,7 +73,10 @@ class Speaker:
                 answer.get("settled") is True,
             )
 
-        found = self._cluster.ask_each(members, call)
+        # Where its files are damaged nothing is taken or written for the job: the others matter.
+        found = self._cluster.ask_each(members, call, collect=(DataCorrupt,))
+        if found.collected and not found.answers:
+            raise found.collected[0]
         fresh = False
         for _, reading, _ in found.answers.values():
             if reading is not None:
@@ -80,7 +84,8 @@ class Speaker:
                 fresh |= known is None or known.incarnation != reading.incarnation
                 self._readings[reading.worker] = reading
         settled = all(settled for _, _, settled in found.answers.values())
-        agreed = members.complete and not found.away and settled
+        # Who may be mended has not written the epoch down.
+        agreed = members.complete and not found.away and not found.collected and settled
         news = fresh if gives_rights else agreed
         self._agreed = self._agreed or agreed
         return [kept for kept, _, _ in found.answers.values()], news

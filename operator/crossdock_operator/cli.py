@@ -32,7 +32,8 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
         list[str] | None,
         typer.Option(
             metavar="KIND.GROUP",
-            help="A kind that may own jobs, beside Pod and Job.batch; repeatable.",
+            help="A kind that may own jobs, beside Pod and Job.batch; repeatable; with =RESOURCE "
+            "where that is not its plural.",
         ),
     ] = None,
     scalable: Annotated[
@@ -43,6 +44,18 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
             "default: apps/v1/Deployment and apps/v1/StatefulSet.",
         ),
     ] = None,
+    worker_pull_secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A Secret for the registry of worker images, in the cluster's namespace; "
+            "repeatable.",
+        ),
+    ] = None,
+    look_seconds: Annotated[
+        float,
+        typer.Option(min=0.1, help="How often owners of jobs, and what workers have, are seen."),
+    ] = 15.0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     resolve: Annotated[
         list[str] | None,
@@ -74,7 +87,9 @@ def operator(  # noqa: PLR0917 -- typer makes an option of each
         port=int(port),
         resolve=_resolved(resolve or ()),
         owner_kinds=tuple(map(OwnerKind.parse, owner_kinds or ())),
+        look_seconds=look_seconds,
         page=ui,
+        worker_pull_secrets=tuple(worker_pull_secret or ()),
         scalable=tuple(kind_of_option(text) for text in scalable or ()) or SCALABLE,
     )
     asyncio.run(run(settings))

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from crossdock_operator.api.cluster import Workers
+from crossdock_operator.api.cluster import Monitoring, Workers
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB, Kind, Object
 from crossdock_operator.queue import Queue
 from crossdock_operator.records import Cluster, Item, Key
@@ -56,6 +56,6 @@ def _serves(cluster: Cluster | None) -> tuple[object, ...]:
     """Return what jobs go by: a cluster has thousands, and is scaled often."""
     if cluster is None:
         return ()
-    spec = dataclasses.replace(cluster.spec, workers=Workers())
+    spec = dataclasses.replace(cluster.spec, workers=Workers(), monitoring=Monitoring())
     status = cluster.status
     return cluster.uid, cluster.deleting, spec, status.get("phase"), status.get("endpoint")

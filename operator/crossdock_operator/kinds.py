@@ -54,6 +54,9 @@ HORIZONTAL_POD_AUTOSCALER: Final = Kind(
     group="autoscaling",
     version="v2",
 )
+SERVICE_MONITOR: Final = Kind(
+    name="ServiceMonitor", plural="servicemonitors", group="monitoring.coreos.com"
+)
 LEASE: Final = Kind(name="Lease", plural="leases", group="coordination.k8s.io")
 CONFIG_MAP: Final = Kind(name="ConfigMap", plural="configmaps")
 JOB: Final = Kind(name="Job", plural="jobs", group="batch")

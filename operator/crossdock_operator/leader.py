@@ -73,6 +73,10 @@ def taken(lease: Object, identity: str, now: str) -> Object:
     return {**lease, "spec": spec}
 
 
+_TRANSITIONS_BITS: Final = 24
+"""Room for transitions of one lease below the time at which it was made."""
+
+
 class Leadership:
     """One operator's part in it.
 
@@ -98,6 +102,12 @@ class Leadership:
     def number(self) -> int:
         """How often the lease went to another: fences commands; only of use while leading."""
         return int(self._lease.get("spec", {}).get("leaseTransitions", 0))
+
+    @property
+    def epoch(self) -> int:
+        """A number that grows with each leader, also when the lease was deleted and made anew."""
+        created = dt.datetime.fromisoformat(self._lease["metadata"]["creationTimestamp"])
+        return int(created.timestamp()) << _TRANSITIONS_BITS | self.number
 
     async def led(self) -> None:
         """Return when this operator leads."""

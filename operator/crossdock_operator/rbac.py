@@ -26,6 +26,7 @@ from crossdock_operator.kinds import (
     SECRET,
     SERVICE,
     SERVICE_ACCOUNT,
+    SERVICE_MONITOR,
     SHUFFLE_CLUSTER,
     SHUFFLE_JOB,
     STATEFUL_SET,
@@ -63,6 +64,8 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
     (NAMESPACE, ""): ("get",),  # its labels, where a cluster's selector asks for some
     (POD_DISRUPTION_BUDGET, ""): _KEPT,
     (NETWORK_POLICY, ""): _KEPT,
+    # It may be a kind that is not there, so it is not watched.
+    (SERVICE_MONITOR, ""): ("create", "patch", "delete"),
 }
 """Where the operator looks after objects: verbs by kind and subresource."""
 
@@ -76,13 +79,10 @@ def looked_after(
         scalable: kinds that hold executors of engines.
         owners: kinds that may own jobs, beside pods and Jobs.
     """
-    rights = dict(LOOKED_AFTER)
+    found = [_rule(kind, sub, verbs) for (kind, sub), verbs in LOOKED_AFTER.items()]
     for kind in scalable:
-        rights[kind, ""] = (*rights.get((kind, ""), ()), "get")
-        rights[kind, "scale"] = ("get", "patch")
-    for each in owners:
-        rights[each.kind(), ""] = ("list",)
-    return [_rule(kind, sub, verbs) for (kind, sub), verbs in rights.items()]
+        found += [_rule(kind, "", ("get",)), _rule(kind, "scale", ("get", "patch"))]
+    return found + [_rule(each.kind(), "", ("list",)) for each in owners]
 
 
 def own_namespace() -> list[Object]:
@@ -137,13 +137,14 @@ def manifests(
     }
 
 
-def chart_files(
-    scalable: Sequence[Kind] = SCALABLE, owners: Sequence[OwnerKind] = ()
-) -> dict[str, list[Object]]:
-    """Return rules for the chart, by file: it names roles and accounts itself."""
+def chart_files() -> dict[str, list[Object]]:
+    """Return rules for the chart, by file.
+
+    It names roles and accounts itself, and adds what its values say of kinds.
+    """
     return {
         "own-namespace.yaml": own_namespace(),
-        "looked-after.yaml": looked_after(scalable, owners),
+        "looked-after.yaml": looked_after(scalable=()),
         "reviews.yaml": reviews(),
         "hooks.yaml": hooks(),
         "hooks-anywhere.yaml": hooks_anywhere(),
@@ -192,7 +193,7 @@ def main() -> None:
     scalable, owners = given.scalable or SCALABLE, given.owner_kinds or ()
     for name, objects in manifests(scalable, owners).items():
         (given.manifests / name).write_text(text(objects))
-    for name, rules in chart_files(scalable, owners).items():
+    for name, rules in chart_files().items():
         (given.chart / name).write_text(chart_text(rules))
 
 

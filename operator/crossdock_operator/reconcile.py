@@ -2,7 +2,7 @@
 
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +14,8 @@ from crossdock_operator.jobs.losses import Losses
 from crossdock_operator.jobs.usages import Usages
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, STATEFUL_SET, Object
 from crossdock_operator.kube import Kube
+from crossdock_operator.leavers import Leavers
+from crossdock_operator.monitors import Monitors
 from crossdock_operator.plan import names
 from crossdock_operator.plan.cluster import (
     Action,
@@ -53,6 +55,8 @@ class Reconciler:
     usages: Usages
     losses: Losses
     scaler: WorkerScaler
+    monitors: Monitors
+    leavers: Leavers
     again: Callable[[Item, float], None]
     """Has an object looked at after so many seconds."""
     _applied: dict[Key, dict[ChildKey, Applied]] = field(default_factory=dict)
@@ -80,9 +84,9 @@ class Reconciler:
                 await self._act(cluster, action)
             except Refused as error:  # said in the status; the others are tried all the same
                 refusal = error
-        autoscaled = await self._autoscale(cluster)
+        more = [await self._autoscale(cluster), await self.monitors.advance(cluster)]
         refused = refusal.message if refusal else ""
-        await self._write_status(cluster, refused=refused, autoscaled=autoscaled)
+        await self._write_status(cluster, refused=refused, more=[each for each in more if each])
         due = next_renewal(self._observed(cluster))
         if due is not None and not cluster.paused:
             self.again(Item(SHUFFLE_CLUSTER.name, key), max(1.0, due - time.time()))
@@ -92,6 +96,7 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         self.checks.forget(Item(SHUFFLE_CLUSTER.name, key))
         self.scaler.forget(key)
+        self.monitors.forget(key)
 
     async def _autoscale(self, cluster: Cluster) -> Answer | None:
         if cluster.paused:
@@ -122,7 +127,7 @@ class Reconciler:
         log.info("applied", cluster=cluster.key, kind=action.kind.name, name=action.key.name)
 
     async def _write_status(
-        self, cluster: Cluster, *, refused: str, autoscaled: Answer | None
+        self, cluster: Cluster, *, refused: str, more: Sequence[Answer]
     ) -> None:
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         found = NOTHING if cluster.paused else self.checks.look(cluster)
@@ -135,7 +140,8 @@ class Reconciler:
             now=now,
             found=found,
             usage=self.usages.of_cluster(cluster),
-            autoscaled=autoscaled,
+            more=more,
+            draining=await self.leavers.count(cluster, workers),
         )
         if status == cluster.status:
             return

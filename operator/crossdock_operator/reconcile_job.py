@@ -137,6 +137,7 @@ class JobReconciler:
             return await self._after_the_end(job, cluster, limits)
         owner = await self.owners.verdict(job)
         accepted = await self._accepting.accepted(job, cluster, owner)
+        job = self._newest(job)  # it may have been held meanwhile
         seen = await self._live(job, cluster, limits, accepted, owner)
         return replace(seen, owner_uid=owner.uid)
 
@@ -204,6 +205,10 @@ class JobReconciler:
             over=running.state.released,
             usage=running.usage,
         )
+
+    def _newest(self, job: Job) -> Job:
+        known = self.tools.store.jobs.get(job.key)
+        return job if known is None or known.uid != job.uid else known
 
     # -- the end ---------------------------------------------------------------------------
 
@@ -284,7 +289,7 @@ class JobReconciler:
         return replace(seen, usage=usage, durable=data_durable(policy, usage))
 
     async def _write_status(self, job: Job, seen: Seen) -> None:
-        job = self.tools.store.jobs.get(job.key, job)
+        job = self._newest(job)
         status = job_status(job, seen, now=_now())
         if status == job.status:
             return

@@ -80,10 +80,13 @@ def apply(
 
 
 @app.command(name="try")
-def try_(
+def try_(  # noqa: PLR0917 -- typer makes an option of each
     namespace: Namespace,
     image: Annotated[str, typer.Option(help="Of the tasks.")],
     cluster: Annotated[str, typer.Option(help="A ShuffleCluster; empty: none.")] = "",
+    pull_secret: Annotated[
+        list[str] | None, typer.Option(help="A Secret for the image's registry; repeatable.")
+    ] = None,
     timeout_seconds: Seconds = 240,
     kubeconfig: Kubeconfig = None,
 ) -> None:
@@ -95,7 +98,9 @@ def try_(
                 break
             typer.echo("there is no default cluster to try; the API server knows our resources")
             return
-        job = await kube.create(SHUFFLE_JOB, trial_job(namespace, cluster, image))
+        job = await kube.create(
+            SHUFFLE_JOB, trial_job(namespace, cluster, image, pull_secret or ())
+        )
         name, uid = str(job["metadata"]["name"]), str(job["metadata"]["uid"])
         try:
             await _wait_until(

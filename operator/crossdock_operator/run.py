@@ -20,13 +20,15 @@ from crossdock_operator.health import Pulse, Signs, problems
 from crossdock_operator.intake import Intake
 from crossdock_operator.jobs.losses import Losses
 from crossdock_operator.jobs.owners import Owners
-from crossdock_operator.jobs.tools import Tools
+from crossdock_operator.jobs.tools import LOOK_SECONDS, Tools
 from crossdock_operator.jobs.usages import Usages
 from crossdock_operator.jobs.workers import Workers
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, Kind
 from crossdock_operator.kube import Kube, Told
 from crossdock_operator.leader import LEASE_NAME, Leadership
+from crossdock_operator.leavers import Leavers
 from crossdock_operator.metrics import Gauge, Metrics
+from crossdock_operator.monitors import Monitors
 from crossdock_operator.page.asking import Asking
 from crossdock_operator.page.pages import Page
 from crossdock_operator.page.reviews import Reviews
@@ -67,6 +69,8 @@ class Settings:
     namespaces: tuple[str, ...] = ()
     """Those whose objects are looked after; none: all."""
     worker_image: str
+    worker_pull_secrets: tuple[str, ...] = ()
+    """Names of Secrets for the registry, in the namespaces of clusters."""
     host: str
     port: int
     """Where health and metrics are served; 0 takes a free one."""
@@ -74,6 +78,8 @@ class Settings:
     """By namespace and name of a cluster, URLs of its workers; default: its Service."""
     owner_kinds: tuple[OwnerKind, ...] = ()
     """Kinds that may own jobs, beside pods and Jobs."""
+    look_seconds: float = LOOK_SECONDS
+    """Between two looks at what no watch tells."""
     page: bool = True
     """Whether the page for people is served, too."""
     scalable: tuple[Kind, ...] = SCALABLE
@@ -180,13 +186,19 @@ class _Operator:
         self._resync = Resync(kube, self.intake, metrics, WATCHED, namespaces)
         kube.before_write = leadership.check
         self._workers = Workers(kube, settings.resolve)
-        tools = Tools(kube, self._store, self._workers, wake=known.wake)
+        tools = Tools(
+            kube, self._store, self._workers, wake=known.wake, look_seconds=settings.look_seconds
+        )
         self._owners = Owners(tools, (*ALWAYS, *settings.owner_kinds))
-        self._usages, self._losses = Usages(tools), Losses(tools)
+        self._usages, self._losses = Usages(tools), Losses(tools, lambda: leadership.epoch)
         self._polls = Polls(self._workers, self._store, known.wake)
         scaler = ExecutorScaler(tools, self._polls, settings.scalable)
         self._jobs = JobReconciler(tools, ends.jobs, scaler, self._owners, self._usages)
-        given = Given(worker_image=settings.worker_image, namespace=settings.namespace)
+        given = Given(
+            worker_image=settings.worker_image,
+            namespace=settings.namespace,
+            pull_secrets=settings.worker_pull_secrets,
+        )
         self._takers = Takers(
             Reconcilers(
                 self._store,
@@ -200,6 +212,8 @@ class _Operator:
                     self._usages,
                     self._losses,
                     WorkerScaler(kube, self._polls),
+                    Monitors(kube, self._store, self._workers.signing_key, known.wake),
+                    Leavers(kube, known.wake),
                     known.wake,
                 ),
                 jobs=self._jobs,

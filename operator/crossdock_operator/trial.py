@@ -1,6 +1,7 @@
 """The job that `helm test` runs: two stages whose tasks check every byte that they read."""
 
 import secrets
+from collections.abc import Sequence
 from typing import Final
 
 from crossdock_operator.kinds import Object
@@ -29,7 +30,7 @@ with crossdock.task() as task:
 """
 
 
-def trial_job(namespace: str, cluster: str, image: str) -> Object:
+def trial_job(namespace: str, cluster: str, image: str, pull_secrets: Sequence[str] = ()) -> Object:
     """Return a ShuffleJob that succeeds only where shuffles work."""
     container = {
         "name": "task",
@@ -41,8 +42,10 @@ def trial_job(namespace: str, cluster: str, image: str) -> Object:
             "capabilities": {"drop": ["ALL"]},
         },
     }
+    pulled = [{"name": name} for name in pull_secrets]
     template = {
         "spec": {
+            **({"imagePullSecrets": pulled} if pulled else {}),
             "automountServiceAccountToken": False,
             "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [container],

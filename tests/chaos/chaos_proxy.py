@@ -7,8 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from faults import Answer, FaultyProxy, Request, error
 
@@ -78,6 +79,8 @@ class Weather:
         self.injected = 0
         self.seen: Counter[str] = Counter()
         """Requests of each kind that were answered, or trapped."""
+        self.begun: set[str] = set()
+        """Targets at which uploads were begun, whatever the server answered."""
         self.broken: list[str] = []
         """Requests that took effect later than is assumed of a store."""
 
@@ -94,6 +97,19 @@ class Weather:
             return self.rng.choice(FAULTS), self.rng.uniform(*_LATE_SECONDS)
 
 
+def _waited(request: Request) -> float:
+    """Return for how long a request has waited to be read at least, in seconds.
+
+    On a machine that is busy with other things its sender may have died long ago. The signature
+    says when it was sent, to the second.
+    """
+    signed = next((v for k, v in request.headers.items() if k.lower() == "x-amz-date"), "")
+    if not signed:
+        return 0.0
+    sent = datetime.strptime(signed, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return max(0.0, time.time() - sent.timestamp() - 1.0)
+
+
 class ChaosProxy(FaultyProxy):
     """One sender's way to the store, so that it is known who sends."""
 
@@ -104,7 +120,7 @@ class ChaosProxy(FaultyProxy):
 
     def answer(self, request: Request) -> Answer | None:
         """Answer truly, by a fault, or by a trap that kills."""
-        came = time.monotonic()
+        came = time.monotonic() - _waited(request)
         length = next((v for k, v in request.headers.items() if k.lower() == "content-length"), "0")
         if len(request.body) < int(length):
             return None  # its sender died; no server takes half a body
@@ -139,6 +155,9 @@ class ChaosProxy(FaultyProxy):
     def _effect(self, request: Request, came: float) -> Answer | None:
         if request.verb in _EFFECTS and time.monotonic() - came > _LAST_SECONDS:
             return None
+        if request.verb is Verb.CREATE_UPLOAD:
+            with self._weather.lock:
+                self._weather.begun.add(urlsplit(unquote(request.target)).path)
         try:
             found = self.forward(request)
         except OSError:

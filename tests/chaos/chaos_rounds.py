@@ -94,6 +94,7 @@ def plans(seed: int, count: int, points: Sequence[Point]) -> list[Plan]:
 class Tally:
     """What all rounds came to."""
 
+    server: str = ""
     rounds: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     points: set[Point] = field(default_factory=set)
@@ -111,8 +112,8 @@ class Tally:
         each = ", ".join(f"{n} {who}" for who, n in sorted(self.kills.items()))
         left = self.left
         return (
-            f"{self.rounds} rounds, {self.kills.total()} kills ({each}) at {len(self.fired)} of "
-            f"{len(self.points)} kill points, {self.faults} faults injected, "
+            f"{self.rounds} rounds on {self.server}, {self.kills.total()} kills ({each}) at "
+            f"{len(self.fired)} of {len(self.points)} kill points, {self.faults} faults injected, "
             f"{self.checked_bytes} bytes checked, slowest cleanup "
             f"{self.slowest_seconds:.1f} s, left: {len(left.objects)} objects, "
             f"{len(left.uploads)} uploads, {len(left.files)} files"

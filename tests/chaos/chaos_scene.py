@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import boto3
 from botocore.config import Config
@@ -71,6 +71,15 @@ class Left:
         return bool(self.objects or self.uploads or self.files)
 
 
+def client_of(endpoint: str, server: S3Server) -> Any:  # boto3 has no types
+    """Return a client of a server, or of a proxy before it."""
+    return boto3.session.Session().client(
+        "s3", endpoint_url=endpoint, region_name=server.region,
+        aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY,
+        config=Config(s3={"addressing_style": "path"}),
+    )  # fmt: skip
+
+
 @dataclass
 class Scene:
     """Where rounds are played, several at once."""
@@ -88,11 +97,7 @@ class Scene:
     """When any worker was killed, and when it was back."""
 
     def __post_init__(self) -> None:
-        self._s3 = boto3.session.Session().client(
-            "s3", endpoint_url=self.server.endpoint, region_name=self.server.region,
-            aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY,
-            config=Config(s3={"addressing_style": "path"}),
-        )  # fmt: skip
+        self._s3 = client_of(self.server.endpoint, self.server)
 
     @property
     def url(self) -> str:
@@ -114,17 +119,36 @@ class Scene:
         listed = self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=self.server.bucket, Prefix=prefix
         )
-        begun = self._s3.get_paginator("list_multipart_uploads").paginate(
-            Bucket=self.server.bucket, Prefix=prefix
-        )
+        objects = [o["Key"] for page in listed for o in page.get("Contents", ())]
         jobs = [w.data_dir / "jobs" for w in self.workers]
         trash = [] if uid else [p for w in self.workers for p in (w.data_dir / "trash").iterdir()]
         return Left(
-            [o["Key"] for page in listed for o in page.get("Contents", ())],
-            [u["Key"] for page in begun for u in page.get("Uploads", ())],
+            objects,
+            self._uploads(prefix),
             [str(p) for j in jobs if j.exists() for p in j.iterdir() if uid in {"", p.name}]
             + [str(p) for p in trash],
         )
+
+    def _uploads(self, prefix: str) -> list[str]:
+        """Return the keys of unfinished uploads, by a way that is true for this server.
+
+        One that lists none by prefix is asked for each key at which one was begun: all of them
+        were, or were not, through the proxies.
+        """
+        if self.server.lists_uploads:
+            return self._listed_uploads(prefix)
+        with self.weather.lock:
+            begun = [
+                target.removeprefix(f"/{self.server.bucket}/") for target in self.weather.begun
+            ]
+        keys = [key for key in begun if key.startswith(prefix)]
+        return [key for key in keys if key in self._listed_uploads(key)]
+
+    def _listed_uploads(self, prefix: str) -> list[str]:
+        pages = self._s3.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self.server.bucket, Prefix=prefix
+        )
+        return [u["Key"] for page in pages for u in page.get("Uploads", ())]
 
     def clear_probes(self) -> None:
         """Do at once what workers do when they start: what probes left is of no job."""

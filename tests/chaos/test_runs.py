@@ -84,7 +84,7 @@ def play(server: S3Server, path: Path, seed: int) -> tuple[Counter[str], int]:
         options = options_for(proxy, server, folder)
         with job.run(*options) as run:
             trap = Trap(
-                "/default/",
+                "default",
                 kind,
                 when,
                 lambda _: kills.update(strike(run, victims)),

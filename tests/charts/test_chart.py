@@ -12,6 +12,8 @@ from rendering import CHART, NAMESPACE, ROOT, Object, helm, of, one, refused, re
 
 from crossdock_operator import rbac
 from crossdock_operator.api.crds import texts
+from crossdock_operator.plan.owners import OwnerKind
+from crossdock_operator.plan.targets import SCALABLE, kind_of_option
 
 sys.path.append(str(ROOT / "tools"))
 import chart_readme
@@ -124,6 +126,50 @@ def test_workers_have_the_operators_image_or_their_own() -> None:
     assert "--worker-image=w:1" in args
 
 
+SPARK = {
+    "group": "sparkoperator.k8s.io", "kind": "SparkApplication", "resource": "sparkapplications",
+}  # fmt: skip
+MESH = {"group": "example.com", "version": "v1beta2", "kind": "Mesh", "resource": "meshes"}
+
+
+@pytest.mark.parametrize("watched", [[], ["blue"]])
+def test_kinds_are_the_operators_options_and_in_its_roles(watched: list[str]) -> None:
+    kinds = {"ownerKinds": [SPARK], "scalableKinds": [MESH]}
+    found = rendered({"operator": {**kinds, "watchNamespaces": watched}})
+    args = _container(one(found, "Deployment"))["args"]
+    owners = [OwnerKind.parse(a.partition("=")[2]) for a in args if a.startswith("--owner-kinds=")]
+    scalable = [kind_of_option(a.partition("=")[2]) for a in args if a.startswith("--scalable=")]
+    assert [(str(kind), kind.plural) for kind in owners] == [
+        ("SparkApplication.sparkoperator.k8s.io", "sparkapplications")
+    ]
+    (mesh,) = scalable
+    assert mesh.path() == "/apis/example.com/v1beta2/meshes"
+    role = of(found, "Role", f"{OPERATOR}-jobs") or of(
+        found, "ClusterRole", f"{NAMESPACE}-{OPERATOR}"
+    )
+    assert role[0]["rules"] == rbac.looked_after(scalable, owners)
+
+
+def test_without_more_the_operator_has_its_own_kinds() -> None:
+    args = _container(one(rendered(), "Deployment"))["args"]
+    scalable = [kind_of_option(a.partition("=")[2]) for a in args if a.startswith("--scalable=")]
+    assert tuple(scalable) == SCALABLE
+    assert not [arg for arg in args if arg.startswith("--owner-kinds")]
+
+
+def test_every_pod_of_the_image_is_pulled_with_the_secrets() -> None:
+    found = rendered({**WITH_CLUSTER, "imagePullSecrets": [{"name": "one"}, {"name": "two"}]})
+    specs = [o["spec"]["template"]["spec"] for o in of(found, "Deployment") + of(found, "Job")]
+    specs += [pod["spec"] for pod in of(found, "Pod")]
+    assert [[s["name"] for s in spec["imagePullSecrets"]] for spec in specs] == [["one", "two"]] * 4
+    args = _container(one(found, "Deployment"))["args"]
+    assert [arg for arg in args if "pull-secret" in arg] == [
+        "--worker-pull-secret=one", "--worker-pull-secret=two",
+    ]  # fmt: skip
+    tried = _container(one(found, "Pod"))["args"]
+    assert tried[-2:] == ["--pull-secret=one", "--pull-secret=two"]
+
+
 def test_two_operators_have_a_budget_and_one_has_none() -> None:
     assert of(rendered(), "PodDisruptionBudget")
     assert not of(rendered({"operator": {"replicas": 1}}), "PodDisruptionBudget")
@@ -150,6 +196,8 @@ def test_monitoring_is_off_until_it_is_wanted() -> None:
         ({"operator": {"replica": 1}}, "additional properties 'replica' not allowed"),
         ({"operator": {"logLevel": "chatty"}}, "/operator/logLevel"),
         ({"operator": {"watchNamespaces": ["Blue"]}}, "does not match pattern"),
+        ({"operator": {"scalableKinds": []}}, "minItems: got 0, want 1"),
+        ({"operator": {"ownerKinds": [{"kind": "RayJob"}]}}, "missing properties 'group'"),
         ({"crds": {"keep": "yes"}}, "got string, want boolean"),
         ({"image": {"digest": "latest"}}, "/image/digest"),
         ({"uninstall": {"whenInUse": "Force"}}, "'Refuse', 'Wait', 'Leave'"),

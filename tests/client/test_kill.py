@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from support import ForkedWorker, Forker, options
+from support import options
 
 import crossdock
 from crossdock import AttemptConflict, CrossdockError, Shuffle, Unavailable, views
+from harness import WorkerProcess
 
 ROUNDS = 26
 CHUNKS = range(8)
@@ -54,7 +55,7 @@ class Rounds:
     """One data directory that a worker is killed over, again and again."""
 
     seed: int
-    worker: ForkedWorker
+    worker: WorkerProcess
     random: random.Random
     next_map: int = 0
     generation: int = 0
@@ -150,7 +151,7 @@ class Rounds:
 
 def run(seed: int, rounds: int, directory: Path) -> None:
     print(f"to repeat: CROSSDOCK_SEED={seed} pytest {__file__}")
-    with Forker() as forker, ForkedWorker(forker, directory) as worker:
+    with WorkerProcess(directory=directory).start() as worker:
         many = Rounds(seed, worker, random.Random(seed))
         small = {"frame_bytes": FRAME_BYTES, "buffer_bytes": 4 * FRAME_BYTES}
         with (
@@ -166,7 +167,7 @@ def run(seed: int, rounds: int, directory: Path) -> None:
             shuffle = patient.shuffle("words", partitions=PARTITIONS, generation=many.generation)
             many.compare(shuffle, many.acked)
         assert many.kills >= rounds
-        for line in worker.log.read_text().splitlines():
+        for line in worker.log_text().splitlines():
             assert "Traceback" not in line
             assert "damaged" not in line
 

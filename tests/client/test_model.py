@@ -20,11 +20,12 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from support import ForkedWorker, Forker, options
+from support import options
 
 import crossdock
 from crossdock import AttemptConflict, BlocksLost, ShuffleIncomplete, View
 from crossdock.wire import frame
+from harness import WorkerProcess, started_workers
 
 PARTITIONS = 4
 MAPS = 3
@@ -76,7 +77,7 @@ attempts_of_writers = st.lists(pieces, min_size=1, max_size=3)
 class Machine(RuleBasedStateMachine):
     """One example is one shuffle; workers and job serve all examples."""
 
-    workers: ClassVar[list[ForkedWorker]]
+    workers: ClassVar[list[WorkerProcess]]
     job: ClassVar[crossdock.Job]
     ids: ClassVar[list[str]]
     names: ClassVar[Iterator[int]] = count()
@@ -351,12 +352,9 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    base = tmp_path_factory.mktemp("model")
+def _workers() -> Iterator[None]:
     with (
-        Forker() as forker,
-        ForkedWorker(forker, base / "one") as one,
-        ForkedWorker(forker, base / "two") as two,
+        started_workers(2, peers=False) as (one, two),
         crossdock.connect(
             [one.url, two.url],
             # Small frames, so that the client's own writes have several.

@@ -16,6 +16,7 @@ from harness import eventually
 
 CRDS: Final = Path(__file__).parents[2] / "crds"
 OURS: Final = "/apis/crossdock.dev/v1alpha1"
+_CRDS: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 Object = dict[str, Any]
 
 
@@ -88,9 +89,17 @@ class Administrator:
     def install_crd(self, path: Path) -> None:
         """Make a CRD of a file, and wait until it is served."""
         crd = yaml.safe_load(path.read_text())
-        self.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
-        plural = crd["spec"]["names"]["plural"]
-        eventually(lambda: self._served(f"{OURS}/{plural}"), what=f"{plural} to be served")
+        self.ask("POST", _CRDS, crd)
+        spec = crd["spec"]
+        plural, version = spec["names"]["plural"], spec["versions"][0]["name"]
+        path = f"/apis/{spec['group']}/{version}/{plural}"
+        eventually(lambda: self._served(path), what=f"{plural} to be served")
+
+    def remove_crd(self, name: str) -> None:
+        """Delete a CRD and all objects of its kind, and wait until it is gone."""
+        path = f"{_CRDS}/{name}"
+        self.ask("DELETE", path)
+        eventually(lambda: self.get(path) is None, seconds=30, what=f"the end of CRD {name}")
 
     def _served(self, path: str) -> bool:
         try:

@@ -47,6 +47,14 @@ def namespace(admin: Administrator) -> str:
 
 
 @pytest.fixture
+def _service_monitors(admin: Administrator) -> Iterator[None]:
+    """The kind ServiceMonitor is known while the test lasts."""
+    admin.install_crd(Path(__file__).with_name("servicemonitors.yaml"))
+    yield
+    admin.remove_crd("servicemonitors.monitoring.coreos.com")
+
+
+@pytest.fixture
 async def kube(plane: ControlPlane) -> AsyncIterator[Kube]:
     """The operator's own way to call, with all rights."""
     async with await Kube.connect(plane.kubeconfig) as found:

@@ -1,8 +1,6 @@
 """Operators as processes of their own."""
 
 import json
-import os
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -15,9 +13,12 @@ import yaml
 from control_plane import ADMIN_TOKEN, OPERATOR_TOKEN, ControlPlane
 from prometheus_client.parser import text_string_to_metric_families
 
+import forked
 from harness import eventually
 
 COMMAND = Path(sys.executable).with_name("crossdock")
+MODULES = ("crossdock_operator.cli", "crossdock_operator.run")
+"""What an operator imports."""
 
 
 class OperatorProcess:
@@ -32,6 +33,7 @@ class OperatorProcess:
         *,
         watch: Sequence[str] | None = None,
         server: str = "",
+        modules: Sequence[str] = MODULES,
     ) -> None:
         """Prepare one.
 
@@ -42,7 +44,9 @@ class OperatorProcess:
             options: more of its command line.
             watch: what it looks after; empty: everything; default: where it runs.
             server: URL at which it reaches the API server, if not straight.
+            modules: it is a fork of a process that has imported them; none, where its start counts.
         """
+        self._modules = modules
         self._log = directory / "operator.log"
         self._kubeconfig = directory / "kubeconfig-operator"
         config = plane.kubeconfig.read_text().replace(ADMIN_TOKEN, OPERATOR_TOKEN)
@@ -52,21 +56,26 @@ class OperatorProcess:
         self._options = ["--namespace", namespace, "--listen", "127.0.0.1:0", *options]
         for each in (namespace,) if watch is None else watch:
             self._options += ["--watch", each]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: forked.Process | None = None
         self._log_start = 0
 
     def start(self) -> Self:
         """Start it; it is at work some seconds later."""
-        command = [COMMAND, "operator", "--worker-image", "example.com/crossdock", *self._options]
-        with self._log.open("ab") as log:
-            self._log_start = log.tell()
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "KUBECONFIG": str(self._kubeconfig)},
-            )
+        command = [
+            str(COMMAND),
+            "operator",
+            "--worker-image",
+            "example.com/crossdock",
+            *self._options,
+        ]
+        self._log.touch()  # the fork opens it some time later
+        self._log_start = self._log.stat().st_size
+        self._process = forked.start(
+            command,
+            log=self._log,
+            environment={"KUBECONFIG": str(self._kubeconfig)},
+            modules=self._modules,
+        )
         return self
 
     @property
@@ -147,7 +156,11 @@ def running_operator(
     watch: Sequence[str] | None = None,
     server: str = "",
 ) -> Iterator[OperatorProcess]:
-    """Run an operator, by default for one namespace, until the context ends."""
+    """Run an operator, by default for one namespace, until the context ends.
+
+    What no watch tells it sees sooner than it would by itself.
+    """
+    options = ("--look-seconds=1", *options)
     operator = OperatorProcess(plane, directory, namespace, options, watch=watch, server=server)
     try:
         yield operator.start()

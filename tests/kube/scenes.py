@@ -17,6 +17,7 @@ PATHS = {
     "poddisruptionbudgets": "/apis/policy/v1",
     "networkpolicies": "/apis/networking.k8s.io/v1",
     "pods": "/api/v1",
+    "servicemonitors": "/apis/monitoring.coreos.com/v1",
 }
 SECONDS = 30.0
 
@@ -63,6 +64,16 @@ class Scene:
         """Play the kubelet: say of so many worker pods that they are ready."""
         for n in range(count):
             self.admin.make_ready(self.namespace, f"main-worker-{n}")
+
+    def hold_pod(self, name: str) -> None:
+        """Have a pod take its time to go when it is deleted, as one that drains does."""
+        self._hold(name, ["tests.crossdock.dev/hold"])
+
+    def let_pod_go(self, name: str) -> None:
+        self._hold(name, [])
+
+    def _hold(self, name: str, finalizers: list[str]) -> None:
+        self.admin.merge(self.path("pods", name), {"metadata": {"finalizers": finalizers}})
 
 
 def condition(status: Object, kind: str) -> Object:

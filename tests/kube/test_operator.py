@@ -43,6 +43,12 @@ def test_a_cluster_from_apply_to_gone(scene: Scene) -> None:
     scene.wait("statefulsets", "main-worker", lambda o: o["spec"]["replicas"] == 3)
     scene.make_ready(3)
     scene.wait_status(lambda s: s["summary"] == "3/3" and s["phase"] == "Ready")
+    scene.hold_pod("main-worker-2")
+    scene.change(workers={"replicas": 2})
+    status = scene.wait_status(lambda s: s["workers"]["draining"] == 1)
+    assert status["workers"]["replicas"] == 3
+    scene.let_pod_go("main-worker-2")
+    scene.wait_status(lambda s: s["workers"]["draining"] == 0 and s["phase"] == "Ready")
 
     scene.admin.ask("DELETE", scene.path("shuffleclusters", "main"))
     for plural, name in (("statefulsets", "main-worker"), ("secrets", "main-key"),
@@ -188,3 +194,4 @@ def test_a_job_waits_for_its_cluster(scene: Scene) -> None:
     scene.wait("shufflejobs", "wordcount", accepted("ClusterNotFound"))
     scene.create()
     scene.wait("shufflejobs", "wordcount", accepted("Accepted"))
+    assert len(scene.operator.events("the job is accepted")) == 1

@@ -136,6 +136,7 @@ def test_all_namespaces(
     assert not refused
 
 
+@pytest.mark.usefixtures("_service_monitors")
 def test_every_right_is_used_and_none_is_missing(
     scene: Scene, plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -171,7 +172,13 @@ def test_every_right_is_used_and_none_is_missing(
 
 def tour(scene: Scene) -> None:
     """Have the operator do everything that it does."""
-    scene.create()
+    scene.create(monitoring={"serviceMonitor": {}})
+    scene.wait("servicemonitors", "main-worker")
+    scene.change(monitoring={"serviceMonitor": None})
+    eventually(
+        lambda: scene.get("servicemonitors", "main-worker") is None,
+        seconds=SECONDS, what="the end of the ServiceMonitor",
+    )  # fmt: skip
     scene.wait("statefulsets", "main-worker")
     scene.wait_status(lambda s: s.get("phase") == "Pending")
     # It says so of a Secret that is there already, which it has to look at.

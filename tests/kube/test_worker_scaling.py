@@ -5,14 +5,22 @@ from pathlib import Path
 import pytest
 from administrator import OURS, Administrator, Object
 from control_plane import ControlPlane
+from specs import cluster
 from staged_jobs import JobScene, condition, job_scene
 
+from crossdock_operator.jobs.workers import Workers
+from crossdock_operator.kube import Kube
+from crossdock_operator.plan.contest import CONTESTED_TIMES
+from crossdock_operator.records import Key, cluster_of
+from crossdock_operator.scaling.polls import Heard, Polls
+from crossdock_operator.scaling.workers import WorkerScaler
+from crossdock_operator.store import Store
 from harness import connect_all
 
-pytestmark = pytest.mark.usefixtures("_controllers")
 MIB = 2**20
 
 
+@pytest.mark.usefixtures("_controllers")
 def test_up_by_use_and_down_one_by_one(
     plane: ControlPlane, admin: Administrator, namespace: str, tmp_path: Path
 ) -> None:
@@ -82,3 +90,37 @@ def wait_replicas(scene: JobScene, count: int) -> Object:
 
     scene.until(f"{count} workers", probe)
     return scene.admin.ask("GET", cluster_path(scene))
+
+
+class Silent(Polls):
+    """No worker answers."""
+
+    def load(self, cluster: Key) -> Heard | None:
+        assert cluster.name == "main"
+        return None
+
+
+@pytest.mark.parametrize("theirs", [1, 9])
+async def test_the_bounds_are_not_fought_for(
+    kube: Kube, admin: Administrator, namespace: str, theirs: int
+) -> None:
+    """Somebody applies a number out of them again and again."""
+    path = f"{OURS}/namespaces/{namespace}/shuffleclusters/main"
+    scaling = {"minReplicas": 2, "maxReplicas": 4}
+    admin.create(namespace, "shuffleclusters", cluster(workers={"autoscaling": scaling}))
+    scaler = WorkerScaler(kube, Silent(Workers(kube, {}), Store(), lambda *_: None))
+    found = []
+    for _ in range(CONTESTED_TIMES + 2):
+        body = admin.merge(path, {"spec": {"workers": {"replicas": theirs}}})
+        answer = await scaler.advance(cluster_of(body), {})
+        assert answer is not None
+        said = {"type": answer.type, "status": answer.status, "reason": answer.reason}
+        admin.merge(f"{path}/status", {"status": {"conditions": [{**said, **TIME}]}})
+        found.append((answer.reason, admin.ask("GET", path)["spec"]["workers"]["replicas"]))
+    bound = min(max(theirs, 2), 4)
+    assert found == [("IntoBounds", bound)] * CONTESTED_TIMES + [("Contested", theirs)] * 2
+    events = admin.ask("GET", f"/api/v1/namespaces/{namespace}/events")["items"]
+    assert [each["type"] for each in events if each["reason"] == "Contested"] == ["Warning"]
+
+
+TIME = {"lastTransitionTime": "2026-01-01T00:00:00Z", "message": ""}

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sim_world import World
 
 ORDINALS = 6
+PATIENCE = 2.0
+"""After so long without an answer a proof is put off, and begun anew as long after that."""
 
 
 def delete_job(
@@ -68,8 +70,14 @@ def clear_released(
         world.loop.call(actor, world.workers[worker], world.handlers["release"], args, reply)
 
     for generation in generations:
-        prefix = world.layout(uid, (name, generation)).prefix
-        yield from _delete(world, actor, prefix, tell, ender=Ender.OTHER)
+        prefix, emptied = world.layout(uid, (name, generation)).prefix, False
+        while not (
+            yield from _delete(
+                world, actor, prefix, tell, ender=Ender.OTHER, patience=PATIENCE, emptied=emptied
+            )
+        ):
+            emptied = True
+            yield PATIENCE
     truth = world.checks.jobs[uid]
     truth.proved_releases[name] = generations.stop
     if world.loop.tracing:
@@ -84,6 +92,8 @@ def _delete(
     tell: Callable[[str, Callable[[Any], None]], None],
     *,
     ender: Ender,
+    patience: float = float("inf"),
+    emptied: bool = False,
 ) -> Process:
     decide, now = world.decide, actor.local
     workers = [n for n in world.names if n not in world.gone]
@@ -91,8 +101,8 @@ def _delete(
         workers, ender=ender, lease_seconds=LEASE, began=now(), timing=decide.timing,
         everybody=not world.gone,
     )  # fmt: skip
-    machine = decide.deletion(stopping, timing=decide.timing)
-    refused = []
+    machine = decide.deletion(stopping, timing=decide.timing, emptied=emptied)
+    refused, began = [], now()
 
     def answered(name: str, answer: str | float) -> None:
         if isinstance(answer, float):
@@ -111,6 +121,8 @@ def _delete(
                 yield from _clear(world, actor, prefix, machine, action)
             elif isinstance(action, Done):
                 return True
+            elif stopping.waiting and stopping.accepted and now() - began > patience:
+                return False
             else:
                 yield max(action.seconds, 0.01)
     return False

@@ -27,13 +27,19 @@ class Decisions:
     right_since: Callable[..., float] = lease.right_since
     may_write: Callable[..., bool] = lease.may_write
     may_publish: Callable[..., bool] = lease.may_publish
+    may_end_damaged: Callable[..., bool | None] = lease.may_end_damaged
     must_clean: Callable[..., bool] = lease.must_clean
+    rank_of: Callable[..., int] = lease.rank_of
     is_stale: Callable[..., bool] = facts.is_stale
     joined: Callable[..., facts.Facts] = facts.joined
     to_clear: Callable[..., dict[str, range]] = facts.to_clear
     is_turn_to_clear: Callable[..., bool] = lease.is_turn_to_clear
     restored: Callable[[facts.Facts], facts.Facts] = lambda kept: kept
     """What a worker that starts again reads from its disk."""
+    mended: Callable[[facts.Facts, Any], facts.Facts] = lambda kept, noted: facts.joined(
+        kept, facts.Facts(released=dict(noted))
+    )
+    """What one knows that reads files again which were damaged, and releases noted beside them."""
     unheard: Callable[[float], words.Heard] = words.unheard
     silence_to_keep: Callable[..., float] = words.silence_to_keep
     voided: Callable[[float], float] = lambda _: 0.0

@@ -68,6 +68,15 @@ class EarlyListings(Deletion):
         super().__init__(stopping, **{**kwargs, "timing": replace(TIMING, settle_seconds=0.0)})
 
 
+class DeletedIsProved(Deletion):
+    """Takes what was deleted once for proved, when it begins anew."""
+
+    def __init__(self, stopping: Stopping, **kwargs: Any) -> None:
+        super().__init__(stopping, **kwargs)
+        if kwargs.get("emptied"):
+            self._empty = 2
+
+
 class IntentsFirst(Deletion):
     """Deletes intents with all the rest."""
 
@@ -185,6 +194,7 @@ MUTANTS: Final[dict[str, Decisions]] = {
         must_clean=as_process(lease.must_clean),
     ),
     "intents deleted too early": replace(REAL, deletion=IntentsFirst),
+    "what was deleted once taken for proved": replace(REAL, deletion=DeletedIsProved),
     "a run's intent deleted too early": replace(REAL, may_forget=lambda **_: True),
     "fence lost at restart": replace(REAL, restored=forgets_fence),
     "sweep takes intents of what is too young": replace(
@@ -227,6 +237,7 @@ HINTS: Final[dict[str, int]] = {
     "epoch not compared": 11,
     "operator's silence ends jobs": 2,
     "intents deleted too early": 1442,
+    "what was deleted once taken for proved": 117,
     "a run's intent deleted too early": 2,
     "fence lost at restart": 1941,
     "sweep takes intents of what is too young": 25063,

@@ -45,6 +45,7 @@ class Speaker(Actor):
     def answered(self, name: str, uid: str, facts: Facts, answer: Any) -> None:
         if isinstance(answer, str):
             self.refused(uid, answer)
+        if answer is None or isinstance(answer, str):  # None: its files of the job are damaged
             return
         first = name not in self.tokens
         life, reading, settled = answer

@@ -73,6 +73,7 @@ def draw(seed: int) -> Plan:
     for _ in range(rnd.choice((0, 1, 2, 2, 3, 4))):
         items += _fault(rnd, workers, operator, jobs, rnd.uniform(early, late))
     items += _outages(random.Random(f"outages {seed}"))
+    items += _damages(random.Random(f"damages {seed}"), workers)
     items.sort()
     lists_uploads = rnd.random() < 0.6
     slow = (0.03, 0.03, 0.03, 0.9, 1.6) if lists_uploads else (0.03, 0.03, 0.3)
@@ -121,6 +122,13 @@ def _outages(rnd: random.Random) -> list[Item]:
         return []
     first = Item(rnd.uniform(2, BUSY_SECONDS - 4), "outage", "", rnd.uniform(1, 14), rnd.random())
     return [first, Item(first.at + first.seconds + rnd.uniform(1, 9), *first[1:])]
+
+
+def _damages(rnd: random.Random, workers: int) -> list[Item]:
+    """Draw a time in which a worker cannot read its jobs, by itself as well; others can."""
+    if rnd.random() > 0.06 or workers == 1:
+        return []
+    return [Item(rnd.uniform(3, 14), "damage", f"w{rnd.randrange(workers)}", rnd.uniform(2, 12))]
 
 
 def _zombies(rnd: random.Random, turn: Item, workers: int) -> list[Item]:

@@ -11,6 +11,7 @@ from sim_loop import Actor, Process
 from crossdock.lifecycle.facts import Facts
 from crossdock.lifecycle.lease import Standing, Surroundings
 from crossdock.lifecycle.runs import Leftover
+from crossdock.lifecycle.unproved import Unproved
 
 if TYPE_CHECKING:
     from sim_world import World
@@ -45,8 +46,14 @@ class WorkerJob:
     """When this process last sent a request that makes something in the store."""
     kept: float = 0.0
     """How long the owner was silent, as the disk has it."""
-    released: dict[str, float] = field(default_factory=dict)
-    """By shuffle, when this process learnt of the newest release."""
+    unproved: Unproved = field(default_factory=Unproved)
+    """Releases that this process knows of."""
+    damaged: bool = False
+    """Whether its files do not read: this process takes and does nothing for it."""
+    told_epoch: int = 0
+    """The highest that peers told this process of while it is damaged."""
+    noted: dict[str, int] = field(default_factory=dict)
+    """What was released meanwhile, beside the files."""
     frames: dict[Shuffle, set[int]] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
 

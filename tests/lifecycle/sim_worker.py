@@ -11,7 +11,9 @@ from sim_runs import Persisting, Run, Shuffle, WorkerJob
 from crossdock.lifecycle import words
 from crossdock.lifecycle.facts import NOTHING_KNOWN, Facts, Stage
 from crossdock.lifecycle.lease import Lease, Peer, Standing
+from crossdock.lifecycle.unproved import Unproved
 from crossdock.records import Owner
+from crossdock.wire.names import U64_MAX
 
 if TYPE_CHECKING:
     from sim_world import World
@@ -48,8 +50,8 @@ class Worker(Persisting):
         super().die()
         self.died = self.local()
 
-    def restart(self, *, empty: bool) -> None:
-        """Come back, on the same disk or an empty one."""
+    def restart(self, *, empty: bool, damaged: bool = False) -> None:
+        """Come back, on the same disk or an empty one, or on one with jobs that do not read."""
         self.alive = True
         self.life += 1
         if empty:
@@ -66,12 +68,24 @@ class Worker(Persisting):
             job.standing.itself = job.standing.heard.perhaps
             job.standing.facts = self.decide.restored(job.standing.facts)
             job.since, job.sent = now, None
-            job.released = dict.fromkeys(job.standing.facts.released, now)
+            job.told_epoch = 0
+            job.damaged = damaged and job.standing.facts.stage is Stage.LIVE
+            if not damaged:
+                job.standing.facts = self.decide.mended(job.standing.facts, job.noted)
+                for name, _ in [s for s in job.frames if job.standing.facts.is_released(*s)]:
+                    self.remove_files(job, (name, job.standing.facts.released[name] - 1))
+            job.unproved = Unproved()
+            for name, generations in self.decide.to_clear(job.standing.facts).items():
+                job.unproved.released(name, generations.stop, now)
         self.begin()
-        for job in self.jobs.values():
+        for job in self.sound():
             for run in list(job.runs.values()):
                 if run.record is None:
                     self.loop.spawn(self, self.recover(job, run))
+
+    def sound(self) -> list[WorkerJob]:
+        """Return the jobs whose files read."""
+        return [job for job in self.jobs.values() if not job.damaged]
 
     def look_around(self) -> None:
         self.around = self.decide.surroundings(kept_disk=self.settled, peers=self.peers.values())
@@ -92,14 +106,14 @@ class Worker(Persisting):
         for name in self.peers:
             reply = partial(self.peer_answered, name, now)
             self.loop.call(self, self.world.workers[name], Worker.on_ask, (), reply)
-        for job in list(self.jobs.values()):
+        for job in self.sound():
             self.look_after(job, now)
         if self.world.operator is None and now >= self.next_sweep and not self.rank():
             self.next_sweep = now + SWEEP_SECONDS
             self.loop.spawn(self, sweep_workers(self.world, self))
 
     def rank(self) -> int:
-        return sum(1 for name in self.peers if name < self.name)
+        return self.decide.rank_of(self.name, self.peers)
 
     def look_after(self, job: WorkerJob, now: float) -> None:
         silent = now - job.standing.itself
@@ -117,7 +131,7 @@ class Worker(Persisting):
         for name, generations in self.decide.to_clear(job.standing.facts).items():
             turn = self.decide.is_turn_to_clear(
                 job.standing, now,
-                since=job.released.get(name, now), rank=self.rank(), timing=self.decide.timing,
+                since=job.unproved.since(name) or now, rank=self.rank(), timing=self.decide.timing,
             )  # fmt: skip
             if turn and (job.uid, name) not in self.clearing:
                 self.clearing.add((job.uid, name))
@@ -149,13 +163,15 @@ class Worker(Persisting):
     def learn(self, job: WorkerJob, facts: Facts) -> None:
         before = job.standing.facts
         after = job.standing.facts = self.decide.joined(before, facts)
+        for name, first in after.cleared.items():
+            job.unproved.proved(name, first)
         if before.stage is Stage.LIVE and after.stage is not Stage.LIVE:
-            job.fenced = self.local()
+            job.fenced, job.damaged = self.local(), False
             self.remove_files(job)
         elif after.released is not before.released:
             for name, generation in after.released.items():
                 if before.released.get(name, 0) < generation:
-                    job.released[name] = self.local()
+                    job.unproved.released(name, generation, self.local())
                 self.remove_files(job, (name, generation - 1))
 
     def job(self, uid: str, owner: Owner) -> WorkerJob:
@@ -174,9 +190,12 @@ class Worker(Persisting):
         told = set()
         for uid, owner, facts, ages in rows:
             job = self.job(uid, owner)
+            told.add(uid)
+            if job.damaged and facts.stage is Stage.LIVE:
+                job.told_epoch = max(job.told_epoch, facts.epoch)
+                continue
             self.hear(job, self.decide.relayed(ages, asked=asked, now=now))
             self.learn(job, facts)
-            told.add(uid)
         if len(told) < len(self.jobs):
             not_told = words.Heard(words.NEVER, now - uptime)
             for uid, job in self.jobs.items():
@@ -191,8 +210,7 @@ class Worker(Persisting):
     def on_ask(self) -> Any:
         now = self.local()
         rows = [
-            (j.uid, j.standing.owner, j.standing.facts, j.standing.ages(now))
-            for j in self.jobs.values()
+            (j.uid, j.standing.owner, j.standing.facts, j.standing.ages(now)) for j in self.sound()
         ]
         return now - self.remembers, self.settled, rows
 
@@ -208,6 +226,8 @@ class Worker(Persisting):
         job = self.job(uid, owner)
         if job.standing.facts.stage is not Stage.LIVE:
             return "fenced"
+        if job.damaged:
+            return None
         if self.decide.is_stale(job.standing.facts, facts.epoch):
             return "stale"
         self.learn(job, facts)
@@ -223,7 +243,7 @@ class Worker(Persisting):
     def on_push(self, uid: str, owner: Owner, epoch: int, shuffle: Shuffle, attempt: int) -> None:
         job = self.job(uid, owner)
         facts = job.standing.facts
-        if facts.stage is not Stage.LIVE or self.decide.is_stale(facts, epoch):
+        if facts.stage is not Stage.LIVE or job.damaged or self.decide.is_stale(facts, epoch):
             return
         lease = self.decide.lease_state(job.standing, self.around, self.local(), self.decide.timing)
         if lease is not Lease.LIVE:
@@ -239,7 +259,11 @@ class Worker(Persisting):
         job = self.job(uid, owner)
         if not self.settled:
             return "later"
-        if self.decide.is_stale(job.standing.facts, epoch):
+        if job.damaged:
+            may_end = self.decide.may_end_damaged(self.around, epoch, job.told_epoch)
+            if not may_end:
+                return "later" if may_end is None else "stale"
+        elif self.decide.is_stale(job.standing.facts, epoch):
             return "stale"
         if stage is Stage.FENCED:
             self.world.fence_taken(self, uid, epoch)
@@ -250,15 +274,20 @@ class Worker(Persisting):
         job = self.job(uid, owner)
         if not self.settled:
             return "later"
-        if self.decide.is_stale(job.standing.facts, epoch):
+        if job.damaged:
+            if epoch != U64_MAX:
+                return "later"
+            job.noted[shuffle[0]] = max(job.noted.get(shuffle[0], 0), shuffle[1] + 1)
+        elif self.decide.is_stale(job.standing.facts, epoch):
             return "stale"
-        self.learn(job, Facts(released={shuffle[0]: shuffle[1] + 1}))
+        else:
+            self.learn(job, Facts(released={shuffle[0]: shuffle[1] + 1}))
         self.world.checks.acked_release(self.id, uid, shuffle[0], shuffle[1] + 1)
         return self.local() - self.decide.idle_since(job.sent, self.started)
 
     def on_persist(self, uid: str, epoch: int, shuffle: Shuffle) -> None:
         job = self.jobs.get(uid)
-        if job is None or not job.frames.get(shuffle) or len(job.runs) > 2:
+        if job is None or job.damaged or not job.frames.get(shuffle) or len(job.runs) > 2:
             return
         if self.decide.is_stale(job.standing.facts, epoch) or not self.may_write(job, shuffle):
             return
@@ -270,11 +299,11 @@ class Worker(Persisting):
 
     def on_runs(self, uid: str, shuffle: Shuffle) -> list[Content]:
         job = self.jobs.get(uid)
-        if job is None:
+        if job is None or job.damaged:
             return []
         return [r.record for r in job.runs.values() if r.record and r.shuffle == shuffle]
 
     def on_publish(self, uid: str, epoch: int, shuffle: Shuffle, record: Content) -> None:
         job = self.jobs.get(uid)
-        if job is not None and self.may_publish(job, shuffle, epoch):
+        if job is not None and not job.damaged and self.may_publish(job, shuffle, epoch):
             self.loop.spawn(self, self.publish(job, epoch, shuffle, record))

@@ -306,6 +306,19 @@ class World:
     def _crash(self, item: Item) -> None:
         self._down(self.workers[item.who], item)
 
+    def _damage(self, item: Item) -> None:
+        """A worker comes back and cannot read its jobs, until somebody has mended their files."""
+        worker = self.workers[item.who]
+        for after, damaged in ((0.0, True), (item.seconds, False)):
+            self.loop.at(self.loop.now + after, self._read_again, worker, damaged)
+
+    def _read_again(self, worker: Worker, damaged: bool) -> None:
+        if worker.name not in self.destroyed:
+            if worker.alive:
+                worker.die()
+            worker.restart(empty=False, damaged=damaged)
+            self._who_listens()
+
     def _outage(self, item: Item) -> None:
         """All workers die, and come back one after the other."""
         for number, worker in enumerate(self.workers.values()):

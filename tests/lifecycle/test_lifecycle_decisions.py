@@ -14,12 +14,14 @@ from crossdock.lifecycle.lease import (
     Peer,
     Standing,
     Surroundings,
+    has_told_all,
     is_turn_to_clear,
     lease_state,
     leaves_doubt,
     may_publish,
     may_write,
     must_clean,
+    rank_of,
     surroundings,
 )
 from crossdock.lifecycle.runs import Leftover, intent_of, keys_of_intent, leftover, may_forget
@@ -34,6 +36,7 @@ from crossdock.lifecycle.sweep import (
     spent_intents,
 )
 from crossdock.lifecycle.timing import Timing
+from crossdock.lifecycle.unproved import Unproved
 from crossdock.lifecycle.words import NEVER, Ages, Heard
 from crossdock.records import Owner
 from crossdock.store.layout import (
@@ -117,11 +120,52 @@ def test_one_worker_clears_what_is_released_and_the_next_follows() -> None:
     assert not turn(257.4, rank=2)
 
 
+def test_the_oldest_release_that_is_not_proved_counts_and_new_ones_are_looked_at_first() -> None:
+    unproved = Unproved()
+    for name, stop, now in (("a", 1, 10), ("b", 1, 11), ("a", 3, 12), ("a", 2, 13)):
+        unproved.released(name, stop, now)
+    assert (unproved.since("a"), unproved.since("b"), unproved.since("c")) == (10, 11, None)
+    assert unproved.look(1) == ["b"]
+    unproved.released("c", 1, 14)
+    assert [unproved.look(2), unproved.look(2)] == [["c", "a"], ["b", "c"]]
+    unproved.proved("a", 1)
+    unproved.proved("b", 1)
+    assert (unproved.since("a"), unproved.since("b"), len(unproved)) == (12, None, 2)
+    unproved.proved("a", 3)
+    unproved.proved("never", 3)
+    assert unproved.look(9) == ["c"]
+
+
+def test_what_was_cleared_once_is_asked_for_no_more_before_all_have_stopped() -> None:
+    stopping = Stopping(["w1", "w2"], ender=Ender.OTHER, lease_seconds=60, began=0, timing=TIMING)
+    deletion = Deletion(stopping, timing=TIMING, emptied=True)
+    deletion.acked("w1", 1.0)
+    assert deletion.step(1.0) == [Tell(frozenset({"w2"})), Wait(1.0)]
+    deletion.acked("w2", 100.0)
+    assert deletion.step(100.0) == [Wait(TIMING.settled_after)]
+    assert deletion.step(111.25) == [Clear(intents=False)]
+
+
 def test_only_the_loss_of_a_peer_that_listened_leaves_doubt() -> None:
     drained = Peer(5.0, settled=True, hears=False)
     assert not leaves_doubt([])
     assert not leaves_doubt([drained, drained])
     assert leaves_doubt([drained, Peer(5.0, settled=True)])
+
+
+def test_of_an_older_version_nobody_waits_to_hear_that_it_hears_no_more() -> None:
+    """It never says so. What it may hear until its end leaves doubt instead."""
+    older = Peer(5.0, settled=True, hears=None)
+    assert has_told_all(older)
+    assert leaves_doubt([older])
+    assert has_told_all(older._replace(hears=False))
+    assert not has_told_all(older._replace(hears=True))
+
+
+def test_who_has_drained_comes_before_nobody() -> None:
+    heard = Peer(5.0, settled=True)
+    peers = {"a": heard, "b": heard._replace(hears=False), "c": heard._replace(hears=None)}
+    assert [rank_of(own, peers) for own in ("a", "b", "c", "d")] == [0, 1, 1, 2]
 
 
 def test_whoever_waits_for_the_store_does_so_on_every_clock() -> None:

@@ -6,11 +6,14 @@ CROSSDOCK_LIFECYCLE_SEEDS=1000000 CROSSDOCK_LIFECYCLE_FIRST=20000 pytest -m soak
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from sim_decisions import GRACE, LEASE, Decisions
+from sim_loop import Violation
 from sim_mutants import FORGETS_THE_GONE, FORGETS_WHAT_WAS_SENT, HINTS, MUTANTS, PLAYED
+from sim_owner import JobOwner
 from sim_plan import Item, Plan, draw
 from sim_shrink import REPLAY, explain, play, shrink
 from sim_world import World
@@ -127,6 +130,49 @@ def test_what_somebody_sent_who_is_no_more_is_waited_for(*, gone: bool) -> None:
     plans = [by_hand(*items, seed=seed, workers=2 if gone else 1) for seed in range(150)]
     assert not any(play(plan, REAL) for plan in plans)
     assert any("after it was proved" in play(plan, mutant) for plan in plans)
+
+
+def test_a_job_that_is_mended_knows_what_was_released_while_it_was_damaged() -> None:
+    """Its worker agreed, and may write before a peer tells it: the operator's words do not."""
+    shuffle = ("a", 0)
+    plan = by_hand(
+        *(Item(1.0 + n / 100, "push", "j1", more=(n, shuffle)) for n in range(1, 8)),
+        Item(3.0, "persist", "j1", more=shuffle),
+        Item(6.0, "damage", "w1", 8.0),
+        Item(7.0, "release", "j1", more=shuffle),
+        Item(13.9, "cut off", "", 9.0, ("operator", "w1")),
+        *(Item(14.0 + n / 2, "persist", "j1", more=shuffle) for n in range(18)),
+        workers=2,
+    )
+    plan = replace(plan, operator=True, jobs=[("j1", Owner.CLUSTER, 0.0)])
+    assert not play(plan, REAL)
+    assert "has agreed to drop it" in play(plan, replace(REAL, mended=lambda kept, _: kept))
+
+
+def test_a_damaged_job_is_not_ended_by_an_owner_that_was_replaced() -> None:
+    """Its worker cannot read the epoch, so it believes what its peers say."""
+    plan = by_hand(
+        Item(2.0, "new owner", "j1"),
+        Item(2.5, "pause", "owner of j1", 13.5),
+        Item(14.0, "damage", "w0", 6.0),
+        workers=2,
+    )
+
+    def owner_does(world: World, number: int, do: Callable[[JobOwner], None]) -> None:
+        do(world.owners["j1"][number])
+
+    def ends(decide: Decisions) -> str:
+        world = World(plan, decide)
+        world.loop.at(16.0, owner_does, world, 0, JobOwner.end)
+        world.loop.at(22.0, owner_does, world, 1, JobOwner.die)
+        try:
+            world.run()
+        except Violation as violation:
+            return str(violation)
+        return ""
+
+    assert not ends(REAL)
+    assert "took a fence" in ends(replace(REAL, may_end_damaged=lambda *_, **__: True))
 
 
 def test_a_failure_is_made_small_and_can_be_played_again() -> None:

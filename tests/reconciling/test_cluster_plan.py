@@ -41,6 +41,7 @@ from crossdock_operator.plan.conditions import NO, YES, Answer, conditions
 from crossdock_operator.plan.status import cluster_status
 from crossdock_operator.plan.workers import command, merge, pod_template
 from crossdock_operator.records import Child, ChildKey, Cluster, Key, mark_of
+from crossdock_operator.trial import trial_job
 from crossdock_worker import cli as worker_cli
 
 GIVEN = Given(worker_image="example.com/crossdock:1", namespace="crossdock-system")
@@ -223,6 +224,25 @@ def test_a_pod_template_is_merged_over_ours() -> None:
     assert found["spec"]["nodeSelector"] == {"disk": "ssd"}
     assert found["metadata"]["labels"]["team"] == "a"
     assert found["metadata"]["labels"]["app.kubernetes.io/instance"] == "main", "it is selected by"
+
+
+def test_images_are_pulled_with_the_operators_secrets_and_the_clusters_own() -> None:
+    own = {"spec": {"imagePullSecrets": [{"name": "own"}, {"name": "both"}]}}
+    spec = ShuffleClusterSpec(store=Store(url="s3://b/p"), workers=Workers(pod_template=own))
+    given = replace(GIVEN, pull_secrets=("both", "operators"))
+    (workers,) = [body for kind, body in objects(cluster(spec), given) if kind == STATEFUL_SET]
+    pulled = workers["spec"]["template"]["spec"]["imagePullSecrets"]
+    assert pulled == [{"name": "both"}, {"name": "operators"}, {"name": "own"}]
+    assert (
+        "imagePullSecrets"
+        not in pod_template(cluster(replace(spec, workers=Workers())), "i")["spec"]
+    )
+
+
+def test_the_trial_pulls_with_the_secrets_of_the_release() -> None:
+    job = trial_job("release", "default", "image", ["registry"])
+    for stage in job["spec"]["stages"]:
+        assert stage["podTemplate"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
 
 json_values = st.recursive(

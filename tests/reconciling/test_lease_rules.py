@@ -59,11 +59,23 @@ def test_transitions_grow_with_each_new_holder() -> None:
 class OneLease:
     """A Lease that everybody may write."""
 
-    async def get(self, *_: object) -> None:
-        return None
+    def __init__(self, *, made: int = 0, transitions: int | None = None) -> None:
+        self.made = made
+        self.transitions = transitions
+
+    async def get(self, *_: object) -> dict[str, Any] | None:
+        if self.transitions is None:
+            return None
+        metadata = {"namespace": "a", "name": "b", "resourceVersion": "1"}
+        return {"metadata": metadata, "spec": {"leaseTransitions": self.transitions}}
+
+    async def replace(self, kind: object, body: dict[str, Any]) -> dict[str, Any]:
+        return await self.create(kind, body)
 
     async def create(self, _kind: object, body: dict[str, Any]) -> dict[str, Any]:
-        return {**body, "metadata": {**body["metadata"], "resourceVersion": "1"}}
+        created = f"2026-01-01T00:00:{self.made:02}Z"
+        metadata = {**body["metadata"], "resourceVersion": "1", "creationTimestamp": created}
+        return {**body, "metadata": metadata}
 
 
 async def test_a_leader_that_was_held_up_is_stopped_before_it_writes(
@@ -85,3 +97,15 @@ async def test_a_leader_that_was_held_up_is_stopped_before_it_writes(
 
 def test_a_leader_ends_before_another_may_begin() -> None:
     assert RENEW_SECONDS < GIVE_UP_SECONDS < LEASE_SECONDS
+
+
+async def test_the_epoch_grows_with_each_leader_and_each_lease() -> None:
+    """A lease that was deleted, say with the operator's namespace, counts from one again."""
+    found = []
+    for made, transitions in ((1, None), (1, 1), (1, 40_000), (2, None)):
+        lease = OneLease(made=made, transitions=transitions)
+        leadership = Leadership(lease, namespace="a", name="b", identity="me")  # type: ignore[arg-type]
+        await leadership.acquire()
+        found.append(leadership.epoch)
+    assert found == sorted(set(found))
+    assert found[-1] < 2**64

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from crossdock_operator.jobs.tools import Tools
 from crossdock_operator.plan.names import CLUSTER_LABEL
 from crossdock_operator.records import ChildKey, Item, Key
 from crossdock_operator.store import Store
@@ -103,14 +104,14 @@ def test_what_a_list_does_not_have_is_lost_unless_it_is_newer() -> None:
     assert not store.knows("Service", body(10)), "it was seen in a later state"
 
 
+def job(name: str, version: int = 1, cluster: str = "main") -> dict[str, Any]:
+    found = body(version, uid=name)
+    found["metadata"] |= {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    return {**found, "spec": {"clusterRef": {"name": cluster}}}
+
+
 def test_jobs_by_cluster() -> None:
     store = Store()
-
-    def job(name: str, version: int, cluster: str = "main") -> dict[str, Any]:
-        found = body(version, uid=name)
-        found["metadata"] |= {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}
-        return {**found, "spec": {"clusterRef": {"name": cluster}}}
-
     store.saw_job(job("a", 1))
     store.saw_job(job("b", 2))
     store.saw_job(job("c", 3, "other"))
@@ -122,3 +123,14 @@ def test_jobs_by_cluster() -> None:
     )
     assert store.jobs_of(KEY) == []
     assert store.counts() == {"ShuffleJob": 1}
+
+
+def test_a_job_that_only_names_a_cluster_is_not_served_by_it() -> None:
+    """Anybody may name one: nobody is asked for such a job."""
+    store = Store()
+    for name, said in (("taken", "True"), ("refused", "False"), ("new", "")):
+        conditions = [{"type": "Accepted", "status": said}] if said else []
+        store.saw_job({**job(name), "status": {"conditions": conditions}})
+    tools = Tools(None, store, None, wake=lambda *_: None)  # type: ignore[arg-type]
+    assert len(store.jobs_of(KEY)) == 3
+    assert [each.key.name for each in tools.served(KEY)] == ["taken"]

@@ -113,11 +113,21 @@ def test_kinds_of_owners() -> None:
     assert refusal(job(version="example.com/v1"), ALWAYS), "a Pod of another group is no Pod"
     assert not refusal(dataclasses.replace(job(), spec=ShuffleJobSpec()), ())
     assert wanted.spec.owner is not None
-    path = place_of(wanted.spec.owner).path("jobs")
+    path = place_of(wanted.spec.owner, [spark]).path("jobs")
     assert path == "/apis/sparkoperator.k8s.io/v1beta2/namespaces/jobs/sparkapplications"
     rule = looked_after(owners=[spark])[-1]
     assert rule["apiGroups"] == ["sparkoperator.k8s.io"]
     assert (rule["resources"], rule["verbs"]) == (["sparkapplications"], ["list"])
+
+
+def test_a_kind_whose_resource_is_called_otherwise() -> None:
+    kind = OwnerKind.parse("Sheep.example.com=sheep")
+    wanted = job(kind="Sheep", version="example.com/v1")
+    assert not refusal(wanted, (*ALWAYS, kind))
+    assert wanted.spec.owner is not None
+    path = place_of(wanted.spec.owner, (*ALWAYS, kind)).path("jobs")
+    assert path == "/apis/example.com/v1/namespaces/jobs/sheep"
+    assert looked_after(owners=[kind])[-1]["resources"] == ["sheep"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +138,7 @@ def test_plurals(kind: str, plural: str) -> None:
     assert OwnerKind(kind).plural == plural
 
 
-@pytest.mark.parametrize("text", ["", "pod", "Job.", "Job batch", ".batch"])
+@pytest.mark.parametrize("text", ["", "pod", "Job.", "Job batch", ".batch", "Job.batch="])
 def test_kinds_that_are_none(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"is no kind of owners.*such as Pod"):
+    with pytest.raises(ConfigError, match=r"is no kind of owners.*such as Job"):
         OwnerKind.parse(text)

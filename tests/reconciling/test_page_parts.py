@@ -13,11 +13,12 @@ from crossdock_operator.errors import ApiUnavailable, NotAllowed
 from crossdock_operator.kinds import TOKEN_REVIEW, Kind
 from crossdock_operator.page.asking import summed
 from crossdock_operator.page.histogram import MOST_BINS, histogram
-from crossdock_operator.page.picture import Sight
+from crossdock_operator.page.picture import Gallery, Sight
 from crossdock_operator.page.reviews import (
     MOST_TOKENS,
     MOST_WAITING,
     REVIEW_SECONDS,
+    STRANGERS_AT_ONCE,
     Reviews,
 )
 from crossdock_operator.plan.advice import wrong
@@ -32,6 +33,9 @@ class Api:
         self.allowed = {"data"}
         self.asked: list[tuple[str, str]] = []
         self.error: Exception | None = None
+        self.taken: set[str] = set()
+        self.held = asyncio.Event()
+        self.held.set()
         self.reviews = Reviews(self, clock=lambda: self.now)  # type: ignore[arg-type]
 
     async def review(self, kind: Kind, spec: dict[str, Any]) -> dict[str, Any]:
@@ -40,7 +44,9 @@ class Api:
             raise self.error
         if kind == TOKEN_REVIEW:
             self.asked.append(("who", spec["token"]))
-            known = spec["token"].startswith("good")
+            known = spec["token"].startswith("good") or spec["token"] in self.taken
+            if not known:
+                await self.held.wait()
             return {"authenticated": known, "user": {"username": spec["token"], "groups": ["g"]}}
         namespace = spec["resourceAttributes"].get("namespace", "")
         self.asked.append((spec["user"], namespace))
@@ -103,6 +109,38 @@ async def test_a_viewer_of_many_namespaces_is_not_too_many_viewers() -> None:
     assert sum(isinstance(each, Overloaded) for each in found) == MOST_WAITING
 
 
+async def test_who_was_let_in_does_not_wait_behind_what_anybody_sends() -> None:
+    """However many tokens are tried, and however long the API server takes for them."""
+    api = Api()
+    assert await api.sees() == {"data"}
+    api.held.clear()
+    tried = [asyncio.ensure_future(api.reviews.viewer(f"bad-{n}")) for n in range(2 * MOST_WAITING)]
+    await asyncio.sleep(0)
+    api.now = REVIEW_SECONDS
+    async with asyncio.timeout(5):
+        assert await api.sees() == {"data"}
+    asked = [who for who in api.asked if who[1].startswith("bad")]
+    assert len(asked) <= STRANGERS_AT_ONCE, "nor has the API server much to do with them"
+    api.held.set()
+    found = await asyncio.gather(*tried, return_exceptions=True)
+    assert {type(each) for each in found} == {Unauthenticated, Overloaded}
+
+
+async def test_a_token_that_is_not_taken_any_more_is_a_strangers() -> None:
+    api = Api()
+    api.taken = {"turned"}
+    assert (await api.reviews.viewer("turned")).name == "turned"
+    api.taken, api.now = set(), REVIEW_SECONDS
+    with pytest.raises(Unauthenticated):
+        await api.reviews.viewer("turned")
+    api.now = 2 * REVIEW_SECONDS
+    api.held.clear()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await asyncio.gather(*(api.reviews.viewer(each) for each in ("b", "c", "turned")))
+    assert ("who", "turned") not in api.asked[-STRANGERS_AT_ONCE:]
+
+
 async def test_what_cannot_be_found_out_is_neither_yes_nor_no() -> None:
     api = Api()
     for error, said in ((ApiUnavailable("away"), "does not answer"), (NotAllowed("no"), "may not")):
@@ -125,13 +163,14 @@ def job(name: str, version: int, namespace: str = "data", **status: Any) -> dict
 
 def test_a_viewer_is_told_all_and_then_what_is_new() -> None:
     store, sight = Store(), Sight()
+    gallery = Gallery(store)
     store.saw_job(job("one", 1, phase="Ready"))
     store.saw_job(job("two", 2))
     store.saw_job(job("hidden", 3, "other"))
     data = frozenset({"data"})
 
     def told() -> tuple[list[str], list[list[str]]] | None:
-        news = sight.look(store, data)
+        news = sight.look(gallery, data)
         return None if news is None else ([j["name"] for j in news["jobs"]], news["gone"])
 
     assert told() == (["one", "two"], [])
@@ -146,8 +185,32 @@ def test_a_viewer_is_told_all_and_then_what_is_new() -> None:
     assert told() == ([], [["ShuffleJob", "data", "two"]]), "a right was taken away"
 
 
+def test_a_change_is_pictured_once_for_all_viewers() -> None:
+    store = Store()
+    gallery = Gallery(store)
+    for n in range(3):
+        store.saw_job(job(f"job-{n}", n + 1))
+    viewers = [Sight() for _ in range(3)]
+    everything = frozenset({"data"})
+
+    def told() -> list[list[dict[str, Any]]]:
+        return [(viewer.look(gallery, everything) or {}).get("jobs", []) for viewer in viewers]
+
+    first, *others = told()
+    assert [each["name"] for each in first] == ["job-0", "job-1", "job-2"]
+    for other in others:
+        assert all(mine is theirs for mine, theirs in zip(first, other, strict=True))
+    store.saw_job(job("job-1", 9, phase="Ready"))
+    one, *rest = told()
+    assert [each["phase"] for each in one] == ["Ready"]
+    assert all(each[0] is one[0] for each in rest)
+    late = Sight().look(gallery, everything)
+    assert late is not None
+    assert late["jobs"][0] is first[0], "what did not change is as it was"
+
+
 def test_nobody_who_sees_nothing_waits_for_the_first_word() -> None:
-    assert Sight().look(Store(), frozenset()) == {"clusters": [], "jobs": [], "gone": []}
+    assert Sight().look(Gallery(Store()), frozenset()) == {"clusters": [], "jobs": [], "gone": []}
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -13,6 +13,7 @@ from crossdock.errors import ConfigError
 from crossdock_operator.api.job import Executors, ScaleTarget
 from crossdock_operator.kinds import DEPLOYMENT, STATEFUL_SET, Kind
 from crossdock_operator.plan import scaling
+from crossdock_operator.plan.contest import CONTEST_SECONDS, CONTESTED_TIMES
 from crossdock_operator.plan.scaling import Leaving, Past, Step, Target
 from crossdock_operator.plan.targets import kind_of_option, leaving, manager_of_replicas
 
@@ -145,17 +146,17 @@ def test_a_new_operator_waits_for_the_cooldown() -> None:
 
 def test_another_autoscaler_is_not_fought_for_ever() -> None:
     past, now = LONG_AGO, 1000.0
-    for count in range(scaling.CONTESTED_TIMES):
+    for count in range(CONTESTED_TIMES):
         mine = step(Need(40, {}), target(2), past, now=now)
         assert (mine.contested, mine.overruled, mine.replicas) == (False, count > 0, 8)
         past, now = mine.past, now + 1
     found = step(Need(40, {}), target(2), past, now=now)
     assert found.contested
     assert found.replicas is None
-    assert found.again_seconds == pytest.approx(scaling.CONTEST_SECONDS - 2)
+    assert found.again_seconds == pytest.approx(CONTEST_SECONDS - 2)
     again = step(Need(0, {}), target(2), found.past, now=now + 1)
     assert again.replicas is None, "nor down"
-    later = step(Need(40, {}), target(2), found.past, now=now + scaling.CONTEST_SECONDS - 2)
+    later = step(Need(40, {}), target(2), found.past, now=now + CONTEST_SECONDS - 2)
     assert (later.contested, later.replicas) == (False, 8)
 
 
@@ -169,8 +170,8 @@ def test_how_often_others_are_overruled_is_bounded(pauses: list[float]) -> None:
             undone.append(now)
         past, now = found.past, now + pause
     for begin in undone:
-        within = [at for at in undone if begin <= at < begin + scaling.CONTEST_SECONDS]
-        assert len(within) <= scaling.CONTESTED_TIMES
+        within = [at for at in undone if begin <= at < begin + CONTEST_SECONDS]
+        assert len(within) <= CONTESTED_TIMES
 
 
 def test_options_name_kinds() -> None:
@@ -178,10 +179,30 @@ def test_options_name_kinds() -> None:
     made = kind_of_option("example.com/v1beta2/Mesh=meshes")
     assert made == Kind(name="Mesh", plural="meshes", group="example.com", version="v1beta2")
     kinds = (DEPLOYMENT, STATEFUL_SET, made)
-    assert [leaving(kind) for kind in kinds] == [Leaving.CHEAPEST, Leaving.LAST, Leaving.UNKNOWN]
+    still = {"metadata": {}}
+    wanted = [Leaving.CHEAPEST, Leaving.LAST, Leaving.UNKNOWN]
+    assert [leaving(kind, still) for kind in kinds] == wanted
     for wrong in ("Deployment", "apps/v1/", "a/b/c/d"):
         with pytest.raises(ConfigError, match="is not GROUP/VERSION/KIND"):
             kind_of_option(wrong)
+
+
+@pytest.mark.parametrize(
+    ("generation", "status", "found"),
+    [
+        (3, {"observedGeneration": 3, "replicas": 4, "updatedReplicas": 4}, Leaving.CHEAPEST),
+        (3, {"observedGeneration": 3, "replicas": 4, "updatedReplicas": 1}, Leaving.UNKNOWN),
+        (3, {"observedGeneration": 3, "replicas": 4}, Leaving.UNKNOWN),
+        (3, {"observedGeneration": 2, "replicas": 4, "updatedReplicas": 4}, Leaving.UNKNOWN),
+        (3, {"observedGeneration": 3}, Leaving.CHEAPEST),
+        (1, None, Leaving.UNKNOWN),
+    ],
+)
+def test_in_the_middle_of_a_rollout_nobody_knows_who_goes(
+    generation: int, status: Any, found: Leaving
+) -> None:
+    body = {"metadata": {"generation": generation}, "status": status}
+    assert leaving(DEPLOYMENT, body) is found
 
 
 def test_who_set_the_replicas() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from crossdock.records import WorkerInfo
 from crossdock_operator.api.cluster import MIB, Autoscaling
+from crossdock_operator.plan.contest import CONTEST_SECONDS, CONTESTED_TIMES
 from crossdock_operator.plan.sizing import Decision, Past, Reading, decide, read
 
 WINDOW = 60
@@ -55,6 +56,7 @@ class Cluster:
             replicas=self.replicas,
             processes=1,
             settled=settled,
+            now=self.now,
             before=self.said,
         )
         self.past = found.past
@@ -210,3 +212,28 @@ def test_ingest_counts_where_there_is_a_target() -> None:
     assert found.replicas == 7
     assert found.answer is not None
     assert found.answer.message == "from 3 to 7 pods: ingest 233 MiB/s (target 100)"
+
+
+@pytest.mark.parametrize(("theirs", "disk"), [(12, 5.0), (2, 3.0)])
+def test_who_sets_the_number_again_and_again_has_it_for_a_while(theirs: int, disk: float) -> None:
+    """Beyond the bounds, and within them."""
+    cluster = Cluster(replicas=3)
+    for _ in range(20):
+        cluster.replicas = theirs
+        for _ in range(2):
+            cluster.look(disk)
+    assert len(cluster.steps) == CONTESTED_TIMES
+    assert (cluster.replicas, cluster.said) == (theirs, "Contested")
+    cluster.now += CONTEST_SECONDS
+    for _ in range(2):
+        cluster.look(disk)
+    assert len(cluster.steps) == CONTESTED_TIMES + 1, "it tries again"
+
+
+def test_who_sets_the_number_once_is_followed() -> None:
+    cluster = Cluster(replicas=3)
+    for replicas in (12, 2):
+        cluster.replicas = replicas
+        for _ in range(2):
+            cluster.look(2.0)
+    assert cluster.said == "ScaledUp"

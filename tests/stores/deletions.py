@@ -8,7 +8,7 @@ from pathlib import Path
 
 import crossdock
 from crossdock.store.api import StoreOptions
-from harness import QUICK, WorkerProcess
+from harness import QUICK, StartWorker, WorkerProcess, eventually
 
 
 def write(job: crossdock.Job, name: str = "words", maps: int = 2) -> crossdock.View:
@@ -42,3 +42,34 @@ def client(
     urls = [w.url for w in workers]
     with crossdock.connect(urls, token="", options=chosen, store_options=options) as found:
         yield found
+
+
+def peers_with_a_store(
+    start_worker: StartWorker, directory: Path, count: int, **more: object
+) -> list[WorkerProcess]:
+    """Start workers with a directory as their store that know of each other."""
+    options = {
+        "store": directory.as_uri(), "peers_interval_seconds": 0.1,
+        "drain_grace_seconds": 0, **more,
+    }  # fmt: skip
+    workers: list[WorkerProcess] = []
+    for _ in range(count):
+        peers = {"peers": ",".join(w.url for w in workers)} if workers else {}
+        workers.append(start_worker(**options, **peers))
+    for worker in workers:
+        eventually(lambda w=worker: len(w.get_json("/v1/workers")["workers"]) == count)  # type: ignore[misc]
+    return workers
+
+
+def stored_bytes(workers: list[WorkerProcess], job: str) -> int:
+    return sum(w.get_json(f"/v1/jobs/{job}")["store"]["stored_bytes"] for w in workers)
+
+
+def proofs(workers: list[WorkerProcess]) -> list[int]:
+    """Return how many shuffles each batch had that was proved to be deleted."""
+    return [
+        line["shuffles"]
+        for worker in workers
+        for line in worker.log_lines()
+        if line["event"] == "released shuffles are deleted"
+    ]

@@ -47,6 +47,11 @@ class S3Server:
     data: Path | None = None
     """Its disk; None: it has none."""
 
+    @property
+    def lists_uploads(self) -> bool:
+        """Whether it lists uploads by prefix; else only those of one key."""
+        return self.kind != "minio"
+
     def left(self) -> set[str]:
         """Return what is in the bucket by a way that is true for this server.
 

@@ -14,7 +14,14 @@ from servers import ACCESS_KEY, SECRET_KEY, S3Server, s3_options
 
 import crossdock
 from crossdock.cancel import Cancel
-from crossdock.cleanup.deleting import Deleted, DeletionOptions, NoWorkers, delete_job
+from crossdock.cleanup.deleting import (
+    Deleted,
+    DeletionOptions,
+    NoWorkers,
+    Told,
+    clear_released,
+    delete_job,
+)
 from crossdock.cleanup.sweeping import Rules, sweep
 from crossdock.errors import CleanupUnfinished, Closed, StaleEpoch
 from crossdock.lifecycle.stopping import Ender
@@ -250,6 +257,41 @@ def test_intents_go_last(moto: S3Server, job_uid: str) -> None:
     last = len(tally.seen) - 1 - tally.verbs()[::-1].index(Verb.DELETE)
     assert tally.verbs()[last + 1 :] == [Verb.LIST_UPLOADS, Verb.LIST] * 2
     assert not list(store.list(""))
+    store.close()
+
+
+class OneIsSilent(NoWorkers):
+    """Two workers, of which one never answers."""
+
+    told = 0
+
+    def names(self) -> frozenset[str]:
+        return frozenset({"here", "away"})
+
+    def stop(self, names: frozenset[str]) -> Told:
+        return Told(stopped=names & {"here"})
+
+    def emptied(self) -> None:
+        self.told += 1
+
+
+def test_what_cannot_be_proved_yet_is_given_up_soon_and_not_listed_again(
+    moto: S3Server, job_uid: str
+) -> None:
+    """Deadlines are for what takes long; a worker that is away may be so for days."""
+    tally, workers = Tally(), OneIsSilent()
+    store = open_store(f"s3://{moto.bucket}/{job_uid}", s3_options(moto), meter=tally)
+    put_run(store, "j")
+    for emptied in (False, True):
+        tally.clear()
+        how = deletion(store, deadline_seconds=300, silence_seconds=0.5, emptied=emptied)
+        began = time.monotonic()
+        with pytest.raises(CleanupUnfinished, match="do not answer: away"):
+            clear_released({"j": {"words": range(1)}}, workers, how)
+        assert time.monotonic() - began < 60
+        assert not list(open_store(store.url, s3_options(moto)).list(""))
+        assert workers.told == 1
+        assert bool(tally.seen) is not emptied
     store.close()
 
 

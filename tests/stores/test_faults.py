@@ -296,9 +296,12 @@ def test_a_completion_without_any_answer_is_unsure_and_nothing_stays(scene: Scen
     store.close()
 
 
-@pytest.mark.parametrize("effect", [True, False])
-def test_a_beginning_without_an_answer_leaves_nothing(scene: Scene, effect: bool) -> None:
-    scene.proxy.fail(Verb.CREATE_UPLOAD, vanish_late if effect else vanish)
+@pytest.mark.parametrize(
+    "action", [vanish_late, vanish, late(500, "InternalError"), refuse(500, "InternalError")]
+)
+def test_a_beginning_without_a_clear_answer_leaves_nothing(scene: Scene, action: Action) -> None:
+    """It is not begun once more: of the first one nobody would know."""
+    scene.proxy.fail(Verb.CREATE_UPLOAD, action)
     with pytest.raises(StoreUnsure):
         upload(scene.store)
     assert not [*scene.truth.uploads("")]

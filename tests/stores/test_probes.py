@@ -1,13 +1,49 @@
 """Probes whose process was killed: what they leave is found by who comes later, and goes."""
 
 from datetime import timedelta
+from typing import NoReturn
 
+import pytest
 from places import keys
 from servers import S3Server, s3_options
 
 from crossdock.store.opening import open_store
 from crossdock.store.probes import FOLDER, clear_old_probes
+from crossdock.store.s3.multipart import Multipart
 from harness import eventually
+
+
+@pytest.mark.parametrize("kind", ["versitygw", pytest.param("minio", marks=pytest.mark.servers)])
+def test_an_upload_of_a_probe_is_found_on_any_server(
+    request: pytest.FixtureRequest, kind: str, job_uid: str
+) -> None:
+    """Also where uploads are listed by their key alone; other probes may be under way."""
+    server: S3Server = request.getfixturevalue(kind)
+    before = server.left()
+    store = open_store(f"s3://{server.bucket}/{job_uid}", s3_options(server))
+    begun: list[str] = []
+
+    class Dies(BaseException):
+        pass
+
+    def dies(_: Multipart) -> NoReturn:
+        begun.append("")
+        raise Dies
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Multipart, "abort", dies)
+        with pytest.raises(Dies):
+            _ = store.capabilities
+    assert begun
+    assert server.left() - before
+    assert clear_old_probes(store) == 0, "it is young"
+
+    def cleared() -> bool:
+        clear_old_probes(store, older=timedelta(seconds=1))
+        return server.left() <= before
+
+    eventually(cleared, pause=0.2)
+    store.close()
 
 
 def test_old_probes_go_and_young_ones_stay(versitygw: S3Server, job_uid: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from speaking import acquainted, known_for, say
 
-from harness import StartWorker, WorkerProcess, connect_all, eventually, silent
+from harness import PatchedWorker, StartWorker, WorkerProcess, connect_all, eventually, silent
 from raw import Peer, Target
 
 QUICK = {"peers_interval_seconds": 0.05}
@@ -144,6 +144,26 @@ def test_a_peer_that_was_declared_gone_is_not_waited_for(
     eventually(lambda: code(first, uid) == "job_fenced", seconds=15)
 
 
+def test_an_earlier_leader_declares_nobody_gone(start_worker: StartWorker) -> None:
+    """Also one that was held up while the worker was started anew."""
+    worker = start_worker()
+
+    def declare(name: str, query: str) -> int:
+        answer = worker.request("POST", f"/v1/workers/{name * 32}/gone{query}")
+        assert answer.status == 200 or answer.code == "stale_epoch"
+        return answer.status
+
+    assert declare("a", "?epoch=7") == 200
+    assert declare("b", "?epoch=6") == 409
+    worker.kill9()
+    worker.start()
+    assert declare("b", "?epoch=6") == 409
+    listed = worker.get_json("/v1/workers")["workers"]
+    assert [each["id"] for each in listed if each["state"] == "gone"] == ["a" * 32]
+    assert declare("c", "?epoch=8") == 200
+    assert declare("d", "") == 200, "a person needs no number"
+
+
 def test_a_paused_worker_does_not_take_jobs_for_abandoned(worker: WorkerProcess, uid: str) -> None:
     """Words of their owners wait in its sockets."""
     say(worker, uid, lease_seconds=1, grace_seconds=1)
@@ -209,6 +229,45 @@ def test_silence_begins_anew_when_a_peer_is_lost_that_may_have_heard_the_owner(
     assert not kept(first, uid)
     first.restart()
     assert silence(first, uid) < 2
+
+
+def test_nobody_waits_for_a_drained_worker_to_clean_up(start_worker: StartWorker, uid: str) -> None:
+    """It does not: a worker that listens to owners no more holds none for dead."""
+    first = start_worker(drain_grace_seconds=0, **QUICK)
+    second = start_worker(peers=first.url, drain_grace_seconds=0, **QUICK)
+    acquainted(first, second)
+    first, second = sorted((first, second), key=lambda w: w.get_json("/v1/workers")["self"]["id"])
+    drained(first)
+    say(second, uid, lease_seconds=1, grace_seconds=0.2)
+    began = time.monotonic()
+    eventually(lambda: code(second, uid) == "job_fenced", seconds=20)
+    assert time.monotonic() - began < 15, "its turn would have come after the store's settle time"
+
+
+def drained(worker: WorkerProcess) -> None:
+    worker.request("POST", "/v1/drain")
+    eventually(lambda: worker.request("GET", "/v1/drain").status == 200, what="drained")
+
+
+SAYS_NOT_WHETHER_IT_HEARS = """
+from crossdock import gossip
+told = gossip.Page.to_json
+gossip.Page.to_json = lambda page: {k: v for k, v in told(page).items() if k != "hears"}
+"""
+
+
+def test_an_older_worker_drains_beside_a_newer_one(start_worker: StartWorker) -> None:
+    """It never says that it hears no more."""
+    newer = start_worker(**QUICK)
+    options = {"peers": newer.url, "drain_grace_seconds": 0, **QUICK}
+    with PatchedWorker(options=options) as older:
+        older.patch = SAYS_NOT_WHETHER_IT_HEARS
+        older.start()
+        acquainted(newer, older)
+        assert "hears" not in older.get_json("/v1/facts")
+        drained(older)
+    listed = newer.get_json("/v1/workers")["workers"]
+    assert {w["state"] for w in listed} & {"drained", "gone"}
 
 
 def test_silence_goes_on_when_a_peer_is_drained_away(start_worker: StartWorker, uid: str) -> None:

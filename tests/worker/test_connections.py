@@ -181,12 +181,12 @@ def test_who_asks_for_small_answers_and_takes_none_is_cut_off(impatient: WorkerP
 # -- JSON ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "most_bytes"), [("record", 2**16), ("view", 4 * MIB)])
-def test_json_is_bounded_before_it_is_parsed(words: Target, kind: str, most_bytes: int) -> None:
-    method, path = ("PUT", words.job_path) if kind == "record" else ("POST", f"{words.path}/views")
-    reply = words.peer.ask(method, path, b"[]".ljust(most_bytes))
+@pytest.mark.parametrize("kind", ["word", "view"])
+def test_json_is_bounded_before_it_is_parsed(words: Target, kind: str) -> None:
+    method, path = ("PUT", words.job_path) if kind == "word" else ("POST", f"{words.path}/views")
+    reply = words.peer.ask(method, path, b"[]".ljust(4 * MIB))
     assert (reply.status, reply.code) == (400, "protocol")
-    reply = words.peer.ask(method, path, b"[]".ljust(most_bytes + 1))
+    reply = words.peer.ask(method, path, b"[]".ljust(4 * MIB + 1))
     assert (reply.status, reply.code) == (413, "http")
 
 

@@ -83,6 +83,24 @@ def test_an_owners_record_and_epoch_reach_the_peer(pair: Pair, job_uid: str) -> 
     becomes(first, job_uid, record=later)
 
 
+def test_a_damaged_job_is_not_ended_by_an_owner_that_was_replaced(pair: Pair, job_uid: str) -> None:
+    """Its worker cannot read the epoch, and its fence would reach the peer."""
+    first, second = pair
+    for worker in pair:
+        say(worker, job_uid, epoch=3)
+        worker.kill9()
+    (second.data_dir / "jobs" / job_uid / "job.json").write_text("{")
+    second.start()
+    path = f"/v1/jobs/{job_uid}"
+    for method, each in (("DELETE", f"{path}?epoch=1"), ("POST", f"{path}/fence?epoch=1")):
+        assert second.request(method, each).code == "unavailable", "no peer has told the epoch yet"
+    first.start()
+    eventually(lambda: second.request("DELETE", f"{path}?epoch=2").code == "stale_epoch")
+    assert described(first, job_uid)["record"]["epoch"] == 3
+    assert second.request("DELETE", f"{path}?epoch=3").status == 200
+    becomes(first, job_uid, code="job_fenced")
+
+
 def test_rights_are_passed_on_and_age_with_it(pair: Pair, job_uid: str) -> None:
     first, second = pair
     reading = say(first, job_uid)["reading"]
@@ -174,6 +192,24 @@ def test_many_jobs_are_told_in_pages(start_worker: StartWorker) -> None:
         lambda: {p.stem for p in (second.data_dir / "tombstones").glob("*.json")} == uids,
         seconds=30,
     )
+
+
+def test_a_tombstone_is_as_old_for_who_learns_of_it(start_worker: StartWorker) -> None:
+    days = 5 * 86_400
+    first = start_worker(**QUICK)
+    first.kill9()
+    stone = {"epoch": 0, "stage": "clean", "fenced_at_ran": -days}
+    (first.data_dir / "tombstones" / "old.json").write_text(json.dumps(stone))
+    first.start()
+    second = start_worker(peers=first.url, **QUICK)
+    eventually(lambda: fenced_seconds(second, "old") is not None)
+    for worker in (first, second):
+        assert days <= fenced_seconds(worker, "old") < days + 60
+
+
+def fenced_seconds(worker: WorkerProcess, uid: str) -> Any:
+    jobs = worker.get_json("/v1/facts")["jobs"]
+    return next((job["fenced_seconds"] for job in jobs if job["uid"] == uid), None)
 
 
 def test_an_empty_disk_is_not_settled_until_it_was_told(

@@ -19,7 +19,7 @@ class Tiers:
     """On this disk, given back since the store has them."""
     store: int = 0
     """Of payload that this worker has brought into the store; what was released counts until it is
-    proved to be deleted there."""
+    deleted there for the first time."""
     only_here: int = 0
     """On this disk, of frames that the store does not have."""
 

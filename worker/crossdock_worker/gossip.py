@@ -102,7 +102,7 @@ class Gossip:
     @property
     def rank(self) -> int:
         """How many workers come first."""
-        return sum(1 for id_ in self._peers if id_ < self._identity.id)
+        return lease.rank_of(self._identity.id, self._peers)
 
     @property
     def counted(self) -> frozenset[str]:
@@ -110,9 +110,9 @@ class Gossip:
         return frozenset({self._identity.id, *self._peers})
 
     def has_heard_all(self, id_: str, incarnation: int) -> bool:
-        """Whether a peer's process has told what it heard of owners, and hears no more."""
+        """Whether a peer's process, which has drained, has told all that can be waited for."""
         told = self._seen.get(id_, (0, 0))[0] == incarnation
-        return told and not self._peers.get(id_, _NO_PEER).hears
+        return told and lease.has_told_all(self._peers.get(id_, _NO_PEER))
 
     def _look_around(self) -> None:
         peers = [*self._peers.values(), *([_NO_PEER] if self._unmet else [])]
@@ -243,7 +243,8 @@ class Gossip:
 
     def _learn_job(self, told: Told) -> None:
         if told.facts.stage is not Stage.LIVE:
-            if self._jobs.learn_ended(told.uid, told.facts, told.record):
+            age = told.fenced_seconds
+            if self._jobs.learn_ended(told.uid, told.facts, told.record, age):
                 self._on_fence(told.uid)
             return
         job = self._jobs.hear_of(told)

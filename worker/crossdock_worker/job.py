@@ -27,7 +27,7 @@ from crossdock.errors import (
     ShuffleUnknown,
     StaleEpoch,
 )
-from crossdock.lifecycle.facts import Facts, Stage, is_known, most
+from crossdock.lifecycle.facts import Facts, Stage
 from crossdock.lifecycle.lease import Lease, Standing
 from crossdock.records import JobRecord
 from crossdock.store import seals
@@ -40,7 +40,7 @@ from crossdock_worker.demands import Demands
 from crossdock_worker.files import make_directory, subdirs, write_atomically, write_json, writing
 from crossdock_worker.leave import Leaves
 from crossdock_worker.life import Life
-from crossdock_worker.released import Released
+from crossdock_worker.released import NOTHING, Released
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.space import remove_log
 from crossdock_worker.trash import Trash
@@ -253,33 +253,33 @@ class Job:
         self.learn_released({name: generation + 1}, epoch)
 
     def learn_released(self, released: Mapping[str, int], epoch: int = U64_MAX) -> None:
-        """Drop what is released, by shuffle the generations below a number; knows more already."""
+        """Drop by shuffle the generations below a number; of what is no news, what did not go."""
         with self.files_lock:
             self.check_live()
             self.check_epoch(epoch)
-            known = most(self.gone.generations, released)
+            news = self.gone.news(released)
             with self.lock:
-                dropped = {k: s for k, s in self.shuffles.items() if k[1] < known.get(k[0], 0)}
+                dropped = {k: s for k, s in self.shuffles.items() if k[1] < news.get(k[0], 0)}
             # On disk first: a restart brings nothing back of which a reader heard that it is gone.
-            self.gone.write_down(known, dropped.values())
+            self.gone.write_down(news, dropped.values())
             with self.lock:
-                self.gone.hold(known)
+                self.gone.hold(news)
                 for key in dropped:
                     self.shuffles.pop(key).close()
-            self.leaves.wake()
+            self.leaves.wake(news)
             self.changed()
-            places = [place for name in released for place in self._take_released(name)]
+            places = [place for n in news or released for place in self._take_released(n)]
         for place in places:
             self.trash.delete(place)
 
-    def learn(self, facts: Facts) -> None:
+    def learn(self, facts: Facts, *, emptied: Mapping[str, int] = NOTHING) -> None:
         """Take what somebody knows of a job that lives; raises as `check_live`."""
-        if not is_known(self.gone.generations, facts.released):
+        if self.gone.news(facts.released):
             self.learn_released(facts.released)
-        if not self.gone.knows(facts):
+        if not self.gone.knows(facts) or emptied:
             with self.files_lock:
                 self.check_live()
-                self.gone.learn(facts)
+                self.gone.learn(facts, emptied)
             self.changed()
 
     def _take_released(self, name: str) -> list[Path]:

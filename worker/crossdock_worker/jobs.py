@@ -7,23 +7,32 @@
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from crossdock.errors import DataCorrupt, JobFenced, JobUnknown, Overloaded, ProtocolError
+from crossdock.errors import (
+    DataCorrupt,
+    JobFenced,
+    JobUnknown,
+    Overloaded,
+    ProtocolError,
+)
 from crossdock.gossip import Told
 from crossdock.lifecycle.facts import Facts, Stage
 from crossdock.lifecycle.lease import Lease, Standing
 from crossdock.records import JobRecord
 from crossdock.store.marks import job_directory
 from crossdock_worker.changes import Changes
+from crossdock_worker.damaged import Damaged
 from crossdock_worker.files import make_directory, subdirs
 from crossdock_worker.job import Job
 from crossdock_worker.life import Conditions, Life
+from crossdock_worker.released import NOTHING
+from crossdock_worker.running import RunningTime
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.tombstones import Tombstones
 from crossdock_worker.trash import Trash
@@ -55,7 +64,8 @@ class Jobs:
         self._dir = data_dir / "jobs"
         self._dir.mkdir(parents=True, exist_ok=True)
         self._trash = Trash(data_dir / "trash")
-        self.tombstones = Tombstones(data_dir / "tombstones", self._trash)
+        ran = RunningTime(data_dir / "ran-seconds")
+        self.tombstones = Tombstones(data_dir / "tombstones", self._trash, ran)
         self.writes = Writes()
         """When something was last sent to the store, by job."""
         self.changes = Changes()
@@ -63,7 +73,7 @@ class Jobs:
         self._lock = threading.RLock()
         """Of who comes and goes; held while that is written down."""
         self._jobs: dict[str, Job] = {}
-        self._damaged: dict[str, DataCorrupt] = {}
+        self._damaged = Damaged(self._trash, self.conditions)
         self._writing: dict[str, Callable[[], bool]] = {}
         """Of fenced jobs, whether requests to the store are under way."""
         for directory in subdirs(self._dir):
@@ -79,13 +89,7 @@ class Jobs:
             self._jobs[directory.name] = self._replay(directory)
         except (ValueError, TypeError, KeyError, AttributeError, ProtocolError) as error:
             # The others live. Nothing is deleted: an admin may know better, and ends the job else.
-            self._damaged[directory.name] = DataCorrupt(
-                f"the files of job {directory.name} in {directory} are damaged: {error}",
-                hint="end the job and run it again under a new uid, or read other copies",
-            )
-            log.error(  # noqa: TRY400 -- where it was found says nothing
-                "job is damaged", job=directory.name, problem=str(error)
-            )
+            self._damaged.add(directory, error)
         else:
             for shuffle in self._jobs[directory.name].shuffles.values():
                 _report_damage(shuffle)
@@ -153,6 +157,7 @@ class Jobs:
         """
         if told.record is None or told.uid in self.tombstones:
             return None
+        self._damaged.hear_epoch(told.uid, told.facts.epoch)
         job, _ = self.introduce(told.uid, told.record)
         with job.lock:
             record, own = told.record, job.record
@@ -166,7 +171,8 @@ class Jobs:
         """Return what peers are told of a job; None if nothing is known of it any more."""
         stone = self.tombstones.get(uid)
         if stone is not None:
-            return Told(uid, stone.record, introduced=False, facts=stone.facts)
+            age = self.tombstones.fenced_seconds(stone)
+            return Told(uid, stone.record, introduced=False, facts=stone.facts, fenced_seconds=age)
         job = self._jobs.get(uid)
         return None if job is None else Told(uid, job.record, job.introduced, job.facts)
 
@@ -181,8 +187,32 @@ class Jobs:
     def _check_sound(self, uid: str) -> None:
         if uid in self.tombstones:
             raise JobFenced(f"job {uid} was ended")
-        if uid in self._damaged:
-            raise self._damaged[uid]
+        self._damaged.check(uid)
+
+    def learn_released(
+        self, uid: str, facts: Facts, *, emptied: Mapping[str, int] = NOTHING
+    ) -> Job | None:
+        """Take what somebody who may know says of a job's releases.
+
+        Args:
+            uid: of the job.
+            facts: what is released, and proved to be clear.
+            emptied: see `Released.learn`.
+
+        Returns:
+            The job; None if its files are damaged: see `Damaged.learn_released`.
+
+        Raises:
+            JobFenced: it was ended.
+            JobUnknown: nobody has told this worker of it.
+            CrossdockError: the disk does not take it.
+        """
+        with self._lock:
+            if uid not in self.tombstones and self._damaged.learn_released(uid, facts.released):
+                return None
+        job = self.get(uid)
+        job.learn(facts, emptied=emptied)
+        return job
 
     def held(self) -> list[tuple[str, Job | None]]:
         """Return all jobs that have files here, by uid; None for those whose files are damaged."""
@@ -205,21 +235,28 @@ class Jobs:
             if uid not in self.tombstones:
                 if job is not None and not job.introduced:
                     job.check_epoch(epoch)
+                self._damaged.check_epoch(uid, epoch)
                 self._bury(uid, Facts(epoch, Stage.FENCED), None)
         writing = self._writing.get(uid, _nobody)
         if not writing():
             self._writing.pop(uid, None)
         return writing
 
-    def _bury(self, uid: str, facts: Facts, record: JobRecord | None) -> bool:
+    def _bury(
+        self, uid: str, facts: Facts, record: JobRecord | None, fenced_seconds: float = 0.0
+    ) -> bool:
         """Write down that a job has ended, and let it; returns whether anything of that is new."""
         job = self._jobs.get(uid)
         if job is None:
             stored = None if uid in self._damaged else False
-            news = self.tombstones.bury(uid, facts, record, stored=stored)
+            news = self.tombstones.bury(
+                uid, facts, record, stored=stored, fenced_seconds=fenced_seconds
+            )
         else:
             with job.lock:  # so that no first write to the store is noted in between
-                news = self.tombstones.bury(uid, facts, job.record, stored=job.stored)
+                news = self.tombstones.bury(
+                    uid, facts, job.record, stored=job.stored, fenced_seconds=fenced_seconds
+                )
                 if not job.fenced:
                     self._writing[uid] = job.leaves.are_held
                     job.stop_writes()
@@ -228,14 +265,22 @@ class Jobs:
             log.info("job is fenced", job=uid, stage=facts.stage.name.lower())
         return news
 
-    def learn_ended(self, uid: str, facts: Facts, record: JobRecord | None) -> bool:
+    def learn_ended(
+        self, uid: str, facts: Facts, record: JobRecord | None, fenced_seconds: float = 0.0
+    ) -> bool:
         """Take from somebody who knows that a job has ended; its files go.
+
+        Args:
+            uid: of the job.
+            facts: what is known of it; at least that it is fenced.
+            record: of the job, if it is known.
+            fenced_seconds: for how long it is fenced.
 
         Returns:
             Whether that is new here.
         """
         with self._lock:
-            news = self._bury(uid, facts, record)
+            news = self._bury(uid, facts, record, fenced_seconds)
         self._remove(uid)
         return news
 
@@ -274,7 +319,7 @@ class Jobs:
         return self._remove(uid)
 
     def _remove(self, uid: str) -> int:
-        if self._damaged.pop(uid, None) is not None:
+        if self._damaged.discard(uid):
             self._trash.delete(self._trash.take(self._dir / uid))
             return 0
         job = self._jobs.pop(uid, None)
@@ -316,6 +361,7 @@ class Jobs:
 
     def close(self) -> None:
         """Close all files."""
+        self.tombstones.keep_time()
         for job in self._jobs.values():
             job.close()
 

@@ -5,7 +5,7 @@ also what is sent again, and the bodies of long requests, end with the lease, a 
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, Self
 
@@ -18,7 +18,7 @@ from crossdock.errors import (
     Unavailable,
 )
 from crossdock.lifecycle import lease
-from crossdock.lifecycle.facts import NOTHING_KNOWN, Stage, is_stale
+from crossdock.lifecycle.facts import NOTHING_KNOWN, Facts, Stage, is_stale
 from crossdock.lifecycle.lease import ALWAYS, Standing
 from crossdock.lifecycle.words import Heard
 from crossdock.records import Owner
@@ -35,7 +35,7 @@ class Leave:
         self, key: ShuffleKey, standing: Callable[[], Standing], conditions: Conditions
     ) -> None:
         """Args: `standing` tells how the job stands now."""
-        self._key = key
+        self.key = key
         self._standing = standing
         self._conditions = conditions
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ class Leave:
         return self._may_write(self._standing())
 
     def _may_write(self, standing: Standing) -> bool:
-        shuffle = self._key.name, self._key.generation
+        shuffle = self.key.name, self.key.generation
         return lease.may_write(standing, self._conditions.around, clock(), shuffle=shuffle)
 
     def check(self) -> None:
@@ -83,8 +83,8 @@ class Leave:
         self.check()
         standing, conditions = self._standing(), self._conditions
         if is_stale(standing.facts, epoch):
-            raise StaleEpoch(f"job {self._key.job} was taken over at epoch {standing.facts.epoch}")
-        shuffle, timing = (self._key.name, self._key.generation), conditions.timing
+            raise StaleEpoch(f"job {self.key.job} was taken over at epoch {standing.facts.epoch}")
+        shuffle, timing = (self.key.name, self.key.generation), conditions.timing
         if lease.may_publish(
             standing, conditions.around, clock(), shuffle=shuffle, epoch=epoch, timing=timing
         ):
@@ -92,13 +92,13 @@ class Leave:
         settle = timing.settled_after
         if standing.lease_seconds <= settle:
             raise ConfigError(
-                f"job {self._key.job} has a lease of {standing.lease_seconds:g} s, and a request "
+                f"job {self.key.job} has a lease of {standing.lease_seconds:g} s, and a request "
                 f"to the store may take effect within {settle:g} s",
                 hint="register it with a longer lease, or lower the worker's "
                 "--store-settle-seconds if the store is known to be quicker",
             )
         raise LeaseEnded(
-            f"less of the lease of job {self._key.job} is left than a request to the store may take"
+            f"less of the lease of job {self.key.job} is left than a request to the store may take"
         )
 
     def wait_to_publish(self, epoch: int) -> None:
@@ -146,7 +146,7 @@ class Leave:
         return self._writers > 0
 
     def _raise(self, standing: Standing) -> None:
-        key = self._key
+        key = self.key
         if standing.facts.stage is not Stage.LIVE:
             raise JobFenced(f"job {key.job} was ended")
         if standing.facts.is_released(key.name, key.generation):
@@ -161,7 +161,11 @@ class Leave:
 
 
 class Leaves:
-    """Leave for all shuffles of a job, for which somebody asked. Thread-safe."""
+    """Leave for all shuffles of a job, for which somebody asked. Thread-safe.
+
+    Those of what is released are forgotten once nobody holds them: a job may release without end.
+    Whoever asks anew gets one that is over.
+    """
 
     def __init__(self, uid: str, standing: Callable[[], Standing], conditions: Conditions) -> None:
         """Args: `standing` tells how the job stands now."""
@@ -169,26 +173,34 @@ class Leaves:
         self._standing = standing
         self._conditions = conditions
         self._lock = threading.Lock()
-        self._leaves: dict[tuple[str, int], Leave] = {}
+        self._leaves: dict[str, dict[int, Leave]] = {}
+        """By shuffle and generation."""
+
+    def __len__(self) -> int:
+        return sum(len(each) for each in self._leaves.values())
 
     def of(self, name: str, generation: int) -> Leave:
         """Return the leave for a shuffle, as it stands from now on."""
         with self._lock:
-            found = self._leaves.get((name, generation))
+            each = self._leaves.setdefault(name, {})
+            found = each.get(generation)
             if found is None:
                 key = ShuffleKey(self._uid, name, generation)
-                found = self._leaves[name, generation] = Leave(
-                    key, self._standing, self._conditions
-                )
+                found = each[generation] = Leave(key, self._standing, self._conditions)
+                self._wake(found, self._standing().facts)
             return found
 
-    def wake(self) -> None:
-        """End the waits of what is fenced or released by now."""
+    def wake(self, names: Iterable[str] | None = None) -> None:
+        """End the waits of what is over.
+
+        Args: `names` of shuffles that were released; None: the job is fenced.
+        """
         facts = self._standing().facts
         with self._lock:
-            for (name, generation), leave in self._leaves.items():
-                if facts.stage is not Stage.LIVE or facts.is_released(name, generation):
-                    leave.event.set()
+            for name in list(self._leaves) if names is None else names:
+                for leave in self._leaves.get(name, {}).values():
+                    self._wake(leave, facts)
+                self._forget(name, facts)
 
     def are_held(self, name: str | None = None) -> bool:
         """Whether requests to the store may be under way.
@@ -197,11 +209,25 @@ class Leaves:
         """
         facts = self._standing().facts
         with self._lock:
-            return any(
-                leave.is_held
-                for (own, generation), leave in self._leaves.items()
-                if name is None or (own == name and facts.is_released(own, generation))
-            )
+            if name is None:
+                every = [leave for each in self._leaves.values() for leave in each.values()]
+                return any(leave.is_held for leave in every)
+            self._forget(name, facts)
+            return any(facts.is_released(name, g) for g in self._leaves.get(name, ()))
+
+    @staticmethod
+    def _wake(leave: Leave, facts: Facts) -> None:
+        if facts.stage is not Stage.LIVE or facts.is_released(leave.key.name, leave.key.generation):
+            leave.event.set()
+
+    def _forget(self, name: str, facts: Facts) -> None:
+        """Forget what is released of a shuffle, and not held: nobody sends anything by it."""
+        each = self._leaves.get(name, {})
+        for generation, leave in list(each.items()):
+            if facts.is_released(name, generation) and not leave.is_held:
+                del each[generation]
+        if not each:
+            self._leaves.pop(name, None)
 
 
 class Publishing:

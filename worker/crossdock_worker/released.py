@@ -2,22 +2,51 @@
 
 {job directory}/released.json    {shuffle: first generation that is not released}
 {job directory}/in-store.json    whether a worker ever wrote there; what of it is proved to be gone;
-                                 bytes of what was released and is not, that are from this worker
+                                 bytes of what was released and was not deleted there, that are from
+                                 this worker
+{job directory}/released-damaged.json    the same as released.json: what was released while other
+                                 files of the job did not read
 """
 
 import json
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from crossdock.lifecycle.facts import Facts, is_known, most
+from crossdock.lifecycle.facts import Facts, is_known, most, to_clear
 from crossdock.lifecycle.lease import ALWAYS
+from crossdock.lifecycle.unproved import Unproved
 from crossdock_worker.life import clock
 from crossdock_worker.shuffle_log import ShuffleLog
 from crossdock_worker.trash import Trash
 
+NOTHING: Final[Mapping[str, int]] = {}
+
 _RELEASED: Final = "released.json"
 _IN_STORE: Final = "in-store.json"
+_WHILE_DAMAGED: Final = "released-damaged.json"
+
+
+def _read(path: Path) -> dict[str, int]:
+    if not path.exists():
+        return {}
+    return {str(name): int(first) for name, first in json.loads(path.read_text()).items()}
+
+
+def note_beside(directory: Path, generations: Mapping[str, int], trash: Trash) -> None:
+    """Write down what is released of a job whose files are damaged, beside them.
+
+    What does not read is left as it is: if somebody mends it, the job knows of these releases.
+
+    Raises:
+        ValueError: what was noted before does not read either.
+        CrossdockError: the disk does not take it.
+    """
+    path = directory / _WHILE_DAMAGED
+    known = _read(path)
+    if not is_known(known, generations):
+        trash.write_down(path, dict(most(known, generations)))
 
 
 class Released:
@@ -35,15 +64,14 @@ class Released:
         """Whether a worker, maybe another one, may have written something of the job there."""
         self._bytes: Mapping[str, Mapping[int, int]] = {}
         """By shuffle and generation, of payload that this worker has brought there."""
-        self._since: dict[str, float] = {}
-        """By shuffle, when this process learnt of the newest release."""
+        self._unproved = Unproved()
+        self._unproved_lock = threading.Lock()
 
     def load(self) -> None:
         """Read what there is; raises `ValueError` and the like where it is damaged."""
-        path = self._directory / _RELEASED
-        if path.exists():
-            found = json.loads(path.read_text())
-            self.generations = {str(name): int(first) for name, first in found.items()}
+        self.generations = most(
+            _read(self._directory / _RELEASED), _read(self._directory / _WHILE_DAMAGED)
+        )
         path = self._directory / _IN_STORE
         if path.exists():
             found = json.loads(path.read_text())
@@ -53,11 +81,15 @@ class Released:
                 str(name): {int(generation): int(n) for generation, n in each.items()}
                 for name, each in found["bytes"].items()
             }
-        self._since = dict.fromkeys(self.generations, clock())
+        now = clock()
+        for name, generations in to_clear(
+            Facts(released=self.generations, cleared=self.cleared, stored=True)
+        ).items():
+            self._unproved.released(name, generations.stop, now)
 
     @property
     def bytes_left(self) -> int:
-        """Bytes of payload of this worker in the store that are not proved to be deleted.
+        """Bytes of payload of this worker in the store that were not deleted there yet.
 
         A crash may have come between the note of them and the release: then they count as before.
         """
@@ -69,14 +101,21 @@ class Released:
         )
 
     def since(self, name: str) -> float:
-        """Return when this process learnt of the newest release of a shuffle."""
-        return self._since.get(name, ALWAYS)
+        """Return when this process learnt of the oldest release that is not proved to be clear."""
+        with self._unproved_lock:
+            since = self._unproved.since(name)
+        return ALWAYS if since is None else since
 
-    def write_down(self, generations: Mapping[str, int], dropped: Iterable[ShuffleLog]) -> None:
+    def unproved(self, most_names: int) -> list[str]:
+        """Return up to so many shuffles that may have to be cleared; others come the next times."""
+        with self._unproved_lock:
+            return self._unproved.look(most_names)
+
+    def write_down(self, news: Mapping[str, int], dropped: Iterable[ShuffleLog]) -> None:
         """Write down, on disk first, what is released, and what it has in the store.
 
         Args:
-            generations: all that are released.
+            news: what was not released.
             dropped: the logs of those that are here, which are about to go.
         """
         left = {name: dict(each) for name, each in self._bytes.items()}
@@ -85,27 +124,49 @@ class Released:
                 left.setdefault(log.key.name, {})[log.key.generation] = log.runs.stored_bytes
         if left != self._bytes:
             self._keep(self.cleared, left, stored=True)
-        self._trash.write_down(self._directory / _RELEASED, dict(generations))
+        self._trash.write_down(self._directory / _RELEASED, {**self.generations, **news})
 
-    def hold(self, generations: Mapping[str, int]) -> None:
+    def hold(self, news: Mapping[str, int]) -> None:
         """Let hold what was written down."""
-        news = [n for n, first in generations.items() if self.generations.get(n, 0) < first]
-        self._since.update(dict.fromkeys(news, clock()))
-        self.generations = dict(generations)
+        now = clock()
+        with self._unproved_lock:
+            for name, stop in news.items():
+                if self.cleared.get(name, 0) < stop:
+                    self._unproved.released(name, stop, now)
+        self.generations = {**self.generations, **news}
 
     def knows(self, facts: Facts) -> bool:
         """Whether all that somebody knows of the store is known here."""
         return self.stored >= facts.stored and is_known(self.cleared, facts.cleared)
 
-    def learn(self, facts: Facts) -> None:
-        """Take what somebody knows of the store, on disk first."""
-        cleared = most(self.cleared, facts.cleared)
-        left = {
+    def news(self, generations: Mapping[str, int]) -> dict[str, int]:
+        """Return what of this is not known here yet; 0 is a word too."""
+        return {n: stop for n, stop in generations.items() if self.generations.get(n, -1) < stop}
+
+    def learn(self, facts: Facts, emptied: Mapping[str, int]) -> None:
+        """Take what somebody knows of the store, on disk first.
+
+        Args:
+            facts: of the job.
+            emptied: by shuffle, the first generation of which not all that there was is deleted.
+                What was on its way may still come, until it is cleared; it counts no more.
+        """
+        news = {n: first for n, first in facts.cleared.items() if self.cleared.get(n, 0) < first}
+        stored, left = self.stored or facts.stored, self._bytes_from(most(emptied, news))
+        if not news and stored == self.stored and left == self._bytes:
+            return
+        self._keep({**self.cleared, **news}, left, stored=stored)
+        with self._unproved_lock:
+            for name, stop in news.items():
+                self._unproved.proved(name, stop)
+
+    def _bytes_from(self, generations: Mapping[str, int]) -> dict[str, Mapping[int, int]]:
+        """Return what counts if nothing before these generations does any more."""
+        return {
             name: kept
             for name, each in self._bytes.items()
-            if (kept := {g: n for g, n in each.items() if g >= cleared.get(name, 0)})
+            if (kept := {g: n for g, n in each.items() if g >= generations.get(name, 0)})
         }
-        self._keep(cleared, left, stored=self.stored or facts.stored)
 
     def _keep(
         self, cleared: Mapping[str, int], left: Mapping[str, Mapping[int, int]], *, stored: bool

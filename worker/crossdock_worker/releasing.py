@@ -8,9 +8,11 @@ restart but what is released, and what of that is proved to be gone: who looks a
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -18,12 +20,15 @@ import structlog
 from crossdock.cancel import Cancel
 from crossdock.cleanup.deleting import DeletionOptions, clear_released
 from crossdock.cleanup.telling import ClusterWorkers
-from crossdock.errors import Closed, CrossdockError, Gone, JobUnknown
+from crossdock.cluster import Cluster
+from crossdock.errors import Closed, CrossdockError, Gone, JobUnknown, Unavailable
 from crossdock.http import Response
 from crossdock.lifecycle.facts import Facts, to_clear
 from crossdock.lifecycle.lease import is_turn_to_clear
+from crossdock.lifecycle.words import NEVER
 from crossdock.wire import names
 from crossdock.wire.tokens import Right
+from crossdock_worker.job import Job
 from crossdock_worker.jobs import Jobs
 from crossdock_worker.life import clock
 
@@ -40,14 +45,43 @@ _MOST_SHUFFLES: Final = 100
 _CALL_SECONDS: Final = 10.0
 _DEADLINE_SECONDS: Final = 120.0
 """Beyond the waits for the store; then others have their turn."""
+_SILENT_SECONDS: Final = 10.0
+"""So long a worker that does not answer holds a thread; then it is asked again later."""
+_MOST_LOOKED_AT: Final = 200
+"""Of one job, in one look, on the event loop: more than go in a batch."""
 _FIRST_BACKOFF_SECONDS: Final = 2.0
 _LONGEST_BACKOFF_SECONDS: Final = 120.0
 _MOST_DOUBLINGS: Final = 8
 
 Batch = Mapping[str, Mapping[str, range]]
 """By job and shuffle, which generations."""
-Clear = Callable[[Batch, Cancel], frozenset[str]]
-"""Deletes a batch up to the proof; returns the jobs of which nothing is proved. Blocks."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try to delete a batch up to the proof."""
+
+    batch: Batch
+    emptied: bool = False
+    """Whether all that there was is deleted, by an earlier attempt or this one: only the proof is
+    left to do."""
+    unproved: frozenset[str] = frozenset()
+    """Jobs of which nothing is proved: some worker does not know them."""
+
+
+Clear = Callable[[Attempt, Cancel], None]
+"""Makes an attempt, and notes in it how far it came, also if it raises. Blocks."""
+
+
+@dataclass(slots=True)
+class _Later:
+    """A shuffle of which nothing was proved yet."""
+
+    failures: int = 0
+    until: float = NEVER
+    """Until then it is left alone: others have their turn, and a proof may be long in coming."""
+    emptied: int = 0
+    """Of the generations below this one all is deleted that there was."""
 
 
 class Releaser:
@@ -63,10 +97,14 @@ class Releaser:
         self._batches = 0
         self._under_way: set[tuple[str, str]] = set()
         """(job, shuffle)."""
-        self._failures = 0
-        self._put_off: dict[tuple[str, str], float] = {}
-        """By (job, shuffle), until when it is left alone, so that the others have their turn."""
+        self._later: dict[str, dict[str, _Later]] = {}
+        """By job and shuffle."""
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="releaser")
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is under way."""
+        return self._batches > 0
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
@@ -79,59 +117,92 @@ class Releaser:
         with self._lock:
             if self._batches >= _AT_ONCE:
                 return
-            batch = self._next()
-            if batch:
+            attempt = self._next()
+            if attempt.batch:
                 self._batches += 1
-                self._under_way |= _shuffles(batch)
-                self._threads.submit(self._run, batch)
+                self._under_way |= _shuffles(attempt.batch)
+                self._threads.submit(self._run, attempt)
 
-    def _next(self) -> Batch:
-        """Return what waits, up to a bound. Generations of one shuffle go one after the other."""
-        now, rank, timing = clock(), self._rank(), self._jobs.conditions.timing
-        self._put_off = {key: until for key, until in self._put_off.items() if until > now}
-        batch: dict[str, dict[str, range]] = {}
+    def _next(self) -> Attempt:
+        """Return what waits, up to a bound: what is to be emptied, or what is to be proved."""
+        now, rank = clock(), self._rank()
+        ways: dict[bool, dict[str, dict[str, range]]] = {False: {}, True: {}}
         room = _MOST_SHUFFLES
+        live = set()
         for job in self._jobs:
-            standing = job.standing
-            for name, generations in to_clear(standing.facts).items():
-                turn = is_turn_to_clear(
-                    standing, now, since=job.gone.since(name), rank=rank, timing=timing
-                )
-                key = job.uid, name
-                if turn and key not in self._under_way and key not in self._put_off:
-                    batch.setdefault(job.uid, {})[name] = generations
-                    room -= 1
-                    if not room:
-                        return batch
-        return batch
+            live.add(job.uid)
+            for name, generations in self._waiting(job, now, rank) if room else ():
+                emptied = self._later_of(job.uid, name).emptied >= generations.stop
+                ways[emptied].setdefault(job.uid, {})[name] = generations
+                room -= 1
+                if not room:
+                    break
+        for uid in self._later.keys() - live:
+            del self._later[uid]
+        emptied = len(_shuffles(ways[True])) > len(_shuffles(ways[False]))
+        return Attempt(ways[emptied], emptied)
 
-    def _run(self, batch: Batch) -> None:
+    def _waiting(self, job: Job, now: float, rank: int) -> Iterator[tuple[str, range]]:
+        """Yield what of a job this worker shall clear now. Generations go one after the other."""
+        standing, timing = job.standing, self._jobs.conditions.timing
+        for name, generations in to_clear(
+            standing.facts, job.gone.unproved(_MOST_LOOKED_AT)
+        ).items():
+            turn = is_turn_to_clear(
+                standing, now, since=job.gone.since(name), rank=rank, timing=timing
+            )
+            free = (job.uid, name) not in self._under_way
+            if turn and free and self._later_of(job.uid, name).until <= now:
+                yield name, generations
+
+    def _later_of(self, uid: str, name: str) -> _Later:
+        return self._later.get(uid, {}).get(name) or _Later()
+
+    def _run(self, attempt: Attempt) -> None:
         try:
-            unproved = self._clear(batch, self._cancel)
-        except Closed:
-            pass
-        except CrossdockError as error:
-            self._again_later(batch)
-            log.warning("released shuffles stay in the store for now", problem=str(error))
-        except Exception:  # a fault of ours must not stop the others, nor be met twice a second
-            self._again_later(batch)
-            log.exception("released shuffles stay in the store for now")
-        else:
-            self._note(batch, unproved)
+            self._try(attempt)
+        except Exception:  # a fault of ours must not stop the others
+            log.exception("what was released and deleted is not noted")
         finally:
             with self._lock:
                 self._batches -= 1
-                self._under_way -= _shuffles(batch)
+                self._under_way -= _shuffles(attempt.batch)
 
-    def _note(self, batch: Batch, unproved: frozenset[str]) -> None:
+    def _try(self, attempt: Attempt) -> None:
+        batch, unproved = attempt.batch, frozenset(attempt.batch)
+        try:
+            self._clear(attempt, self._cancel)
+            unproved &= attempt.unproved
+        except Closed:
+            pass
+        except CrossdockError as error:
+            log.warning("released shuffles stay in the store for now", problem=str(error))
+        except Exception:  # nor be met twice a second
+            log.exception("released shuffles stay in the store for now")
+        self._put_off({uid: batch[uid] for uid in unproved}, emptied=attempt.emptied)
+        self._note({uid: each for uid, each in batch.items() if uid not in unproved})
+
+    def _put_off(self, batch: Batch, *, emptied: bool) -> None:
+        now = clock()
         with self._lock:
-            self._failures = 0
-            left_out = _shuffles({uid: batch[uid] for uid in unproved & batch.keys()})
-            self._put_off.update(dict.fromkeys(left_out, clock() + _FIRST_BACKOFF_SECONDS))
-        proved = {uid: each for uid, each in batch.items() if uid not in unproved}
+            for uid, shuffles in batch.items():
+                each = self._later.setdefault(uid, {})
+                for name, generations in shuffles.items():
+                    later = each.setdefault(name, _Later())
+                    doubled = _FIRST_BACKOFF_SECONDS * 2.0 ** min(later.failures, _MOST_DOUBLINGS)
+                    later.until = now + min(_LONGEST_BACKOFF_SECONDS, doubled)
+                    later.failures += 1
+                    if emptied:
+                        later.emptied = generations.stop
+
+    def _note(self, proved: Batch) -> None:
         for uid, shuffles in proved.items():
             self._learn(uid, shuffles)
-        log.info("released shuffles are deleted", shuffles=len(_shuffles(proved)))
+            with self._lock:
+                for name in shuffles:
+                    self._later.get(uid, {}).pop(name, None)
+        if proved:
+            log.info("released shuffles are deleted", shuffles=len(_shuffles(proved)))
 
     def _learn(self, uid: str, shuffles: Mapping[str, range]) -> None:
         cleared = {name: generations.stop for name, generations in shuffles.items()}
@@ -141,13 +212,6 @@ class Releaser:
             pass
         except CrossdockError as error:  # a full disk: it is looked for once more
             log.warning("what was deleted is not written down", job=uid, problem=str(error))
-
-    def _again_later(self, batch: Batch) -> None:
-        with self._lock:
-            doubled = _FIRST_BACKOFF_SECONDS * 2.0 ** min(self._failures, _MOST_DOUBLINGS)
-            self._failures += 1
-            until = clock() + min(_LONGEST_BACKOFF_SECONDS, doubled)
-            self._put_off.update(dict.fromkeys(_shuffles(batch), until))
 
     def close(self) -> None:
         """End what is under way."""
@@ -166,8 +230,8 @@ class ReleasedEverywhere:
         """Args: `worker` has a store, and knows the others."""
         self._worker = worker
 
-    def __call__(self, batch: Batch, cancel: Cancel) -> frozenset[str]:
-        """Delete a batch; return the jobs that some worker does not know, or has damaged.
+    def __call__(self, attempt: Attempt, cancel: Cancel) -> None:
+        """Make an attempt.
 
         Raises:
             CleanupUnfinished: a worker, or the store, does not answer; what is left is found again.
@@ -176,37 +240,60 @@ class ReleasedEverywhere:
         worker = self._worker
         persister = worker.persister
         assert persister is not None
-        unproved: set[str] = set()
         token = worker.auth.own_token(Right.ADMIN)
         with worker.client(token, deadline_seconds=_CALL_SECONDS) as cluster:
-
-            def command(url: str, *, cleared: bool = False) -> Response:
-                some = {
-                    uid: {name: generations.stop for name, generations in shuffles.items()}
-                    for uid, shuffles in batch.items()
-                    if not cleared or uid not in unproved
-                }
-                body = json.dumps({"jobs": some, "cleared": cleared}).encode()
-                return cluster.pool.call("POST", url, names.RELEASED, body=body, cancel=cancel)
-
-            def note(answer: Mapping[str, object]) -> None:
-                left_out = answer.get("left_out")
-                unproved.update(map(str, left_out if isinstance(left_out, list) else batch))
-
-            workers = ClusterWorkers(
-                cluster,
-                command,
-                met=worker.gossip.counted,
-                met_all=False,
-                prove=partial(command, cleared=True),
-                note=note,
-            )
+            workers = _Workers(cluster, attempt, cancel, met=worker.gossip.counted)
             how = DeletionOptions(
                 cluster=worker.settings.cluster,
                 store=lambda: persister.store,
                 timing=worker.conditions.timing,
                 deadline_seconds=_DEADLINE_SECONDS,
+                silence_seconds=_SILENT_SECONDS,
+                emptied=attempt.emptied,
                 cancel=cancel,
             )
-            clear_released(batch, workers, how)
-        return frozenset(unproved)
+            clear_released(attempt.batch, workers, how)
+
+
+class _Workers(ClusterWorkers):
+    """All workers, for one attempt."""
+
+    def __init__(
+        self, cluster: Cluster, attempt: Attempt, cancel: Cancel, *, met: Collection[str]
+    ) -> None:
+        self._attempt = attempt
+        self._pool = cluster.pool
+        self._cancel = cancel
+        super().__init__(
+            cluster,
+            self._say,
+            met=met,
+            met_all=False,
+            prove=partial(self._say, cleared=True),
+            empty=partial(self._say, deleted=True),
+            note=self._heard,
+        )
+
+    def emptied(self) -> None:
+        """Note it, and tell those that have stopped."""
+        self._attempt.emptied = True
+        super().emptied()
+
+    def _say(self, url: str, *, cleared: bool = False, deleted: bool = False) -> Response:
+        attempt = self._attempt
+        some = {
+            uid: {name: generations.stop for name, generations in shuffles.items()}
+            for uid, shuffles in attempt.batch.items()
+            if not cleared or uid not in attempt.unproved
+        }
+        body = json.dumps({"jobs": some, "cleared": cleared, "deleted": deleted}).encode()
+        response = self._pool.request("POST", url, names.RELEASED, body=[body], cancel=self._cancel)
+        if response.status == HTTPStatus.NOT_FOUND:
+            response.close()
+            raise Unavailable(f"{url} takes no releases from others: it is of an older version")
+        return response.check()
+
+    def _heard(self, answer: Mapping[str, object]) -> None:
+        left_out = answer.get("left_out")
+        some = left_out if isinstance(left_out, list) else self._attempt.batch
+        self._attempt.unproved |= frozenset(map(str, some))

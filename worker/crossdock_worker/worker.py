@@ -33,6 +33,7 @@ from crossdock_worker.gossip import BEAT_SECONDS, Gossip
 from crossdock_worker.identity import Identity
 from crossdock_worker.jobs import Jobs
 from crossdock_worker.keeper import Keeper
+from crossdock_worker.leaders import Leaders
 from crossdock_worker.leave import Leave
 from crossdock_worker.life import Conditions, clock
 from crossdock_worker.membership import Membership
@@ -130,6 +131,7 @@ class Worker:
             gone_file=settings.data_dir / "gone",
             gossip=self.gossip,
         )
+        self.leaders = Leaders(settings.data_dir / "leader")
 
     def _claim_directory(self) -> int:
         fd = os.open(self.settings.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

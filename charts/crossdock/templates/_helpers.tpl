@@ -50,6 +50,34 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* The rules for each namespace that is looked after: as the operator's rbac.py has them. */}}
+{{- define "crossdock.looksAfter" -}}
+{{ .Files.Get "files/roles/looked-after.yaml" }}
+{{- range .Values.operator.scalableKinds }}
+- apiGroups: [{{ .group | quote }}]
+  resources: [{{ .resource | quote }}]
+  verbs: [get]
+- apiGroups: [{{ .group | quote }}]
+  resources: [{{ printf "%s/scale" .resource | quote }}]
+  verbs: [get, patch]
+{{- end }}
+{{- range .Values.operator.ownerKinds }}
+- apiGroups: [{{ .group | quote }}]
+  resources: [{{ .resource | quote }}]
+  verbs: [list]
+{{- end }}
+{{- end -}}
+
+{{/* Options of the operator for the same kinds. */}}
+{{- define "crossdock.kindArgs" -}}
+{{- range .Values.operator.scalableKinds }}
+- --scalable={{ .group }}/{{ .version }}/{{ .kind }}={{ .resource }}
+{{- end }}
+{{- range .Values.operator.ownerKinds }}
+- --owner-kinds={{ .kind }}{{ with .group }}.{{ . }}{{ end }}={{ .resource }}
+{{- end }}
+{{- end -}}
+
 {{/* Where the hooks look, and how they are told: all namespaces, or those that are looked after. */}}
 {{- define "crossdock.watchArgs" -}}
 {{- range .Values.operator.watchNamespaces }}

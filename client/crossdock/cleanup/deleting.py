@@ -7,6 +7,7 @@ Nothing is kept over a crash: whoever calls again finds what there is still to d
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final, Protocol
 
 from crossdock.cancel import Cancel
@@ -63,6 +64,12 @@ class Workers(Protocol):
     def untouched(self) -> bool:
         """Whether it is known for certain that nothing of it ever was in the store."""
 
+    def emptied(self) -> None:
+        """Tell those that have stopped that all there was in the store by then is deleted.
+
+        What was under way may still come, until that is proved. Best effort.
+        """
+
     def proved(self) -> None:
         """Tell all that nothing of it is left in the store. Best effort."""
 
@@ -85,6 +92,9 @@ class NoWorkers:
     def untouched(self) -> bool:
         """Nobody is left who could say so."""
         return False
+
+    def emptied(self) -> None:
+        """Nobody is told."""
 
     def proved(self) -> None:
         """Nobody is told."""
@@ -122,6 +132,11 @@ class DeletionOptions:
     timing: Timing
     deadline_seconds: float
     """Beyond what it waits for the store; then it is given up for now."""
+    silence_seconds: float = inf
+    """How long workers that do not answer are waited for, if that is less: whoever comes back to it
+    later need not hold a thread meanwhile."""
+    emptied: bool = False
+    """Whether it was cleared once already, without the proof: see `lifecycle.deletion`."""
     cancel: Cancel = field(default_factory=lambda: Cancel(_NEVER))
     """Ends it at the next wait or request, with `Closed`."""
     meter: Requests | None = None
@@ -207,6 +222,7 @@ class _Deletion:
         self._found = Cleared()
         self._began = time.monotonic()
         self._until = self._began + how.deadline_seconds
+        self._silent_until = self._began + min(how.deadline_seconds, how.silence_seconds)
         if how.store is not None:
             timing = how.timing
             relists = timing.outlast(_LISTINGS * timing.relist_seconds)
@@ -229,7 +245,7 @@ class _Deletion:
             timing=timing,
             everybody=workers.everybody(),
         )
-        machine = Deletion(stopping, timing=timing)
+        machine = Deletion(stopping, timing=timing, emptied=how.emptied)
         silent = self._drive(machine, stopping)
         if not silent and (how.store is not None or workers.untouched()):
             workers.proved()
@@ -301,6 +317,7 @@ class _Deletion:
             intents=found.intents,
             began=began,
         )
+        self._workers.emptied()
 
     def _opened(self) -> list[Store]:
         if self._stores is None and self._how.store is not None:
@@ -308,7 +325,7 @@ class _Deletion:
         return self._stores or []
 
     def _wait(self, seconds: float, waiting: frozenset[str]) -> None:
-        left = self._until - time.monotonic()
+        left = (self._silent_until if waiting else self._until) - time.monotonic()
         if left <= 0:
             raise self._unfinished(waiting)
         if self._how.cancel.event.wait(min(seconds, left)):

@@ -1,6 +1,8 @@
 """The workers of a job as a client reaches them: told to stop, and asked what they ever wrote."""
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,7 @@ class ClusterWorkers:
         met: Collection[str],
         met_all: bool,
         prove: Command | None = None,
+        empty: Command | None = None,
         note: Callable[[Mapping[str, object]], None] = lambda _: None,
     ) -> None:
         """Ask who is there.
@@ -38,6 +41,7 @@ class ClusterWorkers:
             met_all: whether `met` has all that there ever were: its owner has spoken to them since
                 the job began. Else what they answer does not say that nothing is in the store.
             prove: tells a worker that nothing is left; None: they need not know.
+            empty: tells a worker that has stopped that what there was is deleted; None: as above.
             note: is told each answer to `command`, from several threads.
 
         Raises:
@@ -46,6 +50,9 @@ class ClusterWorkers:
         self._cluster = cluster
         self._command = command
         self._prove = prove
+        self._empty = empty
+        self._know_empty: set[str] = set()
+        """Ids of those that were told so."""
         self._note = note
         self._stored: dict[str, bool | None] = {}
         self._told_once = False
@@ -106,17 +113,26 @@ class ClusterWorkers:
             and all(stored is False for stored in self._stored.values())
         )
 
+    def emptied(self) -> None:
+        """Tell those that have stopped, once."""
+        news = self._stored.keys() - self._know_empty
+        if self._empty is not None and news:
+            self._know_empty |= news
+            self._tell(self._empty, news)
+
     def proved(self) -> None:
         """Tell those that answer."""
-        prove = self._prove
-        if prove is None:
-            return
+        if self._prove is not None:
+            self._tell(self._prove)
+
+    def _tell(self, command: Command, names: Collection[str] | None = None) -> None:
+        """Give a command to workers, all for None; who does not hear of it finds out by itself."""
 
         def call(url: str) -> None:
-            with prove(url) as response:
+            with command(url) as response:
                 response.read()
 
-        try:
-            self._cluster.each_worker(self._cluster.members(), call)
-        except Unavailable:
-            return  # they find out by themselves
+        with suppress(Unavailable):
+            members = self._cluster.members()
+            some = {id_: w for id_, w in members.reachable.items() if names is None or id_ in names}
+            self._cluster.each_worker(replace(members, reachable=some), call)

@@ -63,18 +63,27 @@ Action: TypeAlias = Tell | Clear | Wait | Done
 class Deletion:
     """One deletion. Not thread-safe. Times are of the caller's monotonic clock, in seconds."""
 
-    def __init__(self, stopping: Stopping, *, timing: Timing, poll_seconds: float = 1.0) -> None:
+    def __init__(
+        self,
+        stopping: Stopping,
+        *,
+        timing: Timing,
+        poll_seconds: float = 1.0,
+        emptied: bool = False,
+    ) -> None:
         """Begin.
 
         Args:
             stopping: who has to stop.
             timing: what the store and clocks may do.
             poll_seconds: how long to wait before workers that were silent are told again.
+            emptied: whether somebody has cleared it once already, without the proof. Then only the
+                proof is left to do, and the store is asked nothing before all have stopped.
         """
         self._stopping = stopping
         self._timing = timing
         self._poll_seconds = poll_seconds
-        self._began_clearing = False
+        self._began_clearing = emptied
         self._empty = 0
         self._next_listing = float("-inf")
         self._intents = False

@@ -1,6 +1,6 @@
 """What is known of a job and only grows, so that it can be told by anybody, in any order."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -57,19 +57,22 @@ def most(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
     return {n: max(one.get(n, 0), other.get(n, 0)) for n in one.keys() | other.keys()}
 
 
-def to_clear(facts: Facts) -> dict[str, range]:
+def to_clear(facts: Facts, among: Iterable[str] | None = None) -> dict[str, range]:
     """Return by shuffle the released generations that may have something in the store.
 
     None comes back: a shuffle that is computed again uses the next generation, under whatever
     epoch. So what lies below their prefixes may go at any time, whoever wrote it.
+
+    Args:
+        facts: of the job.
+        among: the shuffles that are asked for; None for all, which takes time for each.
     """
     if facts.stage is not Stage.LIVE or not facts.stored:
         return {}
-    return {
-        name: range(facts.cleared.get(name, 0), stop)
-        for name, stop in facts.released.items()
-        if facts.cleared.get(name, 0) < stop
-    }
+    released, cleared = facts.released, facts.cleared
+    names = released if among is None else among
+    spans = {name: range(cleared.get(name, 0), released.get(name, 0)) for name in names}
+    return {name: generations for name, generations in spans.items() if generations}
 
 
 def is_known(generations: Mapping[str, int], more: Mapping[str, int]) -> bool:

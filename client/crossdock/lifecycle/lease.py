@@ -1,6 +1,6 @@
 """What a worker may do for a job now, and when it holds the job for abandoned."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -9,6 +9,7 @@ from crossdock.lifecycle.facts import Facts, Stage, is_stale
 from crossdock.lifecycle.timing import Timing
 from crossdock.lifecycle.words import NEVER, Ages, Heard
 from crossdock.records import Owner
+from crossdock.wire.names import U64_MAX
 
 ALWAYS: Final = float("inf")
 """When the peers were last heard where there are none."""
@@ -39,8 +40,9 @@ class Peer(NamedTuple):
     """When the question was sent that it answered, on this worker's clock; NEVER for none."""
     settled: bool
     """Whether it said that it is settled in."""
-    hears: bool = True
-    """Whether it may have heard owners since. One that has drained says that it does not."""
+    hears: bool | None = True
+    """Whether it may have heard owners since. One that has drained says that it does not; None: it
+    is of a version that does not say, and may hear them as long as it is there."""
 
 
 class Surroundings(NamedTuple):
@@ -90,7 +92,27 @@ def leaves_doubt(lost: Iterable[Peer]) -> bool:
     Not if only peers are lost that had drained: what they answered then is all that they heard. So
     scaling down, however often, keeps no job of a dead owner.
     """
-    return any(peer.hears for peer in lost)
+    return any(peer.hears is not False for peer in lost)
+
+
+def has_told_all(peer: Peer) -> bool:
+    """Whether nobody has to wait for what a peer that has drained may still hear.
+
+    It says that it hears no more; or it is of a version that never says so. Then waiting would
+    have no end, and its loss leaves doubt instead.
+    """
+    return peer.hears is not True
+
+
+def rank_of(own: str, peers: Mapping[str, Peer]) -> int:
+    """Return how many workers come before one when what nobody ends is to be deleted.
+
+    Args:
+        own: its id.
+        peers: by id, all that are not declared gone. Those that have drained hold no job for
+            abandoned, as they do not listen, and are about to go: nobody waits for them.
+    """
+    return sum(1 for id_, peer in peers.items() if id_ < own and peer.hears is not False)
 
 
 def lease_state(standing: Standing, around: Surroundings, now: float, timing: Timing) -> Lease:
@@ -154,6 +176,22 @@ def may_publish(
     return not is_stale(standing.facts, epoch) and may_write(
         standing, around, latest, shuffle=shuffle
     )
+
+
+def may_end_damaged(around: Surroundings, epoch: int, told: int) -> bool | None:
+    """Whether a job whose files do not read may be ended by who comes with an epoch.
+
+    Else an owner that was replaced would end its successor's job where the epoch is not known any
+    more, and peers would hear of the fence. None: it is not known before all peers have answered.
+
+    Args:
+        around: what is known of peers.
+        epoch: of who ends it; U64_MAX for who needs none.
+        told: the highest epoch that peers have told.
+    """
+    if epoch == U64_MAX:
+        return True
+    return epoch >= told if around.answered > NEVER else None
 
 
 def must_clean(

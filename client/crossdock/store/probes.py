@@ -10,6 +10,9 @@ from typing import Final
 from crossdock.store.api import Store
 
 FOLDER: Final = ".crossdock-probe/"
+UPLOAD: Final = f"{FOLDER}upload"
+"""The key of all uploads of probes: where uploads cannot be listed by prefix, one that a killed
+process has left is found by its key alone. None is ever completed."""
 OLD: Final = timedelta(minutes=15)
 """No probe takes so long, with all that is tried again."""
 
@@ -23,7 +26,9 @@ def clear_old_probes(store: Store, *, older: timedelta = OLD) -> int:
         CrossdockError: the store is away, or refuses; who looks next tries again.
     """
     objects = list(store.list(FOLDER))
-    uploads = list(store.uploads(FOLDER)) if store.capabilities.lists_uploads else []
+    can = store.capabilities
+    place = FOLDER if can.lists_uploads else UPLOAD
+    uploads = list(store.uploads(place)) if can.has_uploads or can.lists_uploads else []
     now = store.now() if objects or uploads else None
     if now is None:
         return 0

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import yaml
 
-from crossdock_operator.api.cluster import ShuffleClusterSpec, ShuffleClusterStatus
+from crossdock_operator.api.cluster import ShuffleClusterSpec
+from crossdock_operator.api.cluster_status import ShuffleClusterStatus
 from crossdock_operator.api.common import GROUP, VERSION
 from crossdock_operator.api.fields import NAME_CHARACTERS
 from crossdock_operator.api.job import ShuffleJobSpec, ShuffleJobStatus

@@ -7,7 +7,7 @@ again.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -26,7 +26,6 @@ from crossdock_operator.plan import names
 from crossdock_operator.plan.ending import worker_pods
 from crossdock_operator.records import Cluster
 
-LOOK_SECONDS: Final = 20.0
 _PAUSE_SECONDS: Final = 1.0
 
 log = structlog.get_logger()
@@ -51,6 +50,8 @@ class Losses:
     """Of all clusters with jobs. Of the event loop's thread."""
 
     tools: Tools
+    epoch: Callable[[], int]
+    """Of this leader: workers take no command of an earlier one."""
     _looked: dict[str, Look] = field(default_factory=dict)
     """By uid of the cluster."""
     _ready: dict[str, int] = field(default_factory=dict)
@@ -67,7 +68,7 @@ class Losses:
         """Look for ever."""
         while True:
             try:
-                async with asyncio.timeout(LOOK_SECONDS):
+                async with asyncio.timeout(self.tools.look_seconds):
                     await self._soon.wait()
             except TimeoutError:
                 pass  # it is time anyway
@@ -77,7 +78,7 @@ class Losses:
             for kept in (self._looked, self._ready):
                 for uid in kept.keys() - known:
                     del kept[uid]
-            served = self.tools.store.jobs_of
+            served = self.tools.served
             here = [c for c in clusters.values() if not c.deleting and served(c.key)]
             await asyncio.gather(*(self._try(cluster) for cluster in here if not cluster.paused))
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -95,7 +96,7 @@ class Losses:
         before = self._looked.get(cluster.uid, Look(frozenset()))
         pods = await self._count_pods(cluster)
         room = None if pods is None else pods * max(1, cluster.spec.workers.processes)
-        found = await workers.asked(partial(look, client, before, room))
+        found = await workers.asked(partial(look, client, before, room, self.epoch()))
         if found.lost - before.lost:
             gone = ", ".join(sorted(found.lost - before.lost))
             said = f"the disks of these workers are gone for good: {gone}"
@@ -116,16 +117,18 @@ class Losses:
         return len(worker_pods([pod async for pod in pods]))
 
 
-def look(client: Client, before: Look, room: int | None) -> Look:
+def look(client: Client, before: Look, room: int | None, epoch: int) -> Look:
     """Declare gone what is found to be; a call to workers, for a thread.
 
     Args:
         client: of the cluster.
         before: what the last look found.
         room: how many workers there can be, if none has a disk anywhere else.
+        epoch: of this leader.
 
     Raises:
         Unavailable: not all were told; look again.
+        StaleEpoch: another operator leads.
     """
     members = client.members(fresh=True)
     there = frozenset(members.reachable)
@@ -140,12 +143,12 @@ def look(client: Client, before: Look, room: int | None) -> Look:
         lost |= suspected & before.suspected
     new = lost - before.lost
     for worker in sorted(new):
-        client.on_all(partial(_declare, client, worker))
+        client.on_all(partial(_declare, client, worker, epoch))
     return Look(there, judged, before.lost | new, frozenset(suspected - new))
 
 
-def _declare(client: Client, worker: str, url: str) -> None:
-    with client.pool.call("POST", url, f"/v1/workers/{worker}/gone") as response:
+def _declare(client: Client, worker: str, epoch: int, url: str) -> None:
+    with client.pool.call("POST", url, f"/v1/workers/{worker}/gone?epoch={epoch}") as response:
         response.read()
 
 

@@ -29,7 +29,6 @@ from crossdock_operator.plan.owners import (
 )
 from crossdock_operator.records import Item, Job
 
-LOOK_SECONDS: Final = 15.0
 _FEW: Final = 4
 """So many owners of one namespace and kind are asked for by name; more cost one list of all."""
 
@@ -66,7 +65,7 @@ class Owners:
         problem = self.refusal(job)
         if problem:
             return verdict(job, None, problem=problem, now=now)
-        place = place_of(owner), job.key.namespace
+        place = place_of(owner, self.kinds), job.key.namespace
         if owner.name not in self._seen.get(place, {}):
             await self._look(place, {owner.name})
         seen = self._seen.get(place, {})
@@ -81,7 +80,7 @@ class Owners:
     async def run(self) -> None:
         """Look for ever; jobs whose owner is another than before are looked at."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self.tools.look_seconds)
             await self.look()
 
     async def look(self) -> None:
@@ -109,7 +108,7 @@ class Owners:
             if owner is None or job.deleting or has_ended(job.status) or self.refusal(job):
                 continue
             item = Item(SHUFFLE_JOB.name, job.key)
-            found[place_of(owner), job.key.namespace][owner.name].append(item)
+            found[place_of(owner, self.kinds), job.key.namespace][owner.name].append(item)
         return found
 
     async def _look(self, place: _Place, names: set[str]) -> None:
@@ -123,7 +122,10 @@ class Owners:
         try:
             seen = await self._list(place, names)
         except KubeError as error:
-            what = f"the API server has no {kind.plural} of {kind.api_version}"
+            what = (
+                f"the API server has no {kind.plural} of {kind.api_version}; if it calls them "
+                "otherwise, name that by =RESOURCE in the option --owner-kinds"
+            )
             self._problems[place] = what if isinstance(error, Vanished) else str(error)
             log.warning(
                 "owners are not seen", kind=kind.name, namespace=namespace, error=str(error)

@@ -15,7 +15,6 @@ from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB
 from crossdock_operator.plan.usage import Usage
 from crossdock_operator.records import Cluster, Item, Job
 
-ASK_SECONDS: Final = 20.0
 _NOTHING: Final = Usage()
 
 log = structlog.get_logger()
@@ -48,7 +47,7 @@ class Usages:
     async def run(self) -> None:
         """Ask for ever."""
         while True:
-            await asyncio.sleep(ASK_SECONDS)
+            await asyncio.sleep(self.tools.look_seconds)
             clusters = list(self.tools.store.clusters.values())
             for uid in self._told.keys() - {cluster.uid for cluster in clusters}:
                 del self._told[uid]
@@ -60,7 +59,7 @@ class Usages:
     def _has(self, cluster: Cluster) -> bool:
         """Whether there are jobs, or were when it was told last."""
         told = self._told.get(cluster.uid)
-        return bool(self.tools.store.jobs_of(cluster.key)) or bool(told and told.jobs)
+        return bool(self.tools.served(cluster.key)) or bool(told and told.jobs)
 
     async def _ask(self, cluster: Cluster) -> None:
         try:
@@ -79,6 +78,6 @@ class Usages:
         self._told[cluster.uid] = now
         if before.total != now.total:
             self.tools.wake(Item(SHUFFLE_CLUSTER.name, cluster.key), 0.0)
-        for job in self.tools.store.jobs_of(cluster.key):
+        for job in self.tools.served(cluster.key):
             if before.jobs.get(job.uid, _NOTHING) != now.jobs.get(job.uid, _NOTHING):
                 self.tools.wake(Item(SHUFFLE_JOB.name, job.key), 0.0)

@@ -16,7 +16,7 @@ from aiohttp import web
 from crossdock.errors import CrossdockError, Forbidden, Overloaded
 from crossdock_operator.kinds import Object
 from crossdock_operator.page.asking import Asking
-from crossdock_operator.page.picture import Sight, namespaces_of
+from crossdock_operator.page.picture import Gallery, Sight
 from crossdock_operator.page.reviews import EVERYWHERE, Reviews
 from crossdock_operator.records import Cluster, Job, Key
 from crossdock_operator.store import Store
@@ -63,6 +63,10 @@ class Page:
     reviews: Reviews
     asking: Asking
     _viewers: int = field(default=0)
+    _gallery: Gallery = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._gallery = Gallery(self.store)
 
     def add_to(self, app: web.Application) -> None:
         """Add its paths to what the operator serves."""
@@ -83,7 +87,10 @@ class Page:
     async def _state(self, request: web.Request) -> web.StreamResponse:
         """All that the viewer may see, once."""
         permitted = await self._permitted(request)
-        return _json(Sight().look(self.store, permitted) or {})
+        try:
+            return _json(Sight().look(self._gallery, permitted) or {})
+        finally:
+            self._tidy()
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """The same, and then each change: server-sent events."""
@@ -110,7 +117,7 @@ class Page:
         sight, began, told = Sight(), clock(), clock()
         seen, judged = self.store.changes, clock()
         while clock() - began < STREAM_SECONDS:
-            news = sight.look(self.store, permitted)
+            news = sight.look(self._gallery, permitted)
             if news is not None:
                 await _send(response, "news", news)
                 told = clock()
@@ -146,7 +153,7 @@ class Page:
             Forbidden: somebody who may look nowhere.
         """
         viewer = await self.reviews.viewer(_token(request))
-        known = namespaces_of(self.store)
+        known = frozenset(self._gallery.look())
         found = await self.reviews.permitted(viewer, known)
         if not found and not await self.reviews.may_list(viewer, EVERYWHERE):
             raise _forbidden(viewer.name, "any namespace with a ShuffleCluster or ShuffleJob")
@@ -179,6 +186,12 @@ class Page:
             yield
         finally:
             self._viewers -= 1
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Keep no pictures while nobody looks."""
+        if not self._viewers:
+            self._gallery.forget()
 
 
 class _NotThere(CrossdockError):

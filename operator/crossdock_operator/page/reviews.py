@@ -27,9 +27,13 @@ MOST_TOKENS: Final = 4096
 MOST_RIGHTS: Final = 32_768
 """Answers that are kept: of a viewer there is one right for each namespace."""
 AT_ONCE: Final = 8
-"""Reviews that are asked for at once."""
+"""Reviews that are asked for at once, for who was let in before."""
+STRANGERS_AT_ONCE: Final = 2
+"""Tokens that are reviewed at once that were never taken: anybody may send some."""
 MOST_WAITING: Final = 256
-"""Tokens that wait to be reviewed: anybody may send one."""
+"""Of these, those that wait."""
+MOST_KNOWN: Final = 1024
+"""Tokens of which is kept that they were taken."""
 EVERYWHERE: Final = ""
 """In the place of a namespace: all of them."""
 
@@ -105,6 +109,9 @@ class Reviews:
         self._viewers: _Answers[bytes, Viewer | None] = _Answers(clock, MOST_TOKENS)
         self._rights: _Answers[tuple[Viewer, str], bool] = _Answers(clock, MOST_RIGHTS)
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._strangers = asyncio.Semaphore(STRANGERS_AT_ONCE)
+        self._taken: dict[bytes, None] = {}
+        """Digests of tokens that were taken when they were reviewed last; the newest last."""
         self._waiting = 0
 
     async def viewer(self, token: str) -> Viewer:
@@ -117,7 +124,7 @@ class Reviews:
         if not token:
             raise Unauthenticated("there is no token", hint=_LOGIN)
         digest = hashlib.sha256(token.encode()).digest()
-        found = await self._viewers.get(digest, lambda: self._review_token(token))
+        found = await self._viewers.get(digest, lambda: self._review_token(token, digest))
         if found is None:
             raise Unauthenticated("the API server does not take this token", hint=_LOGIN)
         return found
@@ -144,22 +151,36 @@ class Reviews:
             (viewer, namespace), lambda: self._review_right(viewer, namespace)
         )
 
-    async def _review_token(self, token: str) -> Viewer | None:
+    async def _review_token(self, token: str, digest: bytes) -> Viewer | None:
+        spec: Object = {"token": token}
+        if digest in self._taken:
+            found = viewer_of(await self._review(TOKEN_REVIEW, spec, self._slots))
+        else:
+            found = viewer_of(await self._review_stranger(spec))
+        self._taken.pop(digest, None)
+        if found is not None:
+            self._taken[digest] = None
+            while len(self._taken) > MOST_KNOWN:
+                del self._taken[next(iter(self._taken))]
+        return found
+
+    async def _review_stranger(self, spec: Object) -> Object:
         if self._waiting >= MOST_WAITING:
             raise Overloaded("too many want to be let in at once", hint="try again")
         self._waiting += 1
         try:
-            return viewer_of(await self._review(TOKEN_REVIEW, {"token": token}))
+            return await self._review(TOKEN_REVIEW, spec, self._strangers)
         finally:
             self._waiting -= 1
 
     async def _review_right(self, viewer: Viewer, namespace: str) -> bool:
-        status = await self._review(SUBJECT_ACCESS_REVIEW, viewer.review_of(namespace))
+        spec = viewer.review_of(namespace)
+        status = await self._review(SUBJECT_ACCESS_REVIEW, spec, self._slots)
         return status.get("allowed") is True
 
-    async def _review(self, kind: Kind, spec: Object) -> Object:
+    async def _review(self, kind: Kind, spec: Object, slots: asyncio.Semaphore) -> Object:
         try:
-            async with self._slots:
+            async with slots:
                 return await self._kube.review(kind, spec)
         except NotAllowed as error:
             raise Unavailable(

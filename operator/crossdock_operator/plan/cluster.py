@@ -28,6 +28,8 @@ class Given:
     worker_image: str
     namespace: str
     """Where the operator runs."""
+    pull_secrets: tuple[str, ...] = ()
+    """Names of Secrets for the registry of worker images, in each cluster's namespace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,12 @@ def _is_due(observed: Observed, name: str) -> bool:
 
 def next_renewal(observed: Observed) -> float | None:
     """Return when the next Secret is to be looked at again, seconds since 1970."""
-    due = (child.renew_at for key, child in observed.children.items() if key.kind == SECRET.name)
+    other = ChildKey(SECRET.name, names.metrics_token(observed.cluster))  # see `monitors`
+    due = (
+        child.renew_at
+        for key, child in observed.children.items()
+        if key.kind == SECRET.name and key != other
+    )
     return min((at for at in due if at), default=None)
 
 
@@ -148,7 +155,7 @@ def _stateful_set(cluster: Cluster, given: Given) -> Object:
         "podManagementPolicy": "Parallel",
         "updateStrategy": {"type": "RollingUpdate"},
         "revisionHistoryLimit": 3,
-        "template": pod_template(cluster, given.worker_image),
+        "template": pod_template(cluster, given.worker_image, given.pull_secrets),
     }
     claim = cluster.spec.workers.storage.volume_claim
     if claim is not None:
@@ -174,18 +181,20 @@ def _stateful_set(cluster: Cluster, given: Given) -> Object:
 def _service(cluster: Cluster, name: str, *, headless: bool) -> Object:
     ports = [
         {
-            "name": f"worker-{n}" if n else "worker",
+            "name": port,
             "port": names.PORT + n,
             "targetPort": names.PORT + n,
             "protocol": "TCP",
         }
-        for n in range(cluster.spec.workers.processes if headless else 1)
+        for n, port in enumerate(names.ports(cluster.spec.workers.processes if headless else 1))
     ]
     spec: Object = {"selector": names.pod_labels(cluster), "ports": ports, "type": "ClusterIP"}
     if headless:
         # A worker that takes no frames, since its disk is full, is still read from.
         spec |= {"clusterIP": "None", "publishNotReadyAddresses": True}
-    return {"metadata": names.metadata(cluster, name), "spec": spec}
+    metadata = names.metadata(cluster, name)
+    metadata["labels"] |= {names.HEADLESS: "true"} if headless else {}
+    return {"metadata": metadata, "spec": spec}
 
 
 def _budget(cluster: Cluster) -> Object:
@@ -203,10 +212,12 @@ def _network_policy(cluster: Cluster, given: Given) -> Object:
         {"port": names.PORT + n, "protocol": "TCP"} for n in range(cluster.spec.workers.processes)
     ]
     operator = {"matchLabels": {"kubernetes.io/metadata.name": given.namespace}}
+    scrapers = cluster.spec.monitoring.scraper_namespaces
     peers = [
         {"podSelector": {}},  # of the cluster's own namespace: its workers, and jobs there
         {"namespaceSelector": operator},
         *_namespaces(cluster.spec.allowed_namespaces),
+        *([{"namespaceSelector": {"matchLabels": dict(scrapers)}}] if scrapers else []),
     ]
     spec = {
         "podSelector": {"matchLabels": names.pod_labels(cluster)},

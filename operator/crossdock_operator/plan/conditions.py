@@ -23,6 +23,14 @@ class Answer:
     message: str = ""
 
 
+def said(status: Object, kind: str) -> Answer | None:
+    """Return a condition as a status has it; None: it has none of this type."""
+    for each in status.get("conditions", ()):
+        if each["type"] == kind:
+            return Answer(kind, each["status"], each["reason"], each.get("message", ""))
+    return None
+
+
 def paused(*, now: bool) -> list[Answer]:
     """Return the condition of what is paused; what is not has none."""
     message = f"nothing is changed until spec.paused or the annotation {PAUSED} is taken away"

@@ -6,7 +6,7 @@ from typing import Final
 
 from crossdock_operator.kinds import Object
 from crossdock_operator.plan import names
-from crossdock_operator.plan.conditions import NO, UNKNOWN, YES, Answer
+from crossdock_operator.plan.conditions import NO, UNKNOWN, YES, Answer, said
 from crossdock_operator.records import Cluster
 from crossdock_operator.storage.tasks import Audited, Probed
 
@@ -123,10 +123,8 @@ def audit_is_asked(cluster: Cluster) -> bool:
 
 def _as_before(cluster: Cluster, kind: str) -> Answer:
     """Return what was said last: an operator that begins has not looked yet."""
-    for each in cluster.status.get("conditions", ()):
-        if each["type"] == kind:
-            return Answer(kind, each["status"], each["reason"], each.get("message", ""))
-    return Answer(kind, UNKNOWN, "NotChecked", "nothing was looked at yet")
+    not_checked = Answer(kind, UNKNOWN, "NotChecked", "nothing was looked at yet")
+    return said(cluster.status, kind) or not_checked
 
 
 def _cut(message: str) -> str:

@@ -27,6 +27,8 @@ ABANDON: Final = f"{GROUP}/abandon-storage"
 ABANDON_VALUE: Final = "objects-may-stay"
 AUDIT_ASKED_AT: Final = f"{GROUP}/audit-asked-at"
 """On a ShuffleCluster: when somebody asked for an audit, RFC 3339. One that ends later answers."""
+HEADLESS: Final = f"{GROUP}/headless"
+"""Label of the Service that has every worker: the other one has the same labels but for this."""
 PORT: Final = 7070
 KEY_FILE: Final = "keys"
 """Of the Secret with the signing keys, as `crossdock worker --key-file` reads it."""
@@ -60,6 +62,11 @@ def certificate(cluster: Cluster) -> str:
     return tls.secret_ref.name if tls.secret_ref else ""
 
 
+def metrics_token(cluster: Cluster) -> str:
+    """Return the name of the Secret with a token that opens metrics alone."""
+    return f"{cluster.key.name}-metrics"
+
+
 def endpoint(cluster: Cluster) -> str:
     """Return the URL at which jobs reach any worker."""
     return f"{scheme(cluster)}://{cluster.key.name}.{cluster.key.namespace}.svc:{PORT}"
@@ -70,12 +77,22 @@ def scheme(cluster: Cluster) -> str:
     return "https" if certificate(cluster) else "http"
 
 
+def ports(processes: int) -> list[str]:
+    """Return the names of a worker pod's ports, from `PORT` up."""
+    return [f"worker-{n}" if n else "worker" for n in range(processes)]
+
+
 def pod_labels(cluster: Cluster) -> dict[str, str]:
     """Return the labels by which worker pods are selected."""
     return {
         "app.kubernetes.io/name": "crossdock-worker",
         "app.kubernetes.io/instance": cluster.key.name,
     }
+
+
+def pod_selector(cluster: Cluster) -> str:
+    """Return the label selector of the worker pods."""
+    return ",".join(f"{name}={value}" for name, value in pod_labels(cluster).items())
 
 
 def metadata(cluster: Cluster, name: str) -> Object:

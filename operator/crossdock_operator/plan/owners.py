@@ -1,7 +1,7 @@
 """Objects that own jobs: which kinds may, what is seen of one, and what that means for its job."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Self
 
@@ -23,28 +23,34 @@ class OwnerKind:
 
     name: str
     group: str = ""
+    resource: str = field(default="", compare=False)
+    """The resource's name; empty: as kinds are commonly named."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read KIND or KIND.GROUP.
+        """Read KIND or KIND.GROUP, or either with =RESOURCE.
 
         Raises:
-            ConfigError: it is neither.
+            ConfigError: it is none of these.
         """
-        name, _, group = text.partition(".")
-        if not (name.isalnum() and name[0].isupper()) or text.endswith("."):
+        kind, equals, resource = text.partition("=")
+        name, _, group = kind.partition(".")
+        named = name.isalnum() and name[0].isupper() and not kind.endswith(".")
+        if not named or (equals and not resource):
             raise ConfigError(
                 f"{text!r} is no kind of owners",
-                hint="such as Pod, Job.batch or SparkApplication.sparkoperator.k8s.io",
+                hint="such as Job.batch, SparkApplication.sparkoperator.k8s.io or Mesh.net=meshes",
             )
-        return cls(name, group)
+        return cls(name, group, resource)
 
     def __str__(self) -> str:
         return f"{self.name}.{self.group}" if self.group else self.name
 
     @property
     def plural(self) -> str:
-        """The resource's name as kinds are commonly named."""
+        """The resource's name."""
+        if self.resource:
+            return self.resource
         name = self.name.lower()
         if name.endswith(("s", "x", "z", "ch", "sh")):
             return f"{name}es"
@@ -66,9 +72,11 @@ def kind_of(owner: OwnerReference) -> OwnerKind:
     return OwnerKind(owner.kind, owner.api_version.rpartition("/")[0])
 
 
-def place_of(owner: OwnerReference) -> Kind:
-    """Return where the API server has what a reference names."""
-    return kind_of(owner).kind(owner.api_version.rpartition("/")[2])
+def place_of(owner: OwnerReference, allowed: Iterable[OwnerKind]) -> Kind:
+    """Return where the API server has what a reference names, of one of the kinds allowed."""
+    wanted = kind_of(owner)
+    known = next((kind for kind in allowed if kind == wanted), wanted)
+    return known.kind(owner.api_version.rpartition("/")[2])
 
 
 def refusal(job: Job, allowed: Iterable[OwnerKind]) -> str:

@@ -9,17 +9,12 @@ again and again, it says so, and leaves it to them for a while.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
 
 from crossdock.demand import Need
 from crossdock_operator.api.job import Executors
-
-CONTESTED_TIMES: Final = 3
-"""So many changes by somebody else, each after one of ours, are a contest."""
-CONTEST_SECONDS: Final = 600.0
-"""So long a change by somebody else counts: no more than those are undone in this time."""
+from crossdock_operator.plan.contest import Contest
 
 
 class Leaving(StrEnum):
@@ -50,12 +45,9 @@ class Target:
 class Past:
     """What this operator did before."""
 
-    wanted: int | None = None
-    """What it set last; None: nothing, or somebody else set another number since."""
     at: float
-    """When it did, or began to look; monotonic."""
-    overruled: tuple[float, ...] = ()
-    """When somebody else had set another number."""
+    """When it set replicas last, or began to look; monotonic."""
+    contest: Contest = field(default_factory=Contest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +65,9 @@ class Step:
     again_seconds: float | None
     """When to look again at the latest, if time holds a step up."""
     past: Past
+    """When this is done."""
+    seen: Past
+    """While it is not done: what somebody else did is seen once."""
     overruled: bool
     """Whether somebody else was just seen to have set another number."""
     contested: bool
@@ -100,9 +95,9 @@ def step(
         suspended: no task shall run: all go, at once.
         whole: whether every worker was asked: else there may be a newer word.
     """
-    overruled = past.wanted is not None and past.wanted != target.replicas
-    past = _watched(past, target, now)
-    contested = len(past.overruled) >= CONTESTED_TIMES
+    contest = past.contest.watched(target.replicas, now)
+    overruled = contest.wanted != past.contest.wanted
+    past = replace(past, contest=contest)
     idle = _idle(target.pods, need)
     desired = _desired(executors, need, target, suspended=suspended)
     replicas = desired
@@ -110,8 +105,8 @@ def step(
         kept = max(desired, _floor(target, idle))
         replicas = min(kept, target.replicas) if whole else target.replicas
     wait = 0.0
-    if replicas != target.replicas and contested:
-        wait = past.overruled[0] + CONTEST_SECONDS - now
+    if replicas != target.replicas and contest.lost:
+        wait = contest.left_seconds(now)
     elif replicas < target.replicas and not suspended:
         wait = max(0.0, past.at + executors.cooldown_seconds - now)
     held = replicas == target.replicas or wait > 0
@@ -122,9 +117,10 @@ def step(
         replicas=None if held else replicas,
         costs=_costs(target, need) if need is not None and marks else {},
         again_seconds=wait if wait > 0 else None,
-        past=past if held else Past(wanted=replicas, at=now, overruled=past.overruled),
+        past=past if held else Past(at=now, contest=contest.stepped(replicas)),
+        seen=past,
         overruled=overruled,
-        contested=contested,
+        contested=contest.lost,
     )
 
 
@@ -161,14 +157,6 @@ def _desired(executors: Executors, need: Need | None, target: Target, *, suspend
         return executors.idle
     wanted = math.ceil(need.tasks / executors.tasks_per_executor)
     return min(max(wanted, executors.min), executors.max)
-
-
-def _watched(past: Past, target: Target, now: float) -> Past:
-    """Return the past with what somebody else did since."""
-    recent = tuple(at for at in past.overruled if now - at < CONTEST_SECONDS)
-    if past.wanted is None or past.wanted == target.replicas:
-        return Past(wanted=past.wanted, at=past.at, overruled=recent)
-    return Past(wanted=None, at=past.at, overruled=(*recent, now)[-CONTESTED_TIMES:])
 
 
 def _costs(target: Target, need: Need) -> dict[str, int]:

@@ -13,8 +13,11 @@ from typing import Final
 from crossdock.records import STAYING, WorkerInfo
 from crossdock_operator.api.cluster import MIB, Autoscaling
 from crossdock_operator.plan.conditions import NO, UNKNOWN, YES, Answer
+from crossdock_operator.plan.contest import CONTEST_SECONDS, Contest
 
 AUTOSCALED: Final = "Autoscaled"
+CONTESTED: Final = "Contested"
+"""Reason of the condition while the number is left to somebody else."""
 TOLERANCE: Final = 0.1
 """Share of a target by which use may miss it before anything moves."""
 _STEADY: Final = frozenset({"WithinTargets", "ScaledUp", "ScaledDown", "IntoBounds"})
@@ -50,6 +53,8 @@ class Past:
     """Pods that it asked for."""
     low_since: float | None = None
     """Since when fewer pods would do."""
+    contest: Contest = field(default_factory=Contest)
+    """With who else sets the number; it goes on when the number changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +118,10 @@ def decide(
     replicas: int,
     processes: int,
     settled: bool,
+    now: float,
     before: str = "",
 ) -> Decision:
-    """Return how many worker pods there shall be now.
+    """Return how many worker pods there shall be now, and are to be written.
 
     Args:
         scaling: of the cluster's spec.
@@ -124,8 +130,32 @@ def decide(
         replicas: that the cluster's spec wants now.
         processes: of each pod.
         settled: whether all these pods are there, ready and of the newest spec.
+        now: monotonic seconds.
         before: the reason of the condition as it was said last.
     """
+    contest = past.contest.watched(replicas, now)
+    past = replace(past, contest=contest)
+    found = _decided(scaling, reading, past, replicas, processes, settled=settled, before=before)
+    if found.replicas == replicas:
+        return replace(found, past=replace(found.past, contest=contest))
+    if contest.lost:
+        kept = replace(past, reading=reading or past.reading)
+        return Decision(replicas=replicas, answer=_contested(replicas, found), past=kept)
+    stepped = contest.stepped(found.replicas)
+    return replace(found, past=replace(found.past, contest=stepped))
+
+
+def _decided(
+    scaling: Autoscaling,
+    reading: Reading | None,
+    past: Past,
+    replicas: int,
+    processes: int,
+    *,
+    settled: bool,
+    before: str,
+) -> Decision:
+    """Return how many there shall be, whoever else sets the number."""
     bounded = min(max(replicas, scaling.min_replicas), scaling.max_replicas)
     if bounded != replicas:
         message = f"from {replicas} to {bounded} pods: minReplicas and maxReplicas bound them"
@@ -183,6 +213,15 @@ def _moved(now: int, replicas: int, uses: list[_Use], reading: Reading) -> Decis
     # Rates go on over a change; what was asked for, and for how long, does not.
     past = replace(Past(), reading=reading)
     return Decision(replicas=now, answer=Answer(AUTOSCALED, YES, reason, message), past=past)
+
+
+def _contested(replicas: int, found: Decision) -> Answer:
+    message = (
+        f"somebody else sets {replicas} replicas again and again, where this operator sets "
+        f"{found.replicas}: it leaves them alone for {CONTEST_SECONDS / 60:g} minutes after such a "
+        "change; leave replicas out of what is applied, or take workers.autoscaling away"
+    )
+    return Answer(AUTOSCALED, NO, CONTESTED, message)
 
 
 def _stays(scaling: Autoscaling, agreed: int, uses: list[_Use], before: str) -> Answer | None:

@@ -1,5 +1,6 @@
 """The status of a ShuffleCluster, from what is observed."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from crossdock_operator.kinds import STATEFUL_SET, Object
@@ -14,7 +15,7 @@ from crossdock_operator.plan.findings import (
     store_reachable,
 )
 from crossdock_operator.plan.usage import Usage
-from crossdock_operator.records import Child, ChildKey
+from crossdock_operator.records import Child, ChildKey, Cluster
 
 _MESSAGE_CHARACTERS: Final = 1024
 
@@ -26,7 +27,8 @@ def cluster_status(
     now: str,
     found: Findings = NOTHING,
     usage: Usage | None = None,
-    autoscaled: Answer | None = None,
+    more: Sequence[Answer] = (),
+    draining: int = 0,
 ) -> Object:
     """Return the whole status.
 
@@ -36,7 +38,8 @@ def cluster_status(
         now: the time, as RFC 3339 has it.
         found: in its store.
         usage: of its jobs; None: as it was said last.
-        autoscaled: what is said of its number of workers; None: it does not scale by itself.
+        more: conditions of what not every cluster has.
+        draining: worker pods that are about to go.
     """
     cluster = observed.cluster
     wanted = replicas(cluster)
@@ -44,10 +47,9 @@ def cluster_status(
         ChildKey(STATEFUL_SET.name, names.workers(cluster)), Child(mark="", settled=False)
     )
     rolled_out = workers.settled and workers.replicas == workers.updated == wanted
-    selector = ",".join(f"{k}={v}" for k, v in names.pod_labels(cluster).items())
+    selector = names.pod_selector(cluster)
     answers = _answers(workers, wanted, rolled_out=rolled_out, refused=refused)
     answers += [store_reachable(cluster, found), storage_clean(cluster, found)]
-    answers += [autoscaled] if autoscaled else []
     storage = storage_status(cluster, found)
     used = cluster.status.get("usage") if usage is None else usage.to_json()
     return {
@@ -57,6 +59,7 @@ def cluster_status(
             "replicas": workers.replicas,
             "ready": workers.ready,
             "updated": workers.updated,
+            "draining": draining,
         },
         "summary": f"{workers.ready}/{wanted}",
         "selector": selector,
@@ -64,12 +67,18 @@ def cluster_status(
         **({"usage": used} if used else {}),
         **({"storage": storage} if storage else {}),
         "conditions": conditions(
-            [*answers, *paused(now=cluster.paused)],
+            [*answers, *more, *paused(now=cluster.paused)],
             before=cluster.status.get("conditions", ()),
             generation=cluster.generation,
             now=now,
         ),
     }
+
+
+def moves(cluster: Cluster, workers: Child) -> bool:
+    """Return whether worker pods come, go, or are not all well."""
+    counts = {workers.replicas, workers.updated, workers.ready}
+    return not workers.settled or counts != {replicas(cluster)}
 
 
 def _phase(

@@ -9,7 +9,8 @@ from crossdock_operator.api.common import GROUP
 from crossdock_operator.api.job import ScaleTarget
 from crossdock_operator.kinds import DEPLOYMENT, STATEFUL_SET, Kind, Object
 from crossdock_operator.plan.conditions import NO, UNKNOWN, YES, Answer
-from crossdock_operator.plan.scaling import CONTEST_SECONDS, Leaving, Step
+from crossdock_operator.plan.contest import CONTEST_SECONDS
+from crossdock_operator.plan.scaling import Leaving, Step
 from crossdock_operator.records import Job
 
 SCALABLE_BY: Final = f"{GROUP}/scalable-by"
@@ -41,9 +42,22 @@ def kind_of_option(text: str) -> Kind:
     return next((known for known in SCALABLE if known == found), found)
 
 
-def leaving(kind: Kind) -> Leaving:
+def leaving(kind: Kind, body: Object) -> Leaving:
     """Return which pods go when an object of the kind is scaled down."""
+    if kind == DEPLOYMENT and _rolls_out(body):
+        return Leaving.UNKNOWN
     return {DEPLOYMENT: Leaving.CHEAPEST, STATEFUL_SET: Leaving.LAST}.get(kind, Leaving.UNKNOWN)
+
+
+def _rolls_out(deployment: Object) -> bool:
+    """Whether a Deployment may have pods of several specs.
+
+    Each spec's pods are then counted down for themselves, and the cost of deleting a pod counts
+    only among its like.
+    """
+    status = deployment.get("status") or {}
+    known = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+    return not known or status.get("updatedReplicas", 0) != status.get("replicas", 0)
 
 
 def kind_of(target: ScaleTarget, kinds: Sequence[Kind]) -> Kind | None:

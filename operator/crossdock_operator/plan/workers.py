@@ -1,6 +1,6 @@
 """The worker pods of a cluster: their template, and the command that they run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from crossdock_operator.api.cluster import Limits, Persisting, Store
@@ -21,9 +21,10 @@ _TLS: Final = "/etc/crossdock/tls"
 _CREDENTIALS: Final = "/etc/crossdock/store"
 
 
-def pod_template(cluster: Cluster, default_image: str) -> Object:
+def pod_template(cluster: Cluster, default_image: str, pull_secrets: Sequence[str] = ()) -> Object:
     """Return the workers' PodTemplateSpec with the cluster's own merged over it."""
     spec = cluster.spec
+    secrets = [{"name": name} for name in pull_secrets]
     ours = {
         "metadata": {"labels": _labels(cluster)},
         "spec": {
@@ -46,6 +47,7 @@ def pod_template(cluster: Cluster, default_image: str) -> Object:
                 }
                 for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
             ],
+            **({"imagePullSecrets": secrets} if secrets else {}),
             "containers": [_container(cluster, default_image)],
             "volumes": _volumes(cluster),
         },
@@ -91,8 +93,8 @@ def command(cluster: Cluster) -> list[str]:
 def _container(cluster: Cluster, default_image: str) -> Object:
     spec = cluster.spec
     ports = [
-        {"name": f"worker-{n}" if n else "worker", "containerPort": names.PORT + n}
-        for n in range(spec.workers.processes)
+        {"name": name, "containerPort": names.PORT + n}
+        for n, name in enumerate(names.ports(spec.workers.processes))
     ]
     name = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     mounts = [

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from crossdock_operator.api.job import Executors
-from crossdock_operator.errors import KubeError, NotAllowed, Vanished
+from crossdock_operator.errors import KubeError, NotAllowed, Stale, Vanished
 from crossdock_operator.events import Events
 from crossdock_operator.jobs.tools import Tools
 from crossdock_operator.kinds import HORIZONTAL_POD_AUTOSCALER, POD, SHUFFLE_JOB, Kind, Object
@@ -36,6 +36,8 @@ MANAGER: Final = "crossdock-operator-executors"
 """Field manager of replicas that are set for jobs."""
 SOON_SECONDS: Final = 3.0
 """A target whose pods come or go is looked at again after so long, and then less and less often."""
+AT_ONCE_SECONDS: Final = 0.2
+"""One that changed while it was looked at."""
 LATER_SECONDS: Final = 120.0
 """One at which nothing happens: somebody else may have changed it."""
 _SETTLED_SECONDS: Final = 10.0
@@ -63,12 +65,17 @@ class _Looked:
         return int(self.scale["spec"].get("replicas", 0))
 
     @property
+    def version(self) -> str:
+        """Its resourceVersion when it was found that it may be scaled."""
+        return str(self.body["metadata"]["resourceVersion"])
+
+    @property
     def target(self) -> Target:
         ordinals = (self.body.get("spec") or {}).get("ordinals") or {}
         return Target(
             replicas=self.replicas,
             pods=tuple(self.pods),
-            leaving=leaving(self.kind),
+            leaving=leaving(self.kind, self.body),
             first=ordinals.get("start", 0) if isinstance(ordinals, Mapping) else 0,
         )
 
@@ -135,7 +142,13 @@ class ExecutorScaler:
         found = self._step(job, executors, target, known.past, now)
         if found.overruled:
             await self._tell_overruled(job, looked, known.past)
-        await self._carry_out(job, looked, found)
+        known.past = found.seen
+        try:
+            await self._carry_out(job, looked, found)
+        except Stale as error:
+            log.debug("a target changed meanwhile", job=job.key, error=str(error))
+            self._wake(job, AT_ONCE_SECONDS)
+            return self._seen(job, target, found)
         rests = found.replicas is None and found.desired == target.replicas == len(target.pods)
         known.past, known.looked_at = found.past, now
         known.settled = target if rests else None
@@ -270,7 +283,12 @@ class ExecutorScaler:
     async def _scale(self, job: Job, looked: _Looked, replicas: int, why: str) -> None:
         namespace = job.key.namespace
         made = await self.tools.kube.scale(
-            looked.kind, namespace, looked.name, replicas, manager=MANAGER
+            looked.kind,
+            namespace,
+            looked.name,
+            replicas,
+            manager=MANAGER,
+            version=looked.version,
         )
         said = f"{looked.kind.name} {looked.name}: from {looked.replicas} to {replicas}, {why}"
         log.info("executors are scaled", job=job.key, target=looked.name, replicas=replicas)
@@ -288,7 +306,7 @@ class ExecutorScaler:
         said = f"{looked.kind.name} {looked.name}: somebody else set {looked.replicas} replicas"
         if who := manager_of_replicas(looked.body):
             said += f" ({who})"
-        said += f" where this operator had set {past.wanted}"
+        said += f" where this operator had set {past.contest.wanted}"
         version = looked.scale["metadata"].get("resourceVersion", "")
         await self._tell(job, "ReplicasChanged", said, mark=version, warning=True)
 

@@ -4,6 +4,7 @@ By the scale subresource, and only from the state that was decided on: who scale
 hand is not overruled, but goes on from there.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,8 +15,8 @@ from crossdock_operator.events import Events
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, STATEFUL_SET
 from crossdock_operator.kube import Kube
 from crossdock_operator.plan import names
-from crossdock_operator.plan.conditions import UNKNOWN, Answer
-from crossdock_operator.plan.sizing import AUTOSCALED, Past, decide, read
+from crossdock_operator.plan.conditions import UNKNOWN, Answer, said
+from crossdock_operator.plan.sizing import AUTOSCALED, CONTESTED, Past, decide, read
 from crossdock_operator.records import Child, ChildKey, Cluster, Key
 from crossdock_operator.scaling.polls import LOAD_SECONDS, Heard, Polls
 
@@ -65,10 +66,10 @@ class WorkerScaler:
         known = self._known.get(cluster.key)
         if known is None or known.uid != cluster.uid:
             known = self._known[cluster.key] = _Known(cluster.uid)
-        said = _said(cluster)
+        before = said(cluster.status, AUTOSCALED)
         bounded = scaling.min_replicas <= workers.replicas <= scaling.max_replicas
         if bounded and not _is_news(heard, known.heard):
-            return said or Answer(AUTOSCALED, UNKNOWN, "NoReadings", "no worker was asked yet")
+            return before or Answer(AUTOSCALED, UNKNOWN, "NoReadings", "no worker was asked yet")
         reading = None
         if heard is not None:
             reading = read(
@@ -85,12 +86,14 @@ class WorkerScaler:
             replicas=workers.replicas,
             processes=workers.processes,
             settled=_settled(cluster, children),
-            before="" if said is None else said.reason,
+            now=time.monotonic(),
+            before="" if before is None else before.reason,
         )
         if found.replicas != workers.replicas and found.answer is not None:
             await self._scale(cluster, found.replicas, found.answer)
         known.past, known.heard = found.past, heard
-        return found.answer or said
+        await self._tell_contest(cluster, found.answer, before)
+        return found.answer or before
 
     def forget(self, key: Key) -> None:
         """Ask for a cluster's use no more."""
@@ -105,6 +108,15 @@ class WorkerScaler:
         version = made["metadata"].get("resourceVersion", "")
         events = Events(self.kube)
         await events.tell(SHUFFLE_CLUSTER, cluster, why.reason, why.message, mark=version)
+
+    async def _tell_contest(
+        self, cluster: Cluster, now: Answer | None, before: Answer | None
+    ) -> None:
+        """Tell that the number is left to somebody else, once for each time that this begins."""
+        if now is None or now.reason != CONTESTED or (before and before.reason == CONTESTED):
+            return
+        mark, events = cluster.version, Events(self.kube)
+        await events.tell(SHUFFLE_CLUSTER, cluster, CONTESTED, now.message, mark=mark, warning=True)
 
 
 def _is_news(heard: Heard | None, before: Heard | None) -> bool:
@@ -123,12 +135,3 @@ def _settled(cluster: Cluster, children: Mapping[ChildKey, Child]) -> bool:
         and found.settled
         and found.replicas == found.ready == found.updated == wanted
     )
-
-
-def _said(cluster: Cluster) -> Answer | None:
-    """Return the condition as it was said last."""
-    for condition in cluster.status.get("conditions", ()):
-        if condition["type"] == AUTOSCALED:
-            message = condition.get("message", "")
-            return Answer(AUTOSCALED, condition["status"], condition["reason"], message)
-    return None

@@ -58,6 +58,8 @@ async def declare_gone(request: web.Request) -> web.Response:
     gone = check_name("worker", request.match_info["worker"])
     if gone == worker.identity.id:
         raise ProtocolError("this is the worker itself, and it is here")
+    if "epoch" in request.query:
+        worker.leaders.check(query_int(request, "epoch", 0))
     worker.membership.declare_gone(gone)
     return web.json_response({"gone": gone, "worker": worker.identity.id})
 

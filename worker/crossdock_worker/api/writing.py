@@ -1,8 +1,10 @@
 """Frames, attempts and releases."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Self
 
 from aiohttp import web
 
@@ -30,8 +32,8 @@ from crossdock_worker.api.context import (
 from crossdock_worker.front import front_of
 from crossdock_worker.ingest import FrameReceiver, FrameSink
 from crossdock_worker.job import Job
+from crossdock_worker.jobs import Jobs
 from crossdock_worker.shuffle_log import ShuffleLog
-from crossdock_worker.worker import Worker
 
 
 async def put_frame(request: web.Request) -> web.Response:
@@ -129,32 +131,59 @@ async def release_shuffle(request: web.Request) -> web.Response:
     return web.json_response(body)
 
 
+@dataclass(slots=True)
+class _Released:
+    """What a worker that deletes what shuffles have in the store tells, and what came of it."""
+
+    jobs: Mapping[str, Mapping[str, int]]
+    cleared: bool
+    deleted: bool
+    found: list[tuple[Job, str]] = field(default_factory=list)
+    """(job, shuffle)."""
+    left_out: list[str] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        told = parse_json(body)
+        if not isinstance(told, dict) or not isinstance(told.get("jobs"), dict):
+            raise ProtocolError("what is released is a JSON object with its jobs")
+        jobs = {
+            check_name("job", uid): generations_from_json(generations)
+            for uid, generations in told["jobs"].items()
+        }
+        return cls(jobs, told.get("cleared") is True, told.get("deleted") is True)
+
+    def learn(self, jobs: Jobs) -> None:
+        for uid, known in self.jobs.items():
+            cleared, emptied = known if self.cleared else {}, known if self.deleted else {}
+            facts = Facts(released=known, cleared=cleared, stored=True)
+            try:
+                job = jobs.learn_released(uid, facts, emptied=emptied)
+            except JobFenced:  # it was ended: all of it goes, and nothing is written for it
+                continue
+            except (JobUnknown, DataCorrupt):  # who tells of it to this worker has to tell that too
+                self.left_out.append(uid)
+            else:
+                self.found += [(job, name) for name in known] if job is not None else []
+
+    @property
+    def is_written(self) -> bool:
+        return any(job.leaves.are_held(name) for job, name in self.found)
+
+
 async def take_released(request: web.Request) -> web.Response:
     """Take releases of many jobs from a worker that deletes what they have in the store."""
     worker = request.app[WORKER]
     check_settled(worker)
+
     async with held_body(request, most_bytes=MAX_WISH_BYTES) as body:
-        jobs, cleared, left_out = await in_pool(worker, partial(_learn_released, worker, body))
-    if not cleared:
-        await silence(lambda: any(job.leaves.are_held(n) for job, n in jobs), "of these shuffles")
-    return web.json_response({"worker": worker.identity.id, "left_out": left_out})
 
+        def learn() -> _Released:
+            told = _Released.parse(body)
+            told.learn(worker.jobs)
+            return told
 
-def _learn_released(worker: Worker, body: bytes) -> tuple[list[tuple[Job, str]], bool, list[str]]:
-    """Return the (job, shuffle) that were told of, whether they are clear, and jobs left out."""
-    told = parse_json(body)
-    if not isinstance(told, dict) or not isinstance(told.get("jobs"), dict):
-        raise ProtocolError("what is released is a JSON object with its jobs")
-    found, left_out, cleared = [], [], told.get("cleared") is True
-    for uid, generations in told["jobs"].items():
-        known = generations_from_json(generations)
-        try:
-            job = worker.jobs.get(check_name("job", uid))
-            job.learn(Facts(released=known, cleared=known if cleared else {}, stored=True))
-        except JobFenced:  # it was ended: all of it goes, and nothing is written for it
-            continue
-        except (JobUnknown, DataCorrupt):  # whoever tells of it to this worker has to tell that too
-            left_out.append(uid)
-        else:
-            found += [(job, name) for name in known]
-    return found, cleared, left_out
+        told = await in_pool(worker, learn)
+    if not (told.cleared or told.deleted):
+        await silence(lambda: told.is_written, "of these shuffles")
+    return web.json_response({"worker": worker.identity.id, "left_out": told.left_out})

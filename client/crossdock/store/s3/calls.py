@@ -258,7 +258,10 @@ class _Call(Generic[T]):
             self.denials += 1
             if self.denials < _DENIED_TRIES:
                 raise StoreUnavailable(error.message)
-        if kind is Kind.UNANSWERED and not self.repeatable:
+        # An upload that began all the same is found by its key alone, on servers that list none by
+        # prefix: its writer has to know that there may be one, so it is not begun once more.
+        unknown = {Kind.UNANSWERED, *([Kind.AGAIN] if self.verb is Verb.CREATE_UPLOAD else [])}
+        if kind in unknown and not self.repeatable:
             return _unsure(error)
         if kind is Kind.EXPIRED:
             raise StoreUnavailable(error.message)

@@ -56,6 +56,11 @@ class Multipart:
         self._parts: dict[int, Part] = {}
         self._upload = UnfinishedUpload(key, self._create())
 
+    @property
+    def id(self) -> str:
+        """The server's name for it."""
+        return self._upload.upload_id
+
     def send(self, number: int, source: Source) -> None:
         """Send a part; safe to repeat, as no part counts before the end names its ETag.
 

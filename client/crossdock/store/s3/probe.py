@@ -1,7 +1,8 @@
 """What an S3 server can do, found by trying: some answer "done" to what they do not do.
 
-Everything happens under keys that nobody else uses, and nothing of it stays, unless the process is
-killed or a request comes late: then `crossdock.store.probes` clears it.
+Everything happens under keys that nobody else uses, but for an upload, which has an id of its own;
+and nothing of it stays, unless the process is killed or a request comes late: then
+`crossdock.store.probes` clears it.
 """
 
 import secrets
@@ -12,7 +13,7 @@ from crossdock.errors import ConfigError, CrossdockError
 from crossdock.store.api import Capabilities
 from crossdock.store.bodies import BufferSource
 from crossdock.store.errors import ObjectDamaged, ObjectExists, ObjectMissing
-from crossdock.store.probes import FOLDER
+from crossdock.store.probes import FOLDER, UPLOAD
 from crossdock.store.s3.calls import Caller
 from crossdock.store.s3.delete import delete
 from crossdock.store.s3.errors import NotSupported
@@ -35,7 +36,7 @@ def probe(caller: Caller) -> Capabilities:
         return Capabilities(
             conditional_put=_conditional_put(caller, f"{folder}condition"),
             conditional_replace=_conditional_replace(caller, f"{folder}condition"),
-            lists_uploads=_lists_uploads(caller, folder),
+            lists_uploads=_lists_uploads(caller),
             has_uploads=True,
             checks_checksums=_checks_checksums(caller, f"{folder}checksum"),
         )
@@ -78,10 +79,10 @@ def _checks_checksums(caller: Caller, key: str) -> bool:
     return False
 
 
-def _lists_uploads(caller: Caller, folder: str) -> bool:
-    upload = Multipart(caller, f"{folder}upload")
+def _lists_uploads(caller: Caller) -> bool:
+    upload = Multipart(caller, UPLOAD)
     try:
-        return any(each.key == f"{folder}upload" for each in uploads(caller, folder))
+        return any(each.upload_id == upload.id for each in uploads(caller, FOLDER))
     except NotSupported:
         return False
     finally:
