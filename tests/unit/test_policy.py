@@ -65,14 +65,14 @@ def test_what_is_persisted_already_goes_first_and_may_be_enough() -> None:
     ]
 
 
-def test_small_and_unfinished_things_go_only_when_it_is_urgent() -> None:
+def test_small_things_go_only_when_it_is_urgent() -> None:
     shuffles = [
         shuffle("small", complete_bytes=99),
         shuffle("open", unfinished_bytes=5000),
         shuffle("both", complete_bytes=150, unfinished_bytes=70),
     ]
     both = persist("both", Trigger.PRESSURE, complete_only=True)
-    assert told(*shuffles, use=1199) == [both]
+    assert told(shuffles[0], shuffles[2], use=1199) == [both]
     small = persist("small", Trigger.PRESSURE, complete_only=True)
     assert told(shuffles[0], shuffles[2], use=1140) == [both]
     assert told(shuffles[0], shuffles[2], use=1140 + 60) == [
@@ -83,6 +83,17 @@ def test_small_and_unfinished_things_go_only_when_it_is_urgent() -> None:
     assert told(*shuffles, use=2000) == [
         *(persist("both", Trigger.PRESSURE, complete_only=False), small, everything)
     ]
+
+
+def test_unfinished_things_go_after_complete_ones_if_they_make_a_segment() -> None:
+    """With several workers each has but a part of an attempt, and none is ever complete."""
+    whole = shuffle("whole", complete_bytes=150, last_read=9.0)
+    parts = shuffle("parts", unfinished_bytes=100)
+    rest = shuffle("rest", unfinished_bytes=99)
+    first = persist("whole", Trigger.PRESSURE, complete_only=True)
+    assert told(whole, parts, rest, use=1000) == [first]
+    then = persist("parts", Trigger.PRESSURE, complete_only=False)
+    assert told(whole, parts, rest, use=1100) == [first, then]
 
 
 def test_pressure_lasts_until_the_relief() -> None:

@@ -61,7 +61,7 @@ class Rules:
     persist_bytes: float
     """Use of the disk at which pressure begins."""
     urgent_bytes: float
-    """Use from which also small and unfinished things go: frames are about to be pushed back."""
+    """Use from which also small things go: frames are about to be pushed back."""
     segment_bytes: int
     persist_after_seconds: float
     """0: age does not count."""
@@ -153,7 +153,8 @@ def _relieve(shuffles: Sequence[ShuffleState], use_bytes: float, rules: Rules) -
             persists[shuffle.key] = Persist(shuffle.key, Trigger.PRESSURE, complete_only=True)
             left -= shuffle.complete_bytes
     for shuffle in shuffles:
-        if urgent and left >= rules.relief_bytes and shuffle.unfinished_bytes:
+        # Where there are several workers, all attempts look unfinished here.
+        if left >= rules.relief_bytes and shuffle.unfinished_bytes >= least:
             persists[shuffle.key] = Persist(shuffle.key, Trigger.PRESSURE, complete_only=False)
             left -= shuffle.unfinished_bytes
     return [*frees, *persists.values()]
