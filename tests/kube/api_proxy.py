@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from control_plane import ControlPlane
 
 from crossdock_operator.calls import Call, call_of
+from harness import eventually
 
 _HOP: Final = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
 _HELD_SECONDS: Final = 60.0
@@ -45,6 +46,8 @@ class ApiProxy:
         self._lock = threading.Lock()
         self._refusals: list[Refusal] = []
         self._held: set[str] = set()
+        self._waiting: set[str] = set()
+        """Of those, the ones with a watch that waits."""
         self._let_go = threading.Event()
         self._watches: dict[str, set[http.client.HTTPResponse]] = {}
         self.calls: list[Call] = []
@@ -84,9 +87,11 @@ class ApiProxy:
         self._cut(resource)
 
     def expire(self) -> None:
-        """Say to the watches that were held that their place is gone."""
+        """Wait for the watches that are held, and say to them that their place is gone."""
+        eventually(lambda: self._waiting >= self._held, seconds=30, what="new watches")
         with self._lock:
             self._held.clear()
+            self._waiting.clear()
         self._let_go.set()
 
     def _cut(self, resource: str) -> None:
@@ -118,6 +123,7 @@ class ApiProxy:
                 if (refusal := proxy._refusal(call)) is not None:
                     self.say(refusal.status, _status(refusal.status))
                 elif call.verb == "watch" and call.resource in proxy._held:
+                    proxy._waiting.add(call.resource)
                     proxy._let_go.wait(_HELD_SECONDS)
                     gone = {"type": "ERROR", "object": _status(410)}
                     self.say(200, gone)

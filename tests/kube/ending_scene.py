@@ -20,6 +20,7 @@ import crossdock
 from crossdock.wire import tokens
 from crossdock.wire.tokens import ANY_JOB, Right
 from harness import QUICK, WorkerProcess, eventually
+from listing import files_below
 from ports import unused_ports
 
 SETTLE_SECONDS = 1
@@ -144,12 +145,8 @@ class Site:
 
     def left_on_disks(self, uid: str) -> list[str]:
         """Return what workers have of a job, but for its tombstone."""
-        return [
-            str(path)
-            for worker in self.workers
-            for path in (worker.data_dir / "jobs" / uid).rglob("*")
-            if path.is_file()
-        ]
+        places = [worker.data_dir / "jobs" / uid for worker in self.workers]
+        return [str(path) for place in places for path in files_below(place)]
 
 
 class Scene:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from crossdock import Shuffle, View
 from crossdock.store.view import StoreView
+from listing import files_below
 
 Blocks = list[tuple[int, int, bytes, int]]
 """(partition, map, data, rows) in the order of reads."""
@@ -26,7 +27,7 @@ def write(shuffle: Shuffle, map_id: int, attempt: int = 0, *, size: int = 20_000
 
 def objects(directory: Path, part: str = "") -> list[Path]:
     """Return the objects of a `file://` store whose keys have `part`."""
-    return sorted(p for p in directory.rglob("*") if p.is_file() and part in str(p))
+    return [path for path in files_below(directory) if part in str(path)]
 
 
 def flip_byte(path: Path, at: int) -> None:

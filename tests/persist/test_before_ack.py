@@ -14,6 +14,7 @@ from crossdock.errors import ConfigError, CrossdockError
 from crossdock.store.api import ObjectInfo
 from crossdock.store.file import FileStore
 from harness import StartWorker, WorkerProcess, connect_all, eventually
+from listing import files_below
 from raw import Peer, Target
 
 Blocks = list[tuple[int, int, bytes, int]]
@@ -65,11 +66,11 @@ def connected(worker: WorkerProcess, store: Path, **changes: float) -> crossdock
 
 
 def logs(store: Path) -> list[Path]:
-    return sorted(store.rglob("*.log"))
+    return [path for path in files_below(store) if path.suffix == ".log"]
 
 
 def segments(store: Path) -> list[Path]:
-    return sorted(p for p in store.rglob("segments/*/*") if p.is_file())
+    return [path for path in files_below(store) if path.parts[-3] == "segments"]
 
 
 def test_what_was_acked_outlives_the_disk(

@@ -9,6 +9,7 @@ import pytest
 
 import crossdock
 from harness import StartWorker, connect_all, eventually
+from listing import files_below
 
 ROUNDS = 8
 LONG_ROUNDS = 150
@@ -16,12 +17,7 @@ SEED = int(os.environ.get("CROSSDOCK_SEED", "0"))
 
 
 def objects(store: Path) -> set[str]:
-    # Not by pathlib: directories go while it looks.
-    return {
-        str((Path(folder) / name).relative_to(store))
-        for folder, _, names in os.walk(store)
-        for name in names
-    }
+    return {str(path.relative_to(store)) for path in files_below(store)}
 
 
 def kill_rounds(start_worker: StartWorker, tmp_path: Path, rounds: int) -> None:

@@ -13,6 +13,7 @@ import crossdock
 from crossdock import ConfigError, CrossdockError, Job, Shuffle, View
 from crossdock.records import Persistence
 from harness import StartWorker, WorkerProcess, connect_all, eventually
+from listing import files_below
 
 MIB = 2**20
 Blocks = list[tuple[int, int, bytes, int]]
@@ -62,7 +63,7 @@ def described(worker: WorkerProcess, uid: str) -> dict[str, Any]:
 
 
 def objects(store: Path) -> list[Path]:
-    return [p for p in store.rglob("*") if p.is_file()]
+    return files_below(store)
 
 
 def metric(worker: WorkerProcess, line: str) -> float:

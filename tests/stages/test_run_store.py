@@ -4,13 +4,15 @@ from pathlib import Path
 
 from runs import JobDirectory, maps, reduces
 
+from listing import files_below
+
 
 def segments(store: Path) -> list[Path]:
-    return [p for p in store.rglob("segments/*/*") if p.is_file()]
+    return [path for path in files_below(store) if path.parts[-3] == "segments"]
 
 
 def records(store: Path) -> list[Path]:
-    return [p for p in store.rglob("records/*") if p.is_file()]
+    return [path for path in files_below(store) if path.parts[-2] == "records"]
 
 
 def test_a_run_leaves_nothing_in_its_store(tmp_path: Path) -> None:
@@ -25,7 +27,7 @@ def test_a_run_leaves_nothing_in_its_store(tmp_path: Path) -> None:
         run.wait(0)
     job.check_result()
     job.check_clean("result")
-    assert not [p for p in store.rglob("*") if p.is_file()]
+    assert not files_below(store)
 
 
 def test_a_run_that_goes_on_does_so_with_its_store(tmp_path: Path) -> None:
@@ -43,7 +45,7 @@ def test_a_run_that_goes_on_does_so_with_its_store(tmp_path: Path) -> None:
     job.finish("--resume", directory, job=False)
     job.check_result()
     assert job.starts()["map-0"] == 1
-    assert not [p for p in store.rglob("*") if p.is_file()]
+    assert not files_below(store)
 
 
 def test_any_later_run_clears_the_store_of_a_dead_one(tmp_path: Path) -> None:
@@ -57,7 +59,7 @@ def test_any_later_run_clears_the_store_of_a_dead_one(tmp_path: Path) -> None:
     job.release("reduce")
     cleared = job.finish()
     assert "cleared what a dead run left in" in cleared.err
-    assert not [p for p in store.rglob("*") if p.is_file()]
+    assert not files_below(store)
     job.check_clean("result")
 
 
@@ -72,7 +74,7 @@ def test_a_directory_used_again_is_cleared_of_its_store_too(tmp_path: Path) -> N
     assert records(store)
     job.release("reduce")
     job.finish("--dir", directory)
-    assert not [p for p in store.rglob("*") if p.is_file()]
+    assert not files_below(store)
 
 
 def test_a_run_that_puts_nothing_into_its_store_asks_it_nothing(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from speaking import acquainted, known_for, say
 
 from harness import PatchedWorker, StartWorker, WorkerProcess, connect_all, eventually, silent
+from listing import files_below
 from raw import Peer, Target
 
 QUICK = {"peers_interval_seconds": 0.05}
@@ -338,7 +339,7 @@ STORED = {"store_settle_seconds": 0.2, "eager_quiet_seconds": 3600, **QUICK}
 
 
 def objects(store: Path) -> list[str]:
-    return sorted(str(p.relative_to(store)) for p in store.rglob("*") if p.is_file())
+    return [str(path.relative_to(store)) for path in files_below(store)]
 
 
 @pytest.fixture
