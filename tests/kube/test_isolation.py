@@ -65,8 +65,12 @@ def materials(scene: JobScene, pod: Object) -> Iterator[tuple[str, str]]:
 def contents(scene: JobScene, plural: str, name: str) -> Iterator[tuple[str, str]]:
     path = f"/api/v1/namespaces/{scene.namespace}/{plural}/{name}"
     found = scene.admin.ask("GET", path)
-    for key, data in {**found.get("data", {}), **found.get("binaryData", {})}.items():
+    encoded = found.get("data" if plural == "secrets" else "binaryData", {})
+    for key, data in encoded.items():
         yield f"{plural}/{name}/{key}", base64.b64decode(data).decode(errors="replace")
+    if plural == "configmaps":
+        for key, text in found.get("data", {}).items():
+            yield f"{plural}/{name}/{key}", text
 
 
 def tokens_in(text: str) -> list[str]:
