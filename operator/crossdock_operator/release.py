@@ -2,13 +2,14 @@
 
 Helm knows a resource's kind only when its CRD is there, so the first ShuffleCluster comes after the
 release (`apply`). It deletes the operator without a look at what only the operator can end, so that
-is looked at before (`leave`).
+is looked at before (`leave`), and likewise before an operator looks after less (`narrow`).
 """
 
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
@@ -16,18 +17,27 @@ from typing import Annotated, Final
 import typer
 
 from crossdock.errors import CrossdockError
-from crossdock_operator.errors import ApiUnavailable, NotAllowed, Vanished
+from crossdock_operator.errors import ApiUnavailable, Expired, NotAllowed, Vanished
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB, Kind, Object
 from crossdock_operator.kube import Kube
 from crossdock_operator.plan.names import FINALIZER
 from crossdock_operator.trial import trial_job
 
 app = typer.Typer(
-    name="release", help="Steps of the Helm chart: apply, try, leave.", no_args_is_help=True
+    name="release", help="Steps of the Helm chart: apply, try, narrow, leave.", no_args_is_help=True
 )
 _MANAGER: Final = "crossdock-chart"
 _PAUSE_SECONDS: Final = 2.0
 """Between two looks at something that is waited for."""
+_LEAVE_HINT: Final = (
+    "delete these and uninstall again; `helm uninstall --no-hooks` leaves them as they are; "
+    "`helm rollback RELEASE REVISION`, of the newest in `helm history RELEASE`, keeps the release"
+)
+"""Helm takes a release whose uninstall was refused for one that is no more: no values reach it."""
+_NARROW_HINT: Final = (
+    "delete these first, or look after their namespaces on; with uninstall.whenInUse: Leave they "
+    "stay as they are"
+)
 
 Namespace = Annotated[str, typer.Option(help="Of the release.")]
 Kubeconfig = Annotated[
@@ -69,11 +79,11 @@ def apply(
         async def applied() -> str:
             try:
                 await kube.apply(SHUFFLE_CLUSTER, body, manager=_MANAGER)
-            except (Vanished, ApiUnavailable, NotAllowed) as error:
+            except (Vanished, NotAllowed) as error:
                 return str(error)  # CRDs are served, and roles known, some time after they are made
             return ""
 
-        await _wait_until(applied, timeout_seconds, "the ShuffleCluster was not taken")
+        await _Patience(timeout_seconds).until(applied, "the ShuffleCluster was not taken")
 
     asyncio.run(_connected(work, kubeconfig))
     typer.echo(f"applied ShuffleCluster {body['metadata']['name']}")
@@ -98,18 +108,17 @@ def try_(  # noqa: PLR0917 -- typer makes an option of each
                 break
             typer.echo("there is no default cluster to try; the API server knows our resources")
             return
+        patience = _Patience(timeout_seconds)
         job = await kube.create(
             SHUFFLE_JOB, trial_job(namespace, cluster, image, pull_secret or ())
         )
         name, uid = str(job["metadata"]["name"]), str(job["metadata"]["uid"])
         try:
-            await _wait_until(
-                lambda: _success(kube, namespace, name), timeout_seconds, f"ShuffleJob {name}"
-            )
+            await patience.until(lambda: _success(kube, namespace, name), f"ShuffleJob {name}")
         finally:
             await kube.delete(SHUFFLE_JOB, namespace, name, uid=uid)
-        await _wait_until(
-            lambda: _gone(kube, SHUFFLE_JOB, namespace, name), timeout_seconds, f"ShuffleJob {name}"
+        await patience.until(
+            lambda: _gone(kube, SHUFFLE_JOB, namespace, name), f"ShuffleJob {name}"
         )
         typer.echo(f"ShuffleJob {name} succeeded, and nothing of it is left")
 
@@ -131,25 +140,18 @@ def leave(  # noqa: PLR0917 -- typer makes an option of each
         return
 
     async def work(kube: Kube) -> None:
-        async def users(kind: Kind) -> list[str]:
-            return await _users(kube, kind, tuple(watch or ()) or ("",))
+        patience = _Patience(timeout_seconds)
 
         async def jobs_and_others() -> str:
-            clusters = await users(SHUFFLE_CLUSTER)
-            own = f"ShuffleCluster {namespace}/{cluster}"
-            return _told([*await users(SHUFFLE_JOB), *(each for each in clusters if each != own)])
-
-        if when_in_use is WhenInUse.WAIT:
-            await _wait_until(jobs_and_others, timeout_seconds, "the release is in use")
-        elif told := await jobs_and_others():
-            raise StillInUse(
-                f"the release is in use: {told}",
-                hint="delete these first, or set uninstall.whenInUse to Wait or Leave",
+            found = await _users(kube, watch or ("",))
+            return _told(
+                [each for each in found if each != f"ShuffleCluster {namespace}/{cluster}"]
             )
+
+        await _see_unused(jobs_and_others, when_in_use, patience, _LEAVE_HINT)
         if cluster and await kube.delete(SHUFFLE_CLUSTER, namespace, cluster):
-            await _wait_until(
+            await patience.until(
                 lambda: _gone(kube, SHUFFLE_CLUSTER, namespace, cluster),
-                timeout_seconds,
                 f"ShuffleCluster {cluster}",
             )
 
@@ -157,36 +159,89 @@ def leave(  # noqa: PLR0917 -- typer makes an option of each
     typer.echo("nothing needs the operator")
 
 
+@app.command()
+def narrow(
+    when_in_use: Annotated[WhenInUse, typer.Option(help="Refuse, Wait or Leave.")],
+    before: Annotated[list[str] | None, typer.Option(help="Namespaces so far; none: all.")] = None,
+    after: Annotated[list[str] | None, typer.Option(help="Namespaces from now on.")] = None,
+    timeout_seconds: Seconds = 240,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Let the operator look after less only when nothing that it leaves out needs it."""
+    if when_in_use is WhenInUse.LEAVE:
+        typer.echo("left as it is: what is left out ends when an operator looks after it again")
+        return
+
+    async def work(kube: Kube) -> None:
+        async def left_out() -> str:
+            return _told(await _users(kube, before or ("",), but=after or ()))
+
+        await _see_unused(left_out, when_in_use, _Patience(timeout_seconds), _NARROW_HINT)
+
+    asyncio.run(_connected(work, kubeconfig))
+    typer.echo("nothing that is left out needs the operator")
+
+
+async def _see_unused(
+    look: Callable[[], Awaitable[str]], when: WhenInUse, patience: "_Patience", hint: str
+) -> None:
+    if when is WhenInUse.WAIT:
+        await patience.until(look, "the release is in use", hint)
+    elif told := await look():
+        raise StillInUse(f"the release is in use: {told}", hint=hint)
+
+
 async def _connected(work: Callable[[Kube], Awaitable[None]], kubeconfig: Path | None) -> None:
     async with await Kube.connect(kubeconfig) as kube:
         await work(kube)
 
 
-async def _wait_until(look: Callable[[], Awaitable[str]], seconds: float, what: str) -> None:
-    """Look again and again until nothing stands in the way any more.
+class _Patience:
+    """All waits of a hook together, since Kubernetes ends its pod after one time."""
 
-    Raises:
-        TookTooLong: the last look still found something.
-    """
-    deadline = time.monotonic() + seconds
-    told = ""
-    while why := await look():
-        if time.monotonic() > deadline:
-            raise TookTooLong(f"{what}: {why}", hint=f"it was waited for {seconds:g} s")
-        if why != told:
-            typer.echo(f"waiting: {why}")
-        told = why
-        await asyncio.sleep(_PAUSE_SECONDS)
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
+
+    async def until(self, look: Callable[[], Awaitable[str]], what: str, hint: str = "") -> None:
+        """Look again and again until nothing stands in the way any more.
+
+        Raises:
+            TookTooLong: the last look still found something.
+        """
+        told = ""
+        while why := await _seen(look):
+            if time.monotonic() > self._deadline:
+                waited = f"it was waited for {self._seconds:g} s"
+                raise TookTooLong(f"{what}: {why}", hint=f"{waited}; {hint}" if hint else waited)
+            if why != told:
+                typer.echo(f"waiting: {why}")
+            told = why
+            await asyncio.sleep(_PAUSE_SECONDS)
 
 
-async def _users(kube: Kube, kind: Kind, namespaces: tuple[str, ...]) -> list[str]:
+async def _seen(look: Callable[[], Awaitable[str]]) -> str:
+    try:
+        return await look()
+    except (ApiUnavailable, Expired) as error:
+        return str(error)
+
+
+async def _users(
+    kube: Kube, namespaces: Collection[str], *, but: Collection[str] = ()
+) -> list[str]:
     """Return what only an operator can end: it may have bytes in a store."""
-    return [
-        f"{kind.name} {each['metadata']['namespace']}/{each['metadata']['name']}"
-        for namespace in namespaces
-        async for each in kube.every(kind, namespace)
-        if FINALIZER in each["metadata"].get("finalizers", ())
-    ]
+    found: list[str] = []
+    for kind in (SHUFFLE_JOB, SHUFFLE_CLUSTER):
+        for namespace in namespaces:
+            with suppress(Vanished):  # without its CRD there is none of a kind
+                found += [
+                    f"{kind.name} {each['metadata']['namespace']}/{each['metadata']['name']}"
+                    async for each in kube.every(kind, namespace)
+                    if FINALIZER in each["metadata"].get("finalizers", ())
+                    and each["metadata"]["namespace"] not in but
+                ]
+    return found
 
 
 def _told(users: list[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 from crossdock_operator.kinds import Object
 
 _MAPS: Final = 2
+_PARTITIONS: Final = 4
 _BYTES: Final = 65_536
 """Of each map for each partition."""
 _TASK: Final = f"""\
@@ -22,9 +23,9 @@ with crossdock.task() as task:
             for to in range(task.output.partitions):
                 writer.write(to, block(task.index, to), rows=1)
     else:
-        read = {{(b.map_id, b.partition): bytes(b.data) for b in task.input().read()}}
-        assert read and all(read[of, to] == block(of, to) for of, to in read), "wrong bytes"
-        assert len(read) % {_MAPS} == 0, "blocks are missing"
+        read = [(b.map_id, b.partition, bytes(b.data)) for b in task.input().read()]
+        wanted = [(of, to, block(of, to)) for of in range({_MAPS}) for to in range({_PARTITIONS})]
+        assert sorted(read) == wanted, "it did not read exactly what was written"
         with task.output.writer() as writer:
             writer.write(0, b"all right", rows=1)
 """
@@ -52,9 +53,14 @@ def trial_job(namespace: str, cluster: str, image: str, pull_secrets: Sequence[s
         }
     }
     stages: list[Object] = [
-        {"name": "write", "parallelism": _MAPS, "output": {"shuffle": {"partitions": 4}}},
+        {
+            "name": "write",
+            "parallelism": _MAPS,
+            "output": {"shuffle": {"partitions": _PARTITIONS}},
+        },
         {
             "name": "check",
+            "parallelism": 1,  # it must see all
             "inputs": [{"stage": "write"}],
             "output": {"shuffle": {"partitions": 1}},
         },
