@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test test-servers versitygw minio helm kube-servers chromium cluster-programs e2e-smoke e2e \
+.PHONY: setup run test test-servers versitygw minio helm chart-programs kube-servers chromium cluster-programs e2e-smoke e2e \
   wheels example-wheels crds roles chart-readme docs lint format lock soak bench clean
 
 setup: $(STAMP)
@@ -31,12 +31,16 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint versitygw kube-servers helm chromium
+test: lint versitygw kube-servers chart-programs chromium
 	$(BIN)/pytest -n 2 --dist worksteal -m "not soak and not servers and not cluster"
 
 # The S3 servers of the tests, and Helm, are built once, and kept in the user's cache.
 versitygw minio helm: setup
 	$(BIN)/python tests/build_servers.py $@
+
+# Helm, kubeconform, and Prometheus' parser of rules: what the chart is tested with.
+chart-programs: setup
+	$(BIN)/python tests/build_servers.py chart
 
 # etcd and Kubernetes' API server and controllers: some ten minutes, once. Not built where
 # KUBEBUILDER_ASSETS says that they are there already.

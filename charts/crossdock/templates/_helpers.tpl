@@ -29,12 +29,29 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: crossdock
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with omit .Values.commonLabels "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "app.kubernetes.io/part-of" "app.kubernetes.io/component" "helm.sh/chart" }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Annotations of an object, as a field: commonAnnotations, and those of a dict of context and own. */}}
+{{- define "crossdock.annotations" -}}
+{{- with merge (dict) (default dict .own) .context.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Labels of the hooks' and the test's pods: a dict of context and component. */}}
+{{- define "crossdock.hookLabels" -}}
+{{- $own := fromYaml (include "crossdock.labels" .context) -}}
+{{- toYaml (merge (dict "app.kubernetes.io/component" .component) $own .context.Values.hooks.podLabels) }}
 {{- end -}}
 
 {{- define "crossdock.image" -}}
 {{- $image := .Values.image -}}
 {{- $name := $image.repository -}}
-{{- if $image.registry }}{{ $name = printf "%s/%s" $image.registry $name }}{{ end -}}
+{{- with default $image.registry (default dict .Values.global).imageRegistry }}{{ $name = printf "%s/%s" . $name }}{{ end -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $name $image.digest -}}
 {{- else -}}
@@ -47,6 +64,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (include "crossdock.operator" .) .Values.serviceAccount.name -}}
 {{- else -}}
 {{- required "serviceAccount.create is false: name one by serviceAccount.name" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "crossdock.hooksAccount" -}}
+{{- if .Values.hooks.serviceAccount.create -}}
+{{- default (printf "%s-hooks" (include "crossdock.fullname" .)) .Values.hooks.serviceAccount.name -}}
+{{- else -}}
+{{- required "hooks.serviceAccount.create is false: name one by hooks.serviceAccount.name" .Values.hooks.serviceAccount.name -}}
 {{- end -}}
 {{- end -}}
 
@@ -85,26 +110,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
-{{- define "crossdock.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-seccompProfile: {type: RuntimeDefault}
-{{- end -}}
-
-{{- define "crossdock.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: {drop: [ALL]}
-{{- end -}}
-
 {{- define "crossdock.crdMetadata" }}  labels:
 {{ include "crossdock.labels" . | indent 4 }}
-{{- if .Values.crds.keep }}
-  annotations:
-    helm.sh/resource-policy: keep
-{{- end }}
+{{- include "crossdock.annotations" (dict "context" . "own" (ternary (dict "helm.sh/resource-policy" "keep") dict .Values.crds.keep)) | nindent 2 }}
 {{ end -}}
 
 {{/* The name of what belongs to no namespace: two releases may be called alike. */}}
@@ -124,6 +132,7 @@ metadata:
   {{- end }}
   labels:
     {{- include "crossdock.labels" .context | nindent 4 }}
+  {{- include "crossdock.annotations" (dict "context" .context) | nindent 2 }}
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: {{ .kind }}
@@ -143,32 +152,33 @@ metadata:
   namespace: {{ .context.Release.Namespace }}
   labels:
     {{- include "crossdock.labels" .context | nindent 4 }}
-  annotations:
-    helm.sh/hook: {{ .hook }}
-    # One that failed stays, so that its logs can be read.
-    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
-    helm.sh/hook-output-log-policy: hook-failed
+  {{- /* One that failed stays, so that its logs can be read. */}}
+  {{- $own := dict "helm.sh/hook" .hook "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded" "helm.sh/hook-output-log-policy" "hook-failed" }}
+  {{- include "crossdock.annotations" (dict "context" .context "own" $own) | nindent 2 }}
 spec:
   backoffLimit: 0
   activeDeadlineSeconds: {{ .seconds }}
   template:
     metadata:
       labels:
-        {{- include "crossdock.labels" .context | nindent 8 }}
-        app.kubernetes.io/component: {{ .name }}
+        {{- include "crossdock.hookLabels" (dict "context" .context "component" .name) | nindent 8 }}
+      {{- include "crossdock.annotations" (dict "context" .context "own" .context.Values.hooks.podAnnotations) | nindent 6 }}
     spec:
       restartPolicy: Never
       {{- include "crossdock.hookPod" (dict "context" .context "args" (prepend .args "release")) | nindent 6 }}
 {{- end -}}
 
 {{- define "crossdock.hookPod" -}}
-serviceAccountName: {{ include "crossdock.fullname" .context }}-hooks
+serviceAccountName: {{ include "crossdock.hooksAccount" .context }}
+{{- with .context.Values.hooks.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
 {{- with .context.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
-  {{- include "crossdock.podSecurity" .context | nindent 2 }}
+  {{- toYaml .context.Values.podSecurityContext | nindent 2 }}
 containers:
 - name: release
   image: {{ include "crossdock.image" .context }}
@@ -180,13 +190,17 @@ containers:
     requests: {cpu: 50m, memory: 128Mi}
     limits: {memory: 256Mi}
   securityContext:
-    {{- include "crossdock.containerSecurity" .context | nindent 4 }}
+    {{- toYaml .context.Values.containerSecurityContext | nindent 4 }}
 {{- with .context.Values.operator.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .context.Values.operator.tolerations }}
 tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .context.Values.hooks.affinity }}
+affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
