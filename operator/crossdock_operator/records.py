@@ -50,6 +50,8 @@ class Cluster:
     status: Object
     version: str = ""
     """Its resourceVersion."""
+    deleted: float = 0.0
+    """When its deletion was asked for, seconds since 1970; 0: it was not."""
     finalizers: tuple[str, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
     """Those of our group."""
@@ -75,6 +77,8 @@ class Job:
     status: Object
     version: str = ""
     """Its resourceVersion."""
+    deleted: float = 0.0
+    """When its deletion was asked for, seconds since 1970; 0: it was not."""
     annotations: Mapping[str, str] = field(default_factory=dict)
     """Those of our group."""
 
@@ -118,6 +122,7 @@ def cluster_of(body: Object) -> Cluster:
         spec=read(ShuffleClusterSpec, body["spec"]),
         status=dict(body.get("status") or {}),
         version=metadata["resourceVersion"],
+        deleted=_deleted(metadata),
         finalizers=tuple(metadata.get("finalizers") or ()),
         annotations=_ours(metadata),
     )
@@ -136,8 +141,14 @@ def job_of(body: Object) -> Job:
         spec=read(ShuffleJobSpec, body["spec"]),
         status=dict(body.get("status") or {}),
         version=metadata["resourceVersion"],
+        deleted=_deleted(metadata),
         annotations=_ours(metadata),
     )
+
+
+def _deleted(metadata: Object) -> float:
+    time = metadata.get("deletionTimestamp")
+    return 0.0 if time is None else seconds_of(time)
 
 
 def _ours(metadata: Object) -> dict[str, str]:

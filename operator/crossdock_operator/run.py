@@ -34,6 +34,7 @@ from crossdock_operator.page.pages import Page
 from crossdock_operator.page.reviews import Reviews
 from crossdock_operator.plan.cluster import Given
 from crossdock_operator.plan.owners import ALWAYS, OwnerKind
+from crossdock_operator.plan.tally import tally
 from crossdock_operator.plan.targets import SCALABLE
 from crossdock_operator.queue import Queue
 from crossdock_operator.reconcile import Reconciler
@@ -275,6 +276,7 @@ class _Operator:
         depth = self._queue.depth()
         items = {"due": depth.due, "later": depth.later, "taken": depth.taken}
         ages = self.watches.ages()
+        known = tally(self._store.clusters.values(), self._store.jobs.values(), time.time())
         return [
             Gauge("queue_items", "Objects to look at, by state.", items, label="state"),
             Gauge("queue_oldest_seconds", "For how long one is due.", {"": depth.oldest_seconds}),
@@ -282,6 +284,20 @@ class _Operator:
             Gauge("leader", "1 if this operator acts.", {"": self._leadership.leads}),
             Gauge("objects", "Objects that are known.", self._store.counts(), label="kind"),
             Gauge("loop_lag_seconds", "Of the event loop.", {"": self._pulse.lag_seconds}),
+            Gauge(
+                "clusters_failing",
+                "ShuffleClusters that are not well, by condition that says so.",
+                known.failing,
+                label="condition",
+            ),
+            Gauge("orphans", "Things of no job that the last audits left.", {"": known.orphans}),
+            Gauge("orphan_bytes", "Their bytes.", {"": known.orphan_bytes}),
+            Gauge(
+                "deleting_seconds",
+                "For how long the one that has waited longest is being deleted, by kind.",
+                known.deleting_seconds,
+                label="kind",
+            ),
         ]
 
 

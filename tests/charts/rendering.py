@@ -16,6 +16,11 @@ CHART: Final = ROOT / "charts" / "crossdock"
 RELEASE: Final = "rel"
 NAMESPACE: Final = "shuffling"
 Object = dict[str, Any]
+CI: Final[Mapping[str, Object]] = {
+    path.name.removesuffix("-values.yaml"): yaml.safe_load(path.read_text())
+    for path in sorted((CHART / "ci").glob("*-values.yaml"))
+}
+"""Typical values, by name of their file."""
 
 
 def helm(
@@ -24,7 +29,7 @@ def helm(
     """Run helm; values come by standard input."""
     program = build_servers.cached("helm")
     if not program.exists():
-        pytest.fail(f"{program} is not built; `make helm` does it", pytrace=False)
+        pytest.fail(f"{program} is not built; `make chart-programs` does it", pytrace=False)
     given = [] if values is None else ["--values", "-"]
     return subprocess.run(
         [str(program), *args, *given], input=json.dumps(values or {}), capture_output=True,
@@ -49,7 +54,10 @@ def rendered(values: Mapping[str, object] | None = None) -> list[Object]:
 
 def refused(values: Mapping[str, object]) -> str:
     """Return why values are not taken."""
-    done = helm("template", RELEASE, str(CHART), "--kube-version", "1.34.2", values=values)
+    done = helm(
+        "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--kube-version", "1.34.2",
+        values=values,
+    )  # fmt: skip
     assert done.returncode != 0, "helm took it"
     return done.stderr
 

@@ -2,14 +2,16 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from rendering import CHART, NAMESPACE, ROOT, Object, helm, of, one, refused, rendered, text
+from rendering import CHART, CI, NAMESPACE, ROOT, Object, helm, of, one, refused, rendered, text
 
+import build_servers
 from crossdock_operator import rbac
 from crossdock_operator.api.crds import texts
 from crossdock_operator.plan.owners import OwnerKind
@@ -23,8 +25,9 @@ STORE = {"store": {"url": "s3://bucket/prefix"}}
 WITH_CLUSTER = {"defaultCluster": {"enabled": True, "spec": STORE}}
 
 
-def test_lint_finds_nothing() -> None:
-    done = helm("lint", "--strict", str(CHART), values=WITH_CLUSTER)
+@pytest.mark.parametrize("values", CI, ids=CI)
+def test_lint_finds_nothing(values: str) -> None:
+    done = helm("lint", "--strict", str(CHART), "--namespace", NAMESPACE, values=CI[values])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -100,7 +103,9 @@ def test_every_pod_is_restricted(values: Object) -> None:
 def test_the_default_cluster_comes_after_the_release_and_goes_before_it() -> None:
     found = rendered(WITH_CLUSTER)
     apply = one(found, "Job", "rel-crossdock-apply")
-    assert apply["metadata"]["annotations"]["helm.sh/hook"] == "post-install,post-upgrade"
+    assert apply["metadata"]["annotations"]["helm.sh/hook"] == (
+        "post-install,post-upgrade,post-rollback"
+    )
     (given,) = [a for a in _container(apply)["args"] if a.startswith("--cluster=")]
     metadata = {"name": "default", "namespace": NAMESPACE}
     assert json.loads(given.removeprefix("--cluster=")) == {"metadata": metadata, "spec": STORE}
@@ -204,10 +209,89 @@ def test_monitoring_is_off_until_it_is_wanted() -> None:
         ({"defaultCluster": {"enabled": True}}, "missing property 'store'"),
         ({"storage": {}}, "additional properties 'storage' not allowed"),
         ({"serviceAccount": {"create": False}}, "name one by serviceAccount.name"),
+        ({"hooks": {"serviceAccount": {"create": False}}}, "name one by hooks.serviceAccount.name"),
+        (
+            {**WITH_CLUSTER, "operator": {"watchNamespaces": ["blue"]}},
+            "add shuffling to operator.watchNamespaces",
+        ),
+        (
+            {"crds": {"keep": False}, "uninstall": {"whenInUse": "Leave"}},
+            "set crds.keep to true, or uninstall.whenInUse to Refuse or Wait",
+        ),
     ],
 )
 def test_wrong_values_are_refused_by_name(values: Object, said: str) -> None:
     assert said in refused(values)
+
+
+def test_prometheus_reads_the_alerts(tmp_path: Path) -> None:
+    spec = one(rendered({"monitoring": {"rules": {"enabled": True}}}), "PrometheusRule")["spec"]
+    path = tmp_path / "alerts.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    assert _read_rules(path) == ""
+    path.write_text(path.read_text().replace("sum by (namespace)", "sum by namespace", 1))
+    assert "unexpected identifier" in _read_rules(path)
+
+
+def test_labels_of_the_selector_win() -> None:
+    own = {"app.kubernetes.io/component": "mine", "team": "data"}
+    pod = one(rendered({"operator": {"podLabels": own}, "commonLabels": own}), "Deployment")["spec"]
+    labels = pod["template"]["metadata"]["labels"]
+    assert pod["selector"]["matchLabels"].items() <= labels.items()
+    assert labels["team"] == "data"
+
+
+def test_common_labels_and_annotations_are_on_every_object() -> None:
+    found = rendered(CI["everything"])
+    more = [o for o in found if o["metadata"]["name"] in {"more", "rel-text"}]
+    assert len(more) == 2
+    for each in found:
+        if each not in more:
+            assert each["metadata"]["labels"]["cost-center"] == "42"
+            assert each["metadata"]["annotations"]["example.com/owner"] == "data"
+
+
+def test_openshift_chooses_ids_itself() -> None:
+    spec = one(rendered(CI["openshift"]), "Deployment")["spec"]["template"]["spec"]
+    seccomp = {"type": "RuntimeDefault"}
+    assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": seccomp}
+
+
+def test_a_global_registry_is_of_images_that_name_none() -> None:
+    everywhere = {"global": {"imageRegistry": "mirror:5000"}}
+    image = _container(one(rendered(everywhere), "Deployment"))["image"]
+    assert image.startswith("mirror:5000/crossdock/crossdock:")
+    own = {**everywhere, "image": {"registry": "own:5000"}}
+    assert _container(one(rendered(own), "Deployment"))["image"].startswith("own:5000/crossdock/")
+
+
+def test_pods_that_helm_waits_for_have_no_sidecar() -> None:
+    found = rendered({**WITH_CLUSTER, "hooks": {"affinity": {"nodeAffinity": {}}}})
+    pods = [each["spec"]["template"] for each in of(found, "Job")] + of(found, "Pod")
+    assert len(pods) == 3
+    for pod in pods:
+        assert pod["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
+        assert pod["metadata"]["annotations"]["linkerd.io/inject"] == "disabled"
+        assert pod["spec"]["affinity"] == {"nodeAffinity": {}}
+
+
+def test_the_hooks_have_an_account_of_another_name_or_of_somebody_else() -> None:
+    found = rendered({"hooks": {"serviceAccount": {"name": "hooks"}}})
+    assert of(found, "ServiceAccount", "hooks")
+    (subject,) = one(found, "RoleBinding", "rel-crossdock-hooks")["subjects"]
+    assert subject["name"] == "hooks"
+    found = rendered({"hooks": {"serviceAccount": {"create": False, "name": "theirs"}}})
+    assert not of(found, "ServiceAccount", "theirs")
+    spec = one(found, "Job", "rel-crossdock-leave")["spec"]["template"]["spec"]
+    assert spec["serviceAccountName"] == "theirs"
+
+
+def test_who_may_edit_may_scale() -> None:
+    found = rendered()
+    for to, verbs in (("edit", {"get", "update", "patch"}), ("view", {"get"})):
+        rules = one(found, "ClusterRole", f"{NAMESPACE}-{OPERATOR}-{to}")["rules"]
+        (scale,) = [rule for rule in rules if rule["resources"] == ["shuffleclusters/scale"]]
+        assert set(scale["verbs"]) == verbs
 
 
 def test_every_value_has_a_default_and_a_line_in_the_readme() -> None:
@@ -244,10 +328,28 @@ def test_every_alert_has_a_section_that_it_names() -> None:
     for rule in rules:
         assert rule["labels"]["severity"] in {"warning", "critical"}
         assert rule["annotations"]["runbook"] == f"docs/alerts.md#{rule['alert'].lower()}"
+    page = "https://docs.internal/alerts.html"
+    found = rendered({"monitoring": {"rules": {"enabled": True, "runbooks": page}}})
+    for group in one(found, "PrometheusRule")["spec"]["groups"]:
+        for rule in group["rules"]:
+            assert rule["annotations"]["runbook_url"] == f"{page}#{rule['alert'].lower()}"
+            assert "runbook" not in rule["annotations"]
 
 
 def _texts(directory: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in directory.iterdir()}
+
+
+def _read_rules(path: Path) -> str:
+    """Return what Prometheus finds wrong with a file of rules."""
+    program = build_servers.cached("promrules")
+    if not program.exists():
+        pytest.fail(f"{program} is not built; `make chart-programs` does it", pytrace=False)
+    done = subprocess.run(
+        [str(program), str(path)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode == 0) == (done.stderr == "")
+    return done.stderr
 
 
 def _container(workload: Object) -> Any:

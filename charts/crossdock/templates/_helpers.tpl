@@ -51,7 +51,7 @@ annotations:
 {{- define "crossdock.image" -}}
 {{- $image := .Values.image -}}
 {{- $name := $image.repository -}}
-{{- with default $image.registry (default dict .Values.global).imageRegistry }}{{ $name = printf "%s/%s" . $name }}{{ end -}}
+{{- with default (default dict .Values.global).imageRegistry $image.registry }}{{ $name = printf "%s/%s" . $name }}{{ end -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $name $image.digest -}}
 {{- else -}}
