@@ -37,6 +37,7 @@ def trial_job(namespace: str, cluster: str, image: str, pull_secrets: Sequence[s
         "name": "task",
         "image": image,
         "command": ["python3", "-c", _TASK],
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

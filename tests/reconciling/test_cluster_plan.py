@@ -226,6 +226,21 @@ def test_a_pod_template_is_merged_over_ours() -> None:
     assert found["metadata"]["labels"]["app.kubernetes.io/instance"] == "main", "it is selected by"
 
 
+def test_workers_request_what_they_use_unless_something_is_said() -> None:
+    def resources(**given: Any) -> Object:
+        store = Store(url="s3://bucket/shuffles")
+        spec = ShuffleClusterSpec(store=store, workers=Workers(**given))
+        template = pod_template(cluster(spec), "image")
+        found: Object = template["spec"]["containers"][0]["resources"]
+        return found
+
+    assert resources() == {"requests": {"cpu": "250m", "memory": "256Mi"}}
+    assert resources(processes=3) == {"requests": {"cpu": "750m", "memory": "768Mi"}}
+    own = {"limits": {"memory": "1Gi"}}
+    assert resources(resources=own) == own
+    assert resources(resources={"requests": {}}) == {"requests": {}}
+
+
 def test_images_are_pulled_with_the_operators_secrets_and_the_clusters_own() -> None:
     own = {"spec": {"imagePullSecrets": [{"name": "own"}, {"name": "both"}]}}
     spec = ShuffleClusterSpec(store=Store(url="s3://b/p"), workers=Workers(pod_template=own))

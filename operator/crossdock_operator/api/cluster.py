@@ -139,7 +139,8 @@ class Workers:
     image: Annotated[str, "Image of the workers. Default: the operator's own.", Text(1024)] = ""
     resources: Annotated[
         Mapping[str, object],
-        "Kubernetes ResourceRequirements of the worker container.",
+        "Kubernetes ResourceRequirements of the worker container. Without any it requests 250m CPU "
+        "and 256Mi memory for each process, and has no limits.",
     ] = field(default_factory=dict)
     storage: Annotated[
         Storage,

@@ -19,6 +19,10 @@ _DATA: Final = "/var/lib/crossdock"
 _KEYS: Final = "/etc/crossdock/keys"
 _TLS: Final = "/etc/crossdock/tls"
 _CREDENTIALS: Final = "/etc/crossdock/store"
+_MILLICORES: Final = 250
+_MEMORY_MIB: Final = 256
+"""What a process requests where nothing is said of it, so that no worker is BestEffort, the first to be
+evicted: docs/benchmarks.md, `worker_rss_mib`, and limits.maxRead above that."""
 
 
 def pod_template(cluster: Cluster, default_image: str, pull_secrets: Sequence[str] = ()) -> Object:
@@ -112,7 +116,7 @@ def _container(cluster: Cluster, default_image: str) -> Object:
         "command": command(cluster),
         "env": [name],
         "ports": [{**port, "protocol": "TCP"} for port in ports],
-        "resources": dict(spec.workers.resources),
+        "resources": dict(spec.workers.resources) or _resources(spec.workers.processes),
         "volumeMounts": mounts,
         "startupProbe": _probe(cluster, "/healthz", period=2, failures=150),
         "livenessProbe": _probe(cluster, "/healthz", period=10, failures=6),
@@ -123,6 +127,11 @@ def _container(cluster: Cluster, default_image: str) -> Object:
             "capabilities": {"drop": ["ALL"]},
         },
     }
+
+
+def _resources(processes: int) -> Object:
+    cpu, memory = processes * _MILLICORES, processes * _MEMORY_MIB
+    return {"requests": {"cpu": f"{cpu}m", "memory": f"{memory}Mi"}}
 
 
 def _probe(cluster: Cluster, path: str, *, period: int, failures: int) -> Object:
