@@ -12,7 +12,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "cluster")]
 
-from examples_here import objects, pod, staged
+from examples_here import objects
 from kube_client import NAMESPACE, Object, apply, get, helm, kubectl, name_of, shell
 from objects import (
     CHART,
@@ -32,9 +32,9 @@ from words import STORE, until_ready, wait, workers
 
 from harness import eventually
 from support.measure import MIB
+from support.saved import saved
 
 Figures = dict[str, float]
-SCALE = {"SCALE_FACTOR": "0.2"}
 WRITERS = 4
 WRITTEN_MIB = 256
 """Of each writer."""
@@ -59,7 +59,7 @@ def measure(parts: Iterable[str]) -> Figures:
             found["install_to_first_result_s"] = round(seconds, 1)
         kubectl("delete", "shufflejob", "first", "--timeout=120s", seconds=130)
         until_ready(2)
-        for part, measured in (("saved", _saved), ("drain", _drain), ("release", _release)):
+        for part, measured in (("saved", saved), ("drain", _drain), ("release", _release)):
             if part in parts:
                 found |= measured()
                 print(found, file=sys.stderr, flush=True)
@@ -91,68 +91,6 @@ def _check_the_first() -> None:
         counts |= json.loads(part)
     if counts != expected():
         raise SystemExit("the first job's result is wrong")
-
-
-# -- executors between stages ----------------------------------------------------------------
-
-
-def _saved() -> Figures:
-    released, most = _tpch("released", 0)
-    kept, _ = _tpch("kept", most)
-    print(f"pod-seconds: {released:.1f} released, {kept:.1f} with {most} kept", file=sys.stderr)
-    return {"executor_seconds_saved_pct": round(100 * (1 - released / kept), 1)}
-
-
-def _tpch(name: str, kept: int) -> tuple[float, int]:
-    """Run TPC-H query 5; return pod-seconds of its executors, or of those kept, and the most."""
-    query = staged("tpch/q5.yaml", name=name, environment=SCALE)
-    label = {"crossdock.dev/job": name}
-    if kept:
-        label = {"app": "kept"}
-        apply(*(_holder(n) for n in range(kept)))
-        holders = ["--for=condition=Ready", "--selector=app=kept", "--timeout=120s"]
-        kubectl("wait", "pod", *holders, seconds=130)
-    key, value = next(iter(label.items()))
-    with watched("pods", f"{key}={value}") as watch:
-        began = time.monotonic()
-        apply(query)
-        wait(f"shufflejob/{name}", "Succeeded", seconds=600)
-        ended = time.monotonic()
-    if kept:
-        kubectl("delete", "pods", "--selector=app=kept", "--grace-period=0", "--force")
-    _verify(name)
-    kubectl("delete", "shufflejob", name, "--timeout=240s", seconds=250)
-    return (kept * (ended - began), kept) if kept else _pod_seconds(watch, ended)
-
-
-def _holder(number: int) -> Object:
-    """Return a pod that an engine would keep for all of its job."""
-    held = pod(f"kept-{number}", ["python", "-c", "import time; time.sleep(3600)"], {})
-    held["metadata"]["labels"] = {"app": "kept"}
-    return held
-
-
-def _pod_seconds(watch: Watch, ended: float) -> tuple[float, int]:
-    """Return how long pods were there, from their creation to their end, and the most at once."""
-    since: dict[str, float] = {}
-    total, most = 0.0, 0
-    over: set[str] = set()
-    for at, (kind, pod_) in zip(watch.times, watch.events, strict=True):
-        name = name_of(pod_)
-        if name not in over:
-            since.setdefault(name, at)
-        if kind == "DELETED" or pod_["status"].get("phase") in {"Succeeded", "Failed"}:
-            over.add(name)
-            total += at - since.pop(name, at)
-        most = max(most, len(since))
-    return total + sum(ended - at for at in since.values()), most
-
-
-def _verify(name: str) -> None:
-    apply(pod("verify", ["python", "verify.py", "q5", f"/data/{name}/result/q5"], SCALE))
-    until = "--for=jsonpath={.status.phase}=Succeeded"
-    kubectl("wait", "pod/verify", until, "--timeout=240s", seconds=250)
-    kubectl("delete", "pod", "verify", "--grace-period=0", "--force")
 
 
 # -- drains ----------------------------------------------------------------------------------
