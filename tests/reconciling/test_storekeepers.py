@@ -11,7 +11,7 @@ from crossdock_operator.storage.access import Access
 from crossdock_operator.storage.keepers import Keepers
 from crossdock_operator.storage.tasks import Probe, place_of
 
-SECRET = "nobody-may-see-this"  # noqa: S105
+SECRET = "nobody-may-see-this"
 
 
 @pytest.fixture
