@@ -4,10 +4,10 @@ import copy
 from typing import Any, Final
 
 import yaml
-from objects import CONTAINER, DATA, HERE, POD, RESULTS, VOLUME, Object
+from objects import CONTAINER, DATA, HERE, IMAGES, POD, RESULTS, TAG, VOLUME, Object
 
 EXAMPLES: Final = HERE.parents[1] / "examples"
-IMAGE: Final = "localhost/examples:e2e"
+IMAGE: Final = f"{IMAGES}/examples:{TAG}"
 _OF_EXAMPLES: Final = "crossdock/examples"
 _SCRATCH: Final = {"name": "scratch", "emptyDir": {}}
 
