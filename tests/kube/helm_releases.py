@@ -37,6 +37,12 @@ class Helm:
         self._admin = admin
         self.namespace = namespace
         self._directory = directory
+        self._calls: list[Running] = []
+
+    def close(self) -> None:
+        """End what runs."""
+        for each in self._calls:
+            each.kill()
 
     def __call__(self, verb: str, *args: str, values: Object | None = None) -> "Running":
         """Start `helm VERB NAME`; values come by a file, in place of those before."""
@@ -46,7 +52,9 @@ class Helm:
             path.write_text(json.dumps(values or {}))
             args = (str(CHART), "--values", str(path), *args)
         command = [str(build_servers.cached("helm")), verb, NAME, *args, *where]
-        return Running(command, self._plane, self._admin, self.namespace, self._directory)
+        call = Running(command, self._plane, self._admin, self.namespace, self._directory)
+        self._calls.append(call)
+        return call
 
     def status(self) -> str:
         """Return what Helm takes the newest revision for."""

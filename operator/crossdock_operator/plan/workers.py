@@ -21,8 +21,8 @@ _TLS: Final = "/etc/crossdock/tls"
 _CREDENTIALS: Final = "/etc/crossdock/store"
 _MILLICORES: Final = 250
 _MEMORY_MIB: Final = 256
-"""What a process requests where nothing is said of it, so that no worker is BestEffort, the first to be
-evicted: docs/benchmarks.md, `worker_rss_mib`, and limits.maxRead above that."""
+"""What a process requests where nothing is said of it, so that no worker is BestEffort, which is
+evicted first. Memory: docs/benchmarks.md, `worker_rss_mib`, and limits.maxRead above that."""
 
 
 def pod_template(cluster: Cluster, default_image: str, pull_secrets: Sequence[str] = ()) -> Object:
