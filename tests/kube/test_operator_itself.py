@@ -42,6 +42,9 @@ def test_health_and_metrics(scene: Scene) -> None:
     assert operator.metric(calls, verb="watch", resource="shufflejobs", code="200") == 1
     assert operator.metric(calls, verb="update", resource="leases") >= 0
     assert operator.metric("crossdock_operator_watch_age_seconds", resource="secrets") > 0
+    failing = "crossdock_operator_clusters_failing"
+    assert operator.metric(failing, condition="Available") == 1, "it has no worker"
+    assert operator.metric(failing, condition="StorageClean") == 0
     assert scene.namespace not in operator.fetch("/metrics")[1], "no label names an object"
 
 
