@@ -233,6 +233,15 @@ def test_prometheus_reads_the_alerts(tmp_path: Path) -> None:
     assert "unexpected identifier" in _read_rules(path)
 
 
+def test_prometheus_reads_what_the_dashboard_asks(tmp_path: Path) -> None:
+    panels = json.loads((CHART / "files" / "dashboards" / "crossdock.json").read_text())["panels"]
+    asked = [target["expr"] for panel in panels for target in panel["targets"]]
+    rules = [{"record": f"asked:{n}", "expr": expr} for n, expr in enumerate(asked)]
+    path = tmp_path / "asked.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    assert _read_rules(path) == ""
+
+
 def test_labels_of_the_selector_win() -> None:
     own = {"app.kubernetes.io/component": "mine", "team": "data"}
     pod = one(rendered({"operator": {"podLabels": own}, "commonLabels": own}), "Deployment")["spec"]
