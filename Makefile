@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: setup run test test-servers versitygw minio helm kube-servers chromium cluster-programs e2e-smoke e2e \
-  wheels example-wheels crds roles chart-readme docs lint format lock soak bench clean
+  wheels example-wheels examples crds roles chart-readme docs lint format lock soak bench clean
 
 setup: $(STAMP)
 
@@ -57,6 +57,10 @@ wheels: setup
 example-wheels: setup
 	$(BIN)/python tools/wheels.py dist/example-wheels --group examples \
 	  --python $(WHEELS_PYTHON) --arch $(WHEELS_ARCH)
+
+# The examples' job files as a cluster takes them, from those that `crossdock run` takes.
+examples: setup
+	$(BIN)/python tools/examples.py
 
 # The CRDs and their reference, from the types of the operator.
 crds: setup
