@@ -8,6 +8,7 @@ from typing import Final
 import pytest
 import yaml
 from administrator import Administrator, Object
+from rendering import rendered
 from specs import cluster
 
 from crossdock_operator.jobs.acceptance import judge
@@ -20,6 +21,7 @@ FILES: Final = sorted(
     [
         *(ROOT / "examples" / "on-kubernetes").glob("*.yaml"),
         ROOT / "examples" / "attached" / "engine.yaml",
+        ROOT / "examples" / "s3" / "versitygw.yaml",
     ]
 )
 TEXTS: Final = {
@@ -52,6 +54,19 @@ def test_what_is_applied_is_taken(admin: Administrator, place: str, name: str) -
         for spec in _pods(each):
             pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": spec}
             _dry_run(admin, place, pod)
+
+
+def test_the_values_for_the_server_of_the_examples_make_a_cluster(
+    admin: Administrator, place: str
+) -> None:
+    values = yaml.safe_load((ROOT / "examples" / "s3" / "values.yaml").read_text())
+    assert rendered(values), "the chart takes them"
+    _dry_run(admin, place, cluster("default", **values["defaultCluster"]["spec"]))
+    keys, service, _ = yaml.safe_load_all(TEXTS["s3/versitygw.yaml"])
+    store = values["defaultCluster"]["spec"]["store"]
+    assert store["credentialsSecretRef"]["name"] == keys["metadata"]["name"]
+    (port,) = service["spec"]["ports"]
+    assert store["endpoint"] == f"http://{service['metadata']['name']}.crossdock.svc:{port['port']}"
 
 
 def test_every_stage_reads_and_writes_where_its_pods_have_a_volume() -> None:
@@ -88,10 +103,16 @@ def _pods(body: Object) -> Iterator[Object]:
     if body["kind"] == "Pod":
         yield body["spec"]
     elif "template" in body.get("spec", {}):
-        yield _never_again(body["spec"]["template"]["spec"])
+        spec = body["spec"]["template"]["spec"]
+        claims = [c["metadata"]["name"] for c in body["spec"].get("volumeClaimTemplates", ())]
+        yield _never_again(spec | {"volumes": [*spec.get("volumes", ()), *map(_claimed, claims)]})
     else:
         for stage in body.get("spec", {}).get("stages", ()):
             yield _never_again(stage["podTemplate"]["spec"])
+
+
+def _claimed(name: str) -> Object:
+    return {"name": name, "persistentVolumeClaim": {"claimName": name}}
 
 
 def _never_again(spec: Object) -> Object:
