@@ -1,5 +1,6 @@
 # One image for the operator, workers and tasks of stages. Building it needs no network:
-#   make wheels && buildah build -t crossdock .        (podman and docker build it alike)
+#   make wheels && docker build -t crossdock/crossdock:0.1.0 .
+# podman and buildah build it alike; without --format docker they leave the health check out.
 # Wheels are made for the Python of the base image: `make wheels WHEELS_PYTHON=3.11` for Debian 12's.
 ARG BASE_IMAGE=python:3.12-slim
 
