@@ -28,7 +28,7 @@ from objects import (
 )
 from tally import expected
 from watching import Watch, watched
-from words import STORE, until_ready, wait, workers
+from words import STORE, in_the_bucket, until_ready, wait, workers
 
 from harness import eventually
 from support.measure import MIB
@@ -109,6 +109,7 @@ def _drain() -> Figures:
     print(f"drained {gib:.2f} GiB in {seconds:.1f} s", file=sys.stderr)
     until_ready(2, besides=[gone])
     kubectl("delete", "shufflejob", "full", "--timeout=240s", seconds=250)
+    assert in_the_bucket() == "", "a deleted job has nothing left"
     return {"drain_s_per_gib": round(seconds / gib, 1)}
 
 

@@ -2,13 +2,20 @@
 
 import json
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 from kube_client import NAMESPACE, Failed, apply, get, helm, kubectl, name_of, report
 from objects import CHART, RESTRICTED, results, s3_server, static_volumes, tasks, values
-from words import in_the_bucket, wait
+from words import in_the_bucket, staged_files, wait
 
 from harness import eventually
+
+_NAMESPACED: Final = (
+    "pods,services,secrets,configmaps,serviceaccounts,persistentvolumeclaims,jobs,deployments,"
+    "statefulsets,controllerrevisions,poddisruptionbudgets,networkpolicies,roles,rolebindings,leases"
+)
+_OF_CLUSTER: Final = "clusterroles,clusterrolebindings,persistentvolumes,priorityclasses"
 
 
 @pytest.fixture(scope="session")
@@ -43,14 +50,27 @@ def place(_place: None, request: pytest.FixtureRequest) -> Iterator[None]:
 def _installed(_place: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     chosen = tmp_path_factory.mktemp("chart") / "values.yaml"
     chosen.write_text(json.dumps(values()))
+    before = _things()
     helm("install", "crossdock", str(CHART), f"--values={chosen}", "--wait", "--timeout=240s")
     wait("shufflecluster/default", "Ready")
     yield
     helm("uninstall", "crossdock", "--timeout=240s")
-    eventually(lambda: [name_of(p) for p in get("pods")] == ["s3-0"], seconds=120,
-               what="all pods to go")  # fmt: skip
+
+    def nothing_is_left() -> bool:
+        left = _things() - before
+        print("still there:", sorted(left))
+        return not left
+
+    eventually(nothing_is_left, seconds=120, what="all to go", pause=1)
     assert in_the_bucket() == ""
+    assert staged_files() == ""
     assert get("shuffleclusters") == []
+
+
+def _things() -> set[str]:
+    """Return all that an installed chart or its operator may have made, but for the CRDs."""
+    return {*kubectl("get", _NAMESPACED, "--output=name").split(),
+            *kubectl("get", _OF_CLUSTER, "--output=name").split()}  # fmt: skip
 
 
 @pytest.fixture

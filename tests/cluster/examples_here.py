@@ -3,10 +3,10 @@
 from typing import Any, Final
 
 import yaml
-from objects import HERE, RESULTS, Object
+from objects import HERE, IMAGES, RESULTS, TAG, Object
 
 EXAMPLES: Final = HERE.parents[1] / "examples"
-IMAGE: Final = "localhost/examples:e2e"
+IMAGE: Final = f"{IMAGES}/examples:{TAG}"
 _OF_EXAMPLES: Final = "crossdock/examples:0.1.0"
 _A_POD: Final = "on-kubernetes/tpch-q5-verify.yaml"
 

@@ -9,8 +9,13 @@ from kube_client import NAMESPACE
 Object = dict[str, Any]
 HERE: Final = Path(__file__).parent
 CHART: Final = HERE.parents[1] / "charts" / "crossdock"
-IMAGE: Final = "localhost/crossdock:e2e"
-STORE_IMAGE: Final = "localhost/versitygw:e2e"
+IMAGES: Final = os.environ.get("CROSSDOCK_CLUSTER_IMAGES", "localhost")
+"""Where another cluster finds crossdock, examples and versitygw, and under which tag."""
+TAG: Final = os.environ.get("CROSSDOCK_CLUSTER_TAG", "e2e")
+IMAGE: Final = f"{IMAGES}/crossdock:{TAG}"
+NEXT_IMAGE: Final = f"{IMAGE}-next"
+"""The same again: what workers are upgraded to."""
+STORE_IMAGE: Final = f"{IMAGES}/versitygw:{TAG}"
 BUCKET: Final = "shuffles"
 KEYS: Final = {"AWS_ACCESS_KEY_ID": "crossdock", "AWS_SECRET_ACCESS_KEY": "crossdock-secret"}
 RESULTS: Final = "/data"
@@ -206,7 +211,11 @@ def guest_job(namespace: str) -> Object:
         }
         for name, program in programs.items()
     ]
-    spec = {"clusterRef": {"name": "default", "namespace": NAMESPACE}, "stages": stages}
+    spec = {
+        "clusterRef": {"name": "default", "namespace": NAMESPACE},
+        "persistence": "Eager",
+        "stages": stages,
+    }
     return named("crossdock.dev/v1alpha1", "ShuffleJob", "guest", namespace=namespace, spec=spec)
 
 
@@ -231,7 +240,7 @@ def workers(**given: Any) -> Object:
 def values() -> Object:
     """Return the chart's values: two operators, and two workers that forget nothing on S3."""
     return {
-        "image": {"registry": "localhost", "repository": "crossdock", "tag": "e2e"},
+        "image": {"registry": IMAGES, "repository": "crossdock", "tag": TAG},
         "operator": {"resources": _SMALL},
         "defaultCluster": {"enabled": True, "spec": {"workers": workers(), "store": store()}},
         "uninstall": {"timeoutSeconds": 120},

@@ -1,13 +1,16 @@
 """All but workers goes in the middle of a job: operator, store, tasks, namespace, release."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kube_client import NAMESPACE, Failed, apply, get, helm, kubectl, pods, ready
-from objects import CHART, RESTRICTED, STAGE, guest_job, values
-from words import STORE, Words, in_the_bucket, on_disks, until_ready, wait
+from killing import kill, lose
+from kube_client import NAMESPACE, apply, get, helm, kubectl, name_of, pods, ready, shell
+from objects import BUCKET, CHART, NEXT_IMAGE, RESTRICTED, STAGE, guest_job, values
+from tally import BALLAST_BYTES
+from words import STORE, Words, in_the_bucket, on_disks, until_ready, wait, workers
 
 from harness import eventually
 
@@ -31,7 +34,7 @@ def test_operators_are_killed_again_and_again() -> None:
         if killed == KILLS // 2:
             words.until_half_mapped()
             words.open("draw")
-        kubectl("delete", "pods", f"--selector={OPERATORS}", "--grace-period=0", "--force")
+        lose(*map(name_of, pods(OPERATORS)))
         eventually(_one_operator, seconds=120, what="an operator", pause=0.5)
     words.finish()
 
@@ -40,31 +43,60 @@ def test_an_operator_is_killed_while_a_job_is_deleted() -> None:
     words = Words("undeleted", persistence="Eager")
     words.until_mapped()
     kubectl("delete", "shufflejob", words.name, "--wait=false")
-    kubectl("delete", "pods", f"--selector={OPERATORS}", "--grace-period=0", "--force")
+    lose(*map(name_of, pods(OPERATORS)))
     words.delete()
 
 
-def test_the_store_is_started_anew() -> None:
+def test_the_store_goes_while_it_is_written_to_and_comes_back() -> None:
     words = Words("stored", persistence="Eager")
     words.until_half_mapped()
     eventually(in_the_bucket, seconds=60, what="something in the bucket", pause=0.5)
-    _restart_the_store()
+    before = len(in_the_bucket().splitlines())
+    with _no_store():
+        words.open("draw", by=words.running("draw")[0])
+        eventually(lambda: _told(words, "persisting failed"), seconds=120, what="a failed write")
+    eventually(lambda: _told(words, "persisting works again"), seconds=120, what="a write")
     words.until_mapped()
-    _restart_the_store()
+    assert len(in_the_bucket().splitlines()) > before
     words.finish()
 
 
-@pytest.mark.parametrize("how", [(), ("--grace-period=0", "--force")], ids=["ended", "killed"])
-def test_task_pods_are_deleted(how: tuple[str, ...]) -> None:
+def test_the_store_goes_while_it_is_read_from_and_comes_back() -> None:
+    """What a lost worker had is in the store alone; who reads it waits for the store."""
+    words = Words("fetched", persistence="Eager")
+    words.until_mapped()
+    counting = words.running("count")
+    eventually(_all_is_stored, seconds=60, what="all to be persisted", pause=0.5)
+    gone = {pod["metadata"]["uid"] for pod in workers()}
+    with _no_store():
+        lose(*map(name_of, workers()))
+        words.open("count", by=counting[0])
+        eventually(lambda: _are_others(gone), seconds=120, what="other workers", pause=0.5)
+    status = words.finish()
+    draw = {stage["name"]: stage for stage in status["stages"]}["draw"]
+    assert draw["attempts"] == draw["tasks"], "no map ran again: all was in the store"
+
+
+def test_task_pods_are_deleted() -> None:
     words = Words("tasks")
     words.until_half_mapped()
     for stage in ("draw", "count"):
-        selector = f"--selector={words.pods},{STAGE}={stage}"
-        running = "--field-selector=status.phase=Running"
-        kubectl("delete", "pods", selector, running, "--wait=false", *how)
+        kubectl("delete", "pods", *words.running(stage), "--wait=false")
         if stage == "draw":
             words.until_mapped()
     words.finish()
+
+
+@pytest.mark.parametrize("end", [lambda *pods: [*map(kill, pods)], lose], ids=["killed", "lost"])
+def test_task_pods_are_killed(end: Callable[..., object]) -> None:
+    words = Words("tasks")
+    words.until_half_mapped()
+    for stage in ("draw", "count"):
+        end(*words.running(stage))
+        if stage == "draw":
+            words.until_mapped()
+    stages = words.finish()["stages"]
+    assert all(stage["attempts"] > stage["tasks"] for stage in stages), stages
 
 
 def test_a_namespace_is_deleted() -> None:
@@ -84,38 +116,59 @@ def test_a_namespace_is_deleted() -> None:
     )
     uid = get("shufflejob", "guest", namespace=GUEST)["metadata"]["uid"]
     assert on_disks(uid) != ""
+    eventually(in_the_bucket, seconds=60, what="something in the bucket", pause=0.5)
     kubectl("delete", "namespace", GUEST, "--timeout=180s", seconds=190)
     assert on_disks(uid) == ""
     assert in_the_bucket() == ""
 
 
 def test_the_chart_is_upgraded(tmp_path: Path) -> None:
+    """Operators are replaced, and workers roll to another image, each after it has drained."""
     words = Words("released")
     words.until_half_mapped()
     before = {pod["metadata"]["uid"] for pod in pods(OPERATORS)}
-    changed = values()
+    rolled = {pod["metadata"]["uid"] for pod in workers()}
+    changed = values() | {"workerImage": NEXT_IMAGE}
     changed["operator"] |= {"logLevel": "debug", "podAnnotations": {"example.com/version": "2"}}
     chosen = tmp_path / "values.yaml"
     chosen.write_text(json.dumps(changed))
     helm("upgrade", "crossdock", str(CHART), f"--values={chosen}", "--wait", "--timeout=240s")
+    words.until_mapped()
+    until_ready(2, besides=rolled)
     wait("shufflecluster/default", "Ready")
     assert before.isdisjoint(pod["metadata"]["uid"] for pod in pods(OPERATORS))
-    words.finish()
+    assert {pod["spec"]["containers"][0]["image"] for pod in workers()} == {NEXT_IMAGE}
+    draw = {stage["name"]: stage for stage in words.finish()["stages"]}["draw"]
+    assert draw["attempts"] == draw["tasks"], "no frame was lost"
 
 
 def _one_operator() -> bool:
     return any(ready(pod) for pod in pods(OPERATORS))
 
 
-def _restart_the_store() -> None:
-    gone = get("pod", STORE)["metadata"]["uid"]
-    kubectl("delete", "pod", STORE, "--wait=false")
-    eventually(lambda: _is_another(gone), seconds=120, what="the store", pause=0.5)
-
-
-def _is_another(gone: str) -> bool:
+@contextmanager
+def _no_store() -> Iterator[None]:
+    """Have no S3 server meanwhile; its disk stays."""
+    kubectl("scale", "statefulset", "s3", "--replicas=0")
+    kubectl("wait", "pod", STORE, "--for=delete", "--timeout=60s")
     try:
-        pod = get("pod", STORE)
-    except Failed:
-        return False
-    return bool(pod["metadata"]["uid"] != gone) and ready(pod)
+        yield
+    finally:
+        kubectl("scale", "statefulset", "s3", "--replicas=1")
+        kubectl("rollout", "status", "statefulset/s3", "--timeout=120s")
+
+
+def _told(words: Words, what: str) -> bool:
+    """Tell whether a worker has said something of a job."""
+    logs = [kubectl("logs", name_of(pod), "--tail=-1") for pod in workers()]
+    return any(what in line and words.uid in line for log in logs for line in log.splitlines())
+
+
+def _all_is_stored() -> bool:
+    """Tell whether the bucket has as much as the maps' ballast, which nobody can compress."""
+    return int(shell(STORE, f"du -sb /s3/{BUCKET} | cut -f1")) >= BALLAST_BYTES
+
+
+def _are_others(gone: set[str]) -> bool:
+    found = workers()
+    return len(found) == len(gone) and gone.isdisjoint(pod["metadata"]["uid"] for pod in found)

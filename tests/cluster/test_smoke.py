@@ -1,6 +1,7 @@
 """`helm test`, and a job that loses a worker and its operator; `helm uninstall` refuses then."""
 
 import pytest
+from killing import lose
 from kube_client import NAMESPACE, Failed, get, helm, kubectl, name_of, pods, ready
 from words import Words
 
@@ -22,7 +23,8 @@ def test_a_job_that_loses_a_worker_and_its_operator_is_right_and_leaves_nothing(
         helm("uninstall", "crossdock", "--timeout=120s")
     assert f"ShuffleJob {NAMESPACE}/words" in kubectl("logs", "job/crossdock-leave")
     worker = get("pod", "default-worker-0")["metadata"]["uid"]
-    kubectl("delete", "pod", "default-worker-0", "--wait=false")
+    assert words.held_by("default-worker-0")
+    lose("default-worker-0")
     _kill_the_leader()
     eventually(lambda: _is_another_pod("default-worker-0", worker), seconds=180, what="its like")
     words.finish()
@@ -32,7 +34,7 @@ def test_a_job_that_loses_a_worker_and_its_operator_is_right_and_leaves_nothing(
 def _kill_the_leader() -> None:
     holder = get("lease", "crossdock-operator")["spec"]["holderIdentity"]
     (leader,) = [name for name in map(name_of, pods(OPERATORS)) if holder.startswith(f"{name}-")]
-    kubectl("delete", "pod", leader, "--grace-period=0", "--force")
+    lose(leader)
 
 
 def _is_another_pod(name: str, uid: str) -> bool:

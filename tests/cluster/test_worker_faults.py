@@ -1,10 +1,12 @@
 """Workers go in the middle of a job, in every way that Kubernetes has: the job stays right."""
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
-from kube_client import NAMESPACE, Failed, get, kubectl, name_of
+from killing import exit_code, kill, lose
+from kube_client import NAMESPACE, Failed, Object, get, kubectl, name_of
 from words import Words, until_ready, workers
 
 from harness import eventually
@@ -12,7 +14,7 @@ from harness import eventually
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("installed")]
 
 WORKER = "default-worker-0"
-NOW = ("--grace-period=0", "--force")
+KILLED = 128 + signal.SIGKILL
 
 
 @pytest.fixture(autouse=True)
@@ -24,21 +26,50 @@ def _two_workers(installed: None) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("reached", [Words.until_half_mapped, Words.until_mapped])
-@pytest.mark.parametrize("how", [(), NOW], ids=["drained", "killed"])
-def test_a_worker_pod_is_deleted(reached: Callable[[Words], None], how: tuple[str, ...]) -> None:
-    words = Words("deleted")
+def test_a_worker_drains_and_goes(reached: Callable[[Words], None]) -> None:
+    words = Words("drained")
     reached(words)
+    assert words.held_by(WORKER)
     gone = get("pod", WORKER)["metadata"]["uid"]
-    kubectl("delete", "pod", WORKER, "--wait=false", *how)
+    kubectl("delete", "pod", WORKER, "--wait=false")
     words.open("draw")
     words.open("count")
     until_ready(2, besides=[gone])
-    words.finish()
+    assert _again(words.finish()) == 0, "what it had was read from elsewhere"
+
+
+@pytest.mark.parametrize("reached", [Words.until_half_mapped, Words.until_mapped])
+def test_a_worker_is_killed_and_starts_again_on_its_disk(reached: Callable[[Words], None]) -> None:
+    words = Words("killed")
+    reached(words)
+    assert words.held_by(WORKER)
+    kill(WORKER)
+    words.open("draw")
+    words.open("count")
+    eventually(lambda: _restarts(WORKER) > 0, seconds=60, what="its end")
+    assert exit_code(WORKER) == KILLED
+    until_ready(2)
+    again = _again(words.finish())
+    assert again == 0 or reached is not Words.until_mapped, "what was acked is there again"
+
+
+@pytest.mark.parametrize("reached", [Words.until_half_mapped, Words.until_mapped])
+def test_a_worker_is_lost_with_its_disk(reached: Callable[[Words], None]) -> None:
+    words = Words("lost")
+    reached(words)
+    assert words.held_by(WORKER)
+    gone = get("pod", WORKER)["metadata"]["uid"]
+    lose(WORKER)
+    words.open("draw")
+    words.open("count")
+    until_ready(2, besides=[gone])
+    assert _again(words.finish()) > 0, "maps whose frames were lost run again"
 
 
 def test_each_worker_is_evicted_one_at_a_time() -> None:
     words = Words("evicted")
     words.until_half_mapped()
+    assert all(words.held_by(name_of(pod)) for pod in workers())
     gone = [pod["metadata"]["uid"] for pod in workers()]
     _evict("default-worker-1")
     eventually(lambda: not _is_ready("default-worker-1"), seconds=60, what="it to go")
@@ -67,12 +98,24 @@ def test_workers_are_scaled_from_three_to_one_and_back() -> None:
     until_ready(3)
     words = Words("scaled")
     words.until_half_mapped()
+    assert all(words.held_by(name_of(pod)) for pod in workers())
     kubectl("scale", "shufflecluster/default", "--replicas=1")
     until_ready(1)
     words.until_mapped()
     kubectl("scale", "shufflecluster/default", "--replicas=3")
     until_ready(3)
     words.finish()
+
+
+def _again(status: Object) -> int:
+    """Return how many tries the maps took beyond one for each."""
+    draw = {stage["name"]: stage for stage in status["stages"]}["draw"]
+    return int(draw["attempts"] - draw["tasks"])
+
+
+def _restarts(name: str) -> int:
+    (status,) = get("pod", name)["status"]["containerStatuses"]
+    return int(status["restartCount"])
 
 
 def _uids() -> list[str]:

@@ -7,10 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote
 
-from kube_client import NAMESPACE, Object
+from kube_client import NAMESPACE, Object, kubectl
 
 from harness import eventually
+
+_PATHS: Final = {"pods": "/api/v1", "deployments": "/apis/apps/v1"}
 
 
 @dataclass(slots=True)
@@ -58,14 +62,15 @@ class Watch:
 
 @contextmanager
 def watched(kind: str, labels: str) -> Iterator[Watch]:
-    """Watch objects of a kind in the tests' namespace. The watch is there when this begins."""
+    """Watch objects of a kind in the tests' namespace: nothing is missed from now on."""
     found = Watch()
+    path = f"{_PATHS[kind]}/namespaces/{NAMESPACE}/{kind}?labelSelector={quote(labels)}"
+    now = json.loads(kubectl("get", "--raw", path))["metadata"]["resourceVersion"]
     process = subprocess.Popen(
-        ["kubectl", f"--namespace={NAMESPACE}", "get", kind, f"--selector={labels}",
-         "--watch", "--output-watch-events", "--output=json"],
+        ["kubectl", "get", "--raw", f"{path}&watch=1&timeoutSeconds=3600&resourceVersion={now}"],
         stdout=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
     reader = threading.Thread(target=_read, args=(process, found), daemon=True)
     reader.start()
     try:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from kube_client import Object, apply, get, kubectl, name_of, pods, ready, shell
-from objects import BUCKET, job
+from objects import BUCKET, STAGE, job
 from tally import MAPS, expected, gate
 
 from harness import eventually
@@ -39,9 +39,19 @@ class Words:
         self.open("draw")
         eventually(self._counts, seconds=120, what="tasks that count", pause=0.5)
 
-    def open(self, stage: str) -> None:
-        """Let a stage's tasks go on."""
-        shell(STORE, f"touch {gate(self.name, stage)}")
+    def open(self, stage: str, *, by: str = STORE) -> None:
+        """Let a stage's tasks go on; `by` is a pod that sees their gate."""
+        shell(by, f"touch {gate(self.name, stage)}")
+
+    def held_by(self, worker: str) -> bool:
+        """Tell whether a worker has frames of it on its disk."""
+        look = f"find {DISK}/jobs -path '*{self.uid}*' -size +1M"
+        return bool(shell(worker, look))
+
+    def running(self, stage: str) -> list[str]:
+        """Return the pods of a stage that run."""
+        found = pods(f"{self.pods},{STAGE}={stage}")
+        return [name_of(pod) for pod in found if pod["status"].get("phase") == "Running"]
 
     @property
     def status(self) -> Object:
@@ -82,16 +92,18 @@ class Words:
         return found
 
     def _is_half_mapped(self) -> bool:
-        return self._in_phase("draw", "Succeeded") >= MAPS // 2 and (
-            self._in_phase("draw", "Running") >= MAPS // 2
-        )
+        done = get("pods", labels=f"{self.pods},{STAGE}=draw")
+        succeeded = sum(pod["status"].get("phase") == "Succeeded" for pod in done)
+        return succeeded >= MAPS // 2 and self._waiting("draw") >= MAPS // 2
 
     def _counts(self) -> bool:
-        return self._in_phase("count", "Running") == COUNTERS
+        return len(self.running("count")) == COUNTERS == self._waiting("count")
 
-    def _in_phase(self, stage: str, phase: str) -> int:
-        found = get("pods", labels=f"{self.pods},crossdock.dev/stage={stage}")
-        return sum(pod["status"].get("phase") == phase for pod in found)
+    def _waiting(self, stage: str) -> int:
+        """Return how many tasks of a stage have come to its gate."""
+        return len(
+            shell(STORE, f"find /data/gates -name '{self.name}-{stage}-waits-*'").splitlines()
+        )
 
 
 def wait(for_what: str, phase: str, *, seconds: float = 240) -> None:

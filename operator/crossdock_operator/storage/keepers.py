@@ -62,7 +62,7 @@ class Keepers:
         key = access.digest
         keeper = self._running.get(key)
         if keeper is None or keeper.ended:
-            keeper = self._running[key] = _Keeper(environment(access.credentials))
+            keeper = self._running[key] = _Keeper(access.credentials)
         try:
             return await keeper.do(place, task, note)
         finally:
@@ -95,8 +95,9 @@ class _Waiting:
 class _Keeper:
     """One process."""
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self._variables = variables
+    def __init__(self, credentials: Mapping[str, str] | None) -> None:
+        """Args: `credentials` are of a cluster's Secret; None: the operator's own are used."""
+        self._credentials = credentials
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
         self._process: asyncio.subprocess.Process | None = None
@@ -134,9 +135,13 @@ class _Keeper:
                     *("-m", "crossdock_operator.storage.storekeeper"),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
-                    env=dict(self._variables),
+                    env=environment(own=self._credentials is None),
                     limit=_LINE_BYTES,
                 )
+                assert self._process.stdin is not None
+                # Not in its environment, which shows in every dump of the pod.
+                first = json.dumps(dict(self._credentials or {}))
+                self._process.stdin.write(f"{first}\n".encode())
                 if self.ended:  # while it was started
                     self._process.kill()
                 self._reader = asyncio.create_task(self._read(self._process))
@@ -183,19 +188,17 @@ class _Keeper:
             await asyncio.wait([self._reader])
 
 
-def environment(credentials: Mapping[str, str] | None) -> dict[str, str]:
-    """Return a storekeeper's environment.
+def environment(*, own: bool) -> dict[str, str]:
+    """Return what a storekeeper's environment is when it starts.
 
     Args:
-        credentials: of a cluster's Secret; then nothing of the operator's own account is in it.
-            None: the operator's own are used.
+        own: it may use the operator's own account at the cloud; else nothing of that is in it.
     """
-    own = dict(os.environ)
-    if credentials is None:
-        return own
+    if own:
+        return dict(os.environ)
     # Or what the Secret lacks would be looked for at the machine's own account.
     alone = {"AWS_EC2_METADATA_DISABLED": "true"}
-    return {k: v for k, v in own.items() if not k.startswith(_CLOUDS)} | alone | dict(credentials)
+    return {k: v for k, v in os.environ.items() if not k.startswith(_CLOUDS)} | alone
 
 
 def _failed(error: Mapping[str, str]) -> TaskFailed:

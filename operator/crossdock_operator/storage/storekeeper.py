@@ -1,8 +1,9 @@
 """A process that does what is to be done in one cluster's store: `python -m …storekeeper`.
 
-Tasks come as lines on its standard input, results go as lines to its standard output, in any
-order, and before them what is waited for. It ends with its input, so also when the operator is
-killed: then whatever was under way is begun anew by the next one, and nothing has to be kept.
+Its credentials are the first line of its standard input, as variables of an environment; tasks are
+the lines that follow. Results go as lines to its standard output, in any order, and before them
+what is waited for. It ends with its input, so also when the operator is killed: then whatever was
+under way is begun anew by the next one, and nothing has to be kept.
 """
 
 import json
@@ -23,7 +24,9 @@ AT_ONCE: Final = 128
 
 
 def serve(tasks: TextIO, results: TextIO) -> None:
-    """Do what comes, until the input ends; what is under way then is given up."""
+    """Take credentials, and do what comes until the input ends; what is under way is given up."""
+    # What is set now is found by the libraries in this process alone.
+    os.environ.update(json.loads(tasks.readline() or "{}"))
     bench = Bench()
     lock = threading.Lock()
 
