@@ -1,6 +1,7 @@
 # One image for the operator, workers and tasks of stages. Building it needs no network:
 #   make wheels && docker build -t crossdock/crossdock:0.1.0 .
-# podman and buildah build it alike; without --format docker they leave the health check out.
+# podman build --format docker, or buildah build --layers --format docker, do it alike; without these options
+# there is no health check, and buildah makes one layer of all.
 # Wheels are made for the Python of the base image: `make wheels WHEELS_PYTHON=3.11` for Debian 12's.
 ARG BASE_IMAGE=python:3.12-slim
 
@@ -12,7 +13,8 @@ COPY dist/wheels/libraries /wheels/libraries
 RUN python3 -m venv /tmp/pip \
  && python3 -m venv --without-pip /opt/crossdock \
  && /tmp/pip/bin/python -m pip --python /opt/crossdock/bin/python install --no-index --no-cache-dir \
-      --disable-pip-version-check --no-deps --find-links /wheels/libraries -r /wheels/libraries/requirements.txt \
+      --disable-pip-version-check --no-deps --find-links /wheels/libraries \
+      -r /wheels/libraries/requirements.txt \
  && cd /opt/crossdock/lib/python3*/site-packages \
  && rm -r pyarrow/tests pyarrow/include pyarrow/src \
  && find kubernetes \( -path '*/client/models/*' -o -path '*/client/api/*' \) -type f \
@@ -22,10 +24,12 @@ FROM libraries AS own
 COPY dist/wheels/own /wheels/own
 # Below a root of its own, so that it is a layer of its own; beside the libraries only to be looked at.
 RUN /tmp/pip/bin/python -m pip --python /opt/crossdock/bin/python install --no-index --no-cache-dir \
-      --disable-pip-version-check --no-deps --find-links /wheels/own -r /wheels/own/requirements.txt --root /own \
+      --disable-pip-version-check --no-deps --find-links /wheels/own -r /wheels/own/requirements.txt \
+      --no-warn-script-location --root /own \
  && cp -r /own/opt/crossdock/. /opt/crossdock \
  && /tmp/pip/bin/python -m pip --python /opt/crossdock/bin/python --disable-pip-version-check check \
- && /opt/crossdock/bin/python -c "import numpy, pyarrow, uvloop, crc32c, cryptography, crossdock_operator.kube" \
+ && /opt/crossdock/bin/python -c "import numpy, pyarrow, uvloop, crc32c, cryptography" \
+ && /opt/crossdock/bin/python -c "import crossdock_operator.run, crossdock_worker.cli" \
  && /opt/crossdock/bin/crossdock operator --help > /dev/null
 
 FROM ${BASE_IMAGE}
