@@ -66,6 +66,9 @@ CONFIG_MAP: Final = Kind(name="ConfigMap", plural="configmaps")
 JOB: Final = Kind(name="Job", plural="jobs", group="batch")
 NAMESPACE: Final = Kind(name="Namespace", plural="namespaces")
 EVENT: Final = Kind(name="Event", plural="events")
+SELF_SUBJECT_REVIEW: Final = Kind(
+    name="SelfSubjectReview", plural="selfsubjectreviews", group="authentication.k8s.io"
+)
 TOKEN_REVIEW: Final = Kind(name="TokenReview", plural="tokenreviews", group="authentication.k8s.io")
 SUBJECT_ACCESS_REVIEW: Final = Kind(
     name="SubjectAccessReview", plural="subjectaccessreviews", group="authorization.k8s.io"

@@ -3,6 +3,8 @@
 A lease is over when it has not changed for its duration by *our* clock: clocks of machines need not
 agree. Who cannot renew in time stops before that, by its own clock. The number of transitions
 only grows, and goes with commands to workers, which refuse lower ones.
+
+The lease belongs to the operator's service account: it goes with that when all is uninstalled.
 """
 
 import asyncio
@@ -15,7 +17,7 @@ import structlog
 
 from crossdock.errors import CrossdockError
 from crossdock_operator.errors import KubeError, Stale
-from crossdock_operator.kinds import LEASE, Object
+from crossdock_operator.kinds import LEASE, SELF_SUBJECT_REVIEW, Object
 from crossdock_operator.kube import Kube
 
 LEASE_NAME: Final = "crossdock-operator"
@@ -23,6 +25,7 @@ LEASE_SECONDS: Final = 10
 RENEW_SECONDS: Final = 3.0
 GIVE_UP_SECONDS: Final = 8.0
 """A leader that could not renew for so long ends, before another can take over."""
+_ACCOUNT: Final = "system:serviceaccount:"
 LOOK_SECONDS: Final = 2.0
 """How often one that waits looks at the lease."""
 
@@ -63,14 +66,30 @@ def is_free(lease: Object | None, seen: Seen | None, identity: str, now: float) 
     return now - seen.since >= float(spec.get("leaseDurationSeconds", LEASE_SECONDS))
 
 
-def taken(lease: Object, identity: str, now: str) -> Object:
+def owner_of(user: Object, namespace: str) -> Object | None:
+    """Return what a Lease's owner is: the service account of who asked the API server.
+
+    Args:
+        user: the `userInfo` of a SelfSubjectReview.
+        namespace: the Lease's. An account of another one, or a person, owns nothing here.
+    """
+    account = str(user.get("username", "")).removeprefix(f"{_ACCOUNT}{namespace}:")
+    if account == user.get("username") or not user.get("uid"):
+        return None
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "name": account, "uid": user["uid"]}
+
+
+def taken(lease: Object, identity: str, now: str, owner: Object | None = None) -> Object:
     """Return the lease as it is to be written by who takes or renews it."""
     spec = dict(lease.get("spec") or {})
     if spec.get("holderIdentity") != identity:
         spec["leaseTransitions"] = spec.get("leaseTransitions", 0) + 1
         spec["acquireTime"] = now
     spec |= {"holderIdentity": identity, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}
-    return {**lease, "spec": spec}
+    if owner is None:
+        return {**lease, "spec": spec}
+    # That of an account that is gone would have the lease deleted.
+    return {**lease, "metadata": {**lease["metadata"], "ownerReferences": [owner]}, "spec": spec}
 
 
 _TRANSITIONS_BITS: Final = 24
@@ -90,6 +109,7 @@ class Leadership:
         self._name = name
         self._identity = identity
         self._lease: Object = {"metadata": {"namespace": namespace, "name": name}}
+        self._owner: Object | None = None
         self._renewed = 0.0
         self._leads = asyncio.Event()
 
@@ -130,6 +150,7 @@ class Leadership:
                 lease = await self._kube.get(LEASE, self._namespace, self._name)
                 seen = look(lease, seen, time.monotonic())
                 if is_free(lease, seen, self._identity, time.monotonic()):
+                    self._owner = await self._account()
                     await self._write(lease)
                     self._leads.set()
                     log.info("leads", identity=self._identity, transitions=self.number)
@@ -139,6 +160,14 @@ class Leadership:
             except KubeError as error:  # one that has just started refuses what roles allow
                 log.warning("the lease cannot be looked at", error=str(error))
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _account(self) -> Object | None:
+        try:
+            review = await self._kube.review(SELF_SUBJECT_REVIEW, {})
+        except KubeError as error:  # not worth being without a leader
+            log.warning("the lease will stay when all else is uninstalled", error=str(error))
+            return None
+        return owner_of(review["userInfo"], self._namespace)
 
     async def hold(self) -> None:
         """Renew the lease for ever.
@@ -179,7 +208,11 @@ class Leadership:
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         if lease is None:
             fresh = {"metadata": {"namespace": self._namespace, "name": self._name}}
-            self._lease = await self._kube.create(LEASE, taken(fresh, self._identity, now))
+            self._lease = await self._kube.create(
+                LEASE, taken(fresh, self._identity, now, self._owner)
+            )
         else:
-            self._lease = await self._kube.replace(LEASE, taken(lease, self._identity, now))
+            self._lease = await self._kube.replace(
+                LEASE, taken(lease, self._identity, now, self._owner)
+            )
         self._renewed = asked

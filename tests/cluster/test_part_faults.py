@@ -10,7 +10,7 @@ from killing import kill, lose
 from kube_client import NAMESPACE, apply, get, helm, kubectl, name_of, pods, ready, shell
 from objects import BUCKET, CHART, NEXT_IMAGE, RESTRICTED, STAGE, guest_job, values
 from tally import BALLAST_BYTES
-from words import STORE, Words, in_the_bucket, on_disks, until_ready, wait, workers
+from words import COUNTERS, STORE, Words, in_the_bucket, on_disks, until_ready, wait, workers
 
 from harness import eventually
 
@@ -51,13 +51,12 @@ def test_the_store_goes_while_it_is_written_to_and_comes_back() -> None:
     words = Words("stored", persistence="Eager")
     words.until_half_mapped()
     eventually(in_the_bucket, seconds=60, what="something in the bucket", pause=0.5)
-    before = len(in_the_bucket().splitlines())
+    assert not _all_is_stored()
     with _no_store():
         words.open("draw", by=words.running("draw")[0])
-        eventually(lambda: _told(words, "persisting failed"), seconds=120, what="a failed write")
-    eventually(lambda: _told(words, "persisting works again"), seconds=120, what="a write")
+        eventually(lambda: len(words.running("count")) == COUNTERS, seconds=120, what="all maps")
+    eventually(_all_is_stored, seconds=120, what="what came meanwhile to be stored", pause=0.5)
     words.until_mapped()
-    assert len(in_the_bucket().splitlines()) > before
     words.finish()
 
 
@@ -156,12 +155,6 @@ def _no_store() -> Iterator[None]:
     finally:
         kubectl("scale", "statefulset", "s3", "--replicas=1")
         kubectl("rollout", "status", "statefulset/s3", "--timeout=120s")
-
-
-def _told(words: Words, what: str) -> bool:
-    """Tell whether a worker has said something of a job."""
-    logs = [kubectl("logs", name_of(pod), "--tail=-1") for pod in workers()]
-    return any(what in line and words.uid in line for log in logs for line in log.splitlines())
 
 
 def _all_is_stored() -> bool:

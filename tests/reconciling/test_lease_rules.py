@@ -17,6 +17,7 @@ from crossdock_operator.leader import (
     Seen,
     is_free,
     look,
+    owner_of,
     taken,
 )
 
@@ -69,6 +70,9 @@ class OneLease:
         metadata = {"namespace": "a", "name": "b", "resourceVersion": "1"}
         return {"metadata": metadata, "spec": {"leaseTransitions": self.transitions}}
 
+    async def review(self, *_: object) -> dict[str, Any]:
+        return {"userInfo": {"username": "system:serviceaccount:a:operator", "uid": "u"}}
+
     async def replace(self, kind: object, body: dict[str, Any]) -> dict[str, Any]:
         return await self.create(kind, body)
 
@@ -93,6 +97,16 @@ async def test_a_leader_that_was_held_up_is_stopped_before_it_writes(
     monkeypatch.setattr(leader.time, "monotonic", lambda: now + GIVE_UP_SECONDS + 1)
     with pytest.raises(LeadershipLost):
         leadership.check()
+
+
+def test_a_lease_goes_with_the_service_account_of_who_leads() -> None:
+    user = {"username": "system:serviceaccount:here:operator", "uid": "u"}
+    owner = owner_of(user, "here")
+    assert owner == {"apiVersion": "v1", "kind": "ServiceAccount", "name": "operator", "uid": "u"}
+    assert owner_of(user, "there") is None, "nothing is owned across namespaces"
+    assert owner_of({"username": "somebody", "uid": "u"}, "here") is None
+    lease = {"metadata": {"name": "l", "ownerReferences": [{"uid": "an account that is gone"}]}}
+    assert taken(lease, "me", "now", owner)["metadata"]["ownerReferences"] == [owner]
 
 
 def test_a_leader_ends_before_another_may_begin() -> None:

@@ -128,6 +128,7 @@ def test_if_contents_differ_all_readers_begin_anew_also_after_a_kill() -> None:
     assert machine.handle(Observed("reduce", {0: first}, look_reduce.ask)) == []
     [rerun] = machine.handle(Observed("map", {0: maps[0]}, look_map.ask))
     assert isinstance(rerun, Start)
+    assert machine.stages["map"].attempts == 2, "the one that was found, and the new one"
     [record] = machine.handle(TaskEnded(rerun.task, None))
     assert isinstance(record, Record)
     changed = {0: "content 0", 1: "something else"}

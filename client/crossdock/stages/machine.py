@@ -185,6 +185,9 @@ class Machine:
             if index < len(stage.tasks) and attempt >= stage.since:
                 task = stage.tasks[index]
                 task.running = attempt if task.winner is None else None
+        # An earlier runner's: each of these was started once at least.
+        known = sum(task.winner is not None or task.running is not None for task in stage.tasks)
+        stage.attempts = max(stage.attempts, known)
         stage.phase = Phase.RUNNING
         return []
 

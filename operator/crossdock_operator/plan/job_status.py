@@ -133,12 +133,14 @@ def only_numbers_differ(one: Object, other: Object) -> bool:
 def row_after(row: StageRow, last: Object) -> StageRow:
     """Return a row with what an operator that took over has not seen itself."""
     for before in last.get("stages") or ():
-        if before["name"] == row.name and row.phase == "Done":
+        if before["name"] == row.name:
+            known = replace(row, attempts=max(row.attempts, before.get("attempts", 0)))
+            if row.phase != "Done":
+                return known
             return replace(
-                row,
+                known,
                 partitions=row.partitions or before.get("partitions", 0),
                 bytes=row.bytes or before.get("bytes", 0),
-                attempts=max(row.attempts, before.get("attempts", 0)),
             )
     return row
 
