@@ -73,7 +73,7 @@ def _of(path: Path) -> str:
 
 def _job_files() -> Iterator[Path]:
     for path in EXAMPLES.rglob("*.yaml"):
-        if path.parent.name not in {"on-kubernetes", "attached"}:
+        if path.parent.name not in {"on-kubernetes", "attached", "s3"}:
             yield path
 
 
