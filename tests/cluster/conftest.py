@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 from kube_client import NAMESPACE, Failed, apply, get, helm, kubectl, name_of, report
-from objects import CHART, RESTRICTED, results, s3_server, static_volumes, tasks, values
+from objects import CHART, RESTRICTED, VOLUMES, results, s3_server, static_volumes, tasks, values
 from words import in_the_bucket, staged_files, wait
 
 from harness import eventually
@@ -65,6 +65,11 @@ def _installed(_place: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     assert in_the_bucket() == ""
     assert staged_files() == ""
     assert get("shuffleclusters") == []
+    if VOLUMES is not None:
+        results = {path.name for path in VOLUMES.glob("results/*")}
+        assert results <= {"gates"}, "tests take their results away"
+        assert list(VOLUMES.glob("results/*/*")) == []
+        assert list(VOLUMES.glob("local-*/**/jobs/*")) == []
 
 
 def _things() -> set[str]:
