@@ -4,8 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+<<<<<<< HEAD
 .PHONY: setup run test test-servers versitygw minio helm chart-programs kube-servers chromium cluster-programs e2e-smoke e2e \
   wheels example-wheels crds roles chart-readme docs lint format lock soak bench clean
+=======
+.PHONY: setup run test test-servers versitygw minio helm kube-servers chromium cluster-programs e2e-smoke e2e \
+  wheels example-wheels examples crds roles chart-readme docs lint format lock soak bench clean
+>>>>>>> main
 
 setup: $(STAMP)
 
@@ -61,6 +66,10 @@ wheels: setup
 example-wheels: setup
 	$(BIN)/python tools/wheels.py dist/example-wheels --group examples \
 	  --python $(WHEELS_PYTHON) --arch $(WHEELS_ARCH)
+
+# The examples' job files as a cluster takes them, from those that `crossdock run` takes.
+examples: setup
+	$(BIN)/python tools/examples.py
 
 # The CRDs and their reference, from the types of the operator.
 crds: setup

@@ -13,8 +13,7 @@ exclude_patterns = ["_build"]
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["deflist"]
-# Links to files of the repository that are no pages, such as ../examples.
-suppress_warnings = ["myst.xref_missing", "misc.highlighting_failure"]
+suppress_warnings = ["misc.highlighting_failure"]
 nitpicky = True
 
 html_theme = "furo"

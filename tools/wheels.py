@@ -3,8 +3,9 @@
 python tools/wheels.py DIRECTORY [--python 3.12] [--arch x86_64] [--group examples]
 
 The image is built with no network, for a Python and a machine that need not be this one's: so uv
-says which packages it needs there, and pip fetches them for there. `requirements.txt` in the
-directory is what to install.
+says which packages it needs there, and pip fetches them for there. `requirements.txt` beside the
+wheels is what to install. Those of the project's libraries are in `libraries`, its own in `own`:
+what changes seldom is a layer of its own.
 """
 
 import argparse
@@ -21,6 +22,7 @@ EXTRAS: Final = ("worker", "s3", "operator")
 """Of what runs in pods: workers, the operator, and tasks of stages."""
 _PROJECT: Final = Path(__file__).parents[1]
 _LOCK: Final = _PROJECT / "requirements.lock"
+_PIP: Final = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 _GLIBC_MINORS: Final = (28, 17)
 """Wheels for glibc 2.28 run on every Debian and Ubuntu that still gets updates."""
 
@@ -69,21 +71,31 @@ def main() -> None:
         of += [f"--extra={extra}" for extra in EXTRAS]
     shutil.rmtree(given.directory, ignore_errors=True)
     given.directory.mkdir(parents=True)
-    requirements = given.directory / "requirements.txt"
     pins = needed(given.python, given.arch, of)
-    requirements.write_text(locked(pins, _LOCK.read_text()))
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    tags = [f"--platform=manylinux_2_{minor}_{given.arch}" for minor in _GLIBC_MINORS]
-    fetch = ["download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-    fetch += [f"--python-version={given.python}", f"--platform=manylinux2014_{given.arch}", *tags]
-    subprocess.run([*pip, *fetch, "-d", given.directory, "-r", requirements], check=True)
     if given.group:
-        return
-    build = ["wheel", "--no-deps", "--no-build-isolation", "-w", given.directory, _PROJECT]
-    subprocess.run([*pip, *build], check=True)
-    (own,) = given.directory.glob("crossdock-*.whl")
-    with requirements.open("a") as file:
-        file.write(f"crossdock=={own.name.split('-')[1]} --hash=sha256:{_digest(own)}\n")
+        _fetch(pins, given.directory, given.python, given.arch)
+    else:
+        _fetch(pins, given.directory / "libraries", given.python, given.arch)
+        _build(given.directory / "own")
+
+
+def _fetch(pins: set[str], directory: Path, python: str, arch: str) -> None:
+    directory.mkdir(exist_ok=True)
+    requirements = directory / "requirements.txt"
+    requirements.write_text(locked(pins, _LOCK.read_text()))
+    tags = [f"--platform=manylinux_2_{minor}_{arch}" for minor in _GLIBC_MINORS]
+    fetch = ["download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    fetch += [f"--python-version={python}", f"--platform=manylinux2014_{arch}", *tags]
+    subprocess.run([*_PIP, *fetch, "-d", directory, "-r", requirements], check=True)
+
+
+def _build(directory: Path) -> None:
+    """Make the project's own wheel."""
+    build = ["wheel", "--no-deps", "--no-build-isolation", "-w", directory, _PROJECT]
+    subprocess.run([*_PIP, *build], check=True)
+    (own,) = directory.glob("crossdock-*.whl")
+    pin = f"crossdock=={own.name.split('-')[1]} --hash=sha256:{_digest(own)}\n"
+    (directory / "requirements.txt").write_text(pin)
 
 
 def _digest(path: Path) -> str:

@@ -14,7 +14,7 @@ from words import wait
 from harness import eventually
 
 ENGINE = Path(__file__).with_name("kept_engine.py")
-QUERY = "tpch/q5.yaml"
+QUERY = "on-kubernetes/tpch-q5.yaml"
 SCALE = {"SCALE_FACTOR": "1"}
 ROUNDS = 3
 

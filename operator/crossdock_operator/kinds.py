@@ -57,6 +57,10 @@ HORIZONTAL_POD_AUTOSCALER: Final = Kind(
 SERVICE_MONITOR: Final = Kind(
     name="ServiceMonitor", plural="servicemonitors", group="monitoring.coreos.com"
 )
+CLUSTER_ROLE_BINDING: Final = Kind(
+    name="ClusterRoleBinding", plural="clusterrolebindings", group="rbac.authorization.k8s.io"
+)
+"""Of no namespace."""
 LEASE: Final = Kind(name="Lease", plural="leases", group="coordination.k8s.io")
 CONFIG_MAP: Final = Kind(name="ConfigMap", plural="configmaps")
 JOB: Final = Kind(name="Job", plural="jobs", group="batch")

@@ -36,6 +36,7 @@ from crossdock_operator.kinds import (
     Object,
 )
 from crossdock_operator.leader import LEASE_NAME
+from crossdock_operator.plan.names import PART, PART_OF
 from crossdock_operator.plan.owners import OwnerKind
 from crossdock_operator.plan.targets import SCALABLE, kind_of_option
 
@@ -155,12 +156,13 @@ def _bound(kind: str, name: str, rules: list[Object]) -> list[Object]:
     """Return a role, and its binding to the operator's account."""
     api = {"apiVersion": f"{_GROUP}/v1"}
     subject = {"kind": "ServiceAccount", "name": NAME, "namespace": NAME}
+    metadata = {"name": name, "labels": {PART_OF: PART}}  # by which the plugin finds it
     return [
-        {**api, "kind": kind, "metadata": {"name": name}, "rules": rules},
+        {**api, "kind": kind, "metadata": metadata, "rules": rules},
         {
             **api,
             "kind": f"{kind}Binding",
-            "metadata": {"name": name},
+            "metadata": metadata,
             "roleRef": {"apiGroup": _GROUP, "kind": kind, "name": name},
             "subjects": [subject],
         },

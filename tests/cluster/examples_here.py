@@ -1,15 +1,14 @@
-"""The examples' own files, as objects of the tests: their image, their store, restricted pods."""
+"""The examples' own files, as they are applied, but for the image that the node has."""
 
-import copy
 from typing import Any, Final
 
 import yaml
-from objects import CONTAINER, DATA, HERE, IMAGES, POD, RESULTS, TAG, VOLUME, Object
+from objects import HERE, IMAGES, RESULTS, TAG, Object
 
 EXAMPLES: Final = HERE.parents[1] / "examples"
 IMAGE: Final = f"{IMAGES}/examples:{TAG}"
-_OF_EXAMPLES: Final = "crossdock/examples"
-_SCRATCH: Final = {"name": "scratch", "emptyDir": {}}
+_OF_EXAMPLES: Final = "crossdock/examples:0.1.0"
+_A_POD: Final = "on-kubernetes/tpch-q5-verify.yaml"
 
 
 def objects(path: str) -> list[Object]:
@@ -19,39 +18,26 @@ def objects(path: str) -> list[Object]:
 
 
 def staged(path: str, *, name: str, environment: dict[str, str], **spec: Any) -> Object:
-    """Return a job file's job as a cluster runs it: with a volume, restricted pods, its image."""
+    """Return an example's job for a cluster under another name, with other variables."""
     (found,) = objects(path)
     found["metadata"]["name"] = name
     found["spec"] |= {"dataRoot": f"{RESULTS}/{name}", **spec}
-    for stage in found["spec"]["stages"]:
-        stage["podTemplate"] = copy.deepcopy(stage["podTemplate"])
-        pod = stage["podTemplate"]["spec"]
-        pod |= {"securityContext": POD, "volumes": [VOLUME, _SCRATCH]}
-        pod |= {"automountServiceAccountToken": False}
-        pod["containers"] = [task(each["command"], environment) for each in pod["containers"]]
+    # Of an anchor, the parser makes one object for all stages.
+    template = found["spec"]["stages"][0]["podTemplate"]
+    assert all(stage["podTemplate"] is template for stage in found["spec"]["stages"])
+    (container,) = template["spec"]["containers"]
+    container["env"] = _variables(environment)
     return found
 
 
-def task(command: list[str], environment: dict[str, str]) -> Object:
-    """Return a container of the examples' image."""
-    return {
-        "name": "task",
-        "image": IMAGE,
-        "command": command,
-        "env": [{"name": name, "value": value} for name, value in environment.items()],
-        "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}},
-        "securityContext": CONTAINER,
-        "volumeMounts": [DATA, {"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108
-    }
-
-
 def pod(name: str, command: list[str], environment: dict[str, str]) -> Object:
-    """Return a pod that runs a program of the examples, and is not run again."""
-    spec = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "securityContext": POD,
-        "volumes": [VOLUME, _SCRATCH],
-        "containers": [task(command, environment)],
-    }
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+    """Return a pod as those of the examples, that runs this and is not run again."""
+    (found,) = objects(_A_POD)
+    found["metadata"]["name"] = name
+    (container,) = found["spec"]["containers"]
+    container |= {"command": command, "env": _variables(environment)}
+    return found
+
+
+def _variables(environment: dict[str, str]) -> list[Object]:
+    return [{"name": name, "value": value} for name, value in environment.items()]

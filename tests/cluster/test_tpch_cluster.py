@@ -1,7 +1,7 @@
 """A query of TPC-H in stages: no executor between them, and the result that DuckDB computes."""
 
 import pytest
-from examples_here import pod, staged
+from examples_here import objects
 from kube_client import apply, get, kubectl, shell
 from objects import STAGE
 from watching import watched
@@ -9,14 +9,16 @@ from words import STORE, in_the_bucket, on_disks, staged_files, until_ready, wai
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.usefixtures("installed")]
 
-NAME = "tpch"
-SCALE = {"SCALE_FACTOR": "0.05"}
+NAME = "tpch-q5"
+VERIFY = "tpch-q5-verify"
 
 
 def test_a_query_gives_what_duckdb_gives_and_holds_no_executor_between_stages() -> None:
     until_ready(2)
     shell(STORE, f"rm -rf /data/{NAME}")
-    job = staged("tpch/q5.yaml", name=NAME, environment=SCALE, persistence="Eager")
+    (job,) = objects("on-kubernetes/tpch-q5.yaml")
+    assert job["metadata"]["name"] == NAME
+    job["spec"]["persistence"] = "Eager"  # so that something comes into the bucket
     with watched("pods", f"crossdock.dev/job={NAME}") as watch:
         apply(job)
         wait(f"shufflejob/{NAME}", "Succeeded", seconds=600)
@@ -42,11 +44,11 @@ def test_a_query_gives_what_duckdb_gives_and_holds_no_executor_between_stages() 
 
 
 def _verified() -> bool:
-    apply(pod("verify", ["python", "verify.py", "q5", f"/data/{NAME}/result/q5"], SCALE))
+    apply(*objects(f"on-kubernetes/{VERIFY}.yaml"))
     try:
         until = "--for=jsonpath={.status.phase}=Succeeded"
-        kubectl("wait", "pod/verify", until, "--timeout=240s", seconds=250)
-        return "verified: the 5 rows of q5" in kubectl("logs", "verify")
+        kubectl("wait", f"pod/{VERIFY}", until, "--timeout=240s", seconds=250)
+        return "verified: the 5 rows of q5" in kubectl("logs", VERIFY)
     finally:
-        print(kubectl("logs", "verify"))
-        kubectl("delete", "pod", "verify", "--wait=false")
+        print(kubectl("logs", VERIFY))
+        kubectl("delete", "pod", VERIFY, "--wait=false")

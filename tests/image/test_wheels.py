@@ -1,6 +1,7 @@
 """What goes into the image is what the lock file says."""
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -42,11 +43,19 @@ def test_what_the_lock_lacks_is_named(wheels: ModuleType) -> None:
 
 def test_the_image_needs_no_network_no_root_and_no_compiler() -> None:
     text = (ROOT / "Dockerfile").read_text()
-    _, build, image = text.split("\nFROM ")
-    assert "pip install --no-index" in build
+    _, libraries, own, image = text.split("\nFROM ")
+    for build in (libraries, own):
+        assert "install --no-index" in build
+        assert "apt" not in build
     assert "\nUSER 65532:65532\n" in image
     assert "\nRUN " not in image, "what is run there could leave tools behind"
-    assert "apt" not in build
+
+
+def test_a_change_of_the_code_leaves_the_layer_of_the_libraries() -> None:
+    _, libraries, own, image = (ROOT / "Dockerfile").read_text().split("\nFROM ")
+    assert re.findall("COPY (dist.*) /", libraries) == ["dist/wheels/libraries"]
+    assert re.findall("COPY (dist.*) /", own) == ["dist/wheels/own"]
+    assert re.findall(r"COPY --from=(\w+) ", image) == ["libraries", "own"]
 
 
 def test_images_are_made_of_wheels_and_examples_alone() -> None:

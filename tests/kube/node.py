@@ -89,6 +89,9 @@ class Node:
         annotations: Mapping[str, str] | None = None,
     ) -> None:
         """Have a pod of these labels run here; `port` of this machine is what it serves."""
+        self._logs[pod] = []  # first: whoever watches asks for them as soon as it runs
+        self._open.add(pod)
+        self._ports[pod] = port
         path = f"/api/v1/namespaces/{namespace}/pods"
         self._admin.ask("POST", path, {
             "metadata": {
@@ -99,9 +102,6 @@ class Node:
         ready = [{"type": "Ready", "status": "True"}]
         status = {"phase": "Running", "conditions": ready}
         self._admin.merge(f"{path}/{pod}/status", {"status": status})
-        self._logs[pod] = []
-        self._open.add(pod)
-        self._ports[pod] = port
 
     def write(self, pod: str, *lines: str) -> None:
         """Have a pod print lines."""

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from crossdock_operator.errors import Vanished
 from crossdock_operator.kinds import SHUFFLE_JOB, Kind
 from crossdock_operator.kube import Kube
 from crossdock_operator.kubectl.access import explained
+from crossdock_operator.kubectl.logs import LOOK_SECONDS
 from harness import eventually
 
 AUDITED = {
@@ -162,6 +164,28 @@ def test_logs_are_followed_over_pods_that_come_until_the_job_ends(shown: Shown, 
         node.end("early")
         node.end("late")
         assert command.wait(30) == 0
+    finally:
+        command.kill()
+        command.communicate()
+
+
+@pytest.mark.usefixtures("_controllers")
+def test_pods_that_are_there_for_a_moment_are_followed_too(shown: Shown, node: Node) -> None:
+    """Tasks that take a second: their pods go when their stage is recorded."""
+    shown.admin.await_service_account(shown.namespace)
+    pods = f"/api/v1/namespaces/{shown.namespace}/pods"
+    command = shown.person.start("logs", "wordcount", "-f", "-n", shown.namespace)
+    began = 0.0
+    try:
+        assert command.stdout is not None
+        for n in range(5):
+            node.run(shown.namespace, f"brief-{n}", labels("words"))
+            node.write(f"brief-{n}", "it ran")
+            assert command.stdout.readline() == f"brief-{n} | it ran\n"
+            node.end(f"brief-{n}")
+            shown.admin.ask("DELETE", f"{pods}/brief-{n}?gracePeriodSeconds=0")
+            began = began or time.monotonic()
+        assert time.monotonic() - began < 4 * LOOK_SECONDS, "a look for each finds others too late"
     finally:
         command.kill()
         command.communicate()

@@ -16,6 +16,7 @@ from persons import Person, account, allow
 from scenes import Scene, condition
 from staged_jobs import job_scene
 
+from crossdock_operator.rbac import manifests
 from harness import eventually
 
 pytestmark = pytest.mark.usefixtures("_controllers")
@@ -36,8 +37,9 @@ def boss(plane: ControlPlane, tmp_path: Path) -> Person:
 
 @contextmanager
 def opened_page(person: Person, namespace: str, *more: str) -> Iterator[str]:
-    """Run `ui` without a browser; give the URL that it prints."""
-    command = person.start("ui", "--no-browser", "--operator-namespace", namespace, *more)
+    """Run `ui` without a browser; give the URL that it prints. Without a namespace it looks."""
+    where = ("--operator-namespace", namespace) if namespace else ()
+    command = person.start("ui", "--no-browser", *where, *more)
     try:
         assert command.stdout is not None
         url = command.stdout.readline().strip()
@@ -118,6 +120,54 @@ def test_the_page_through_the_api_server_with_ones_own_token(
         status, _, text = Browser(url).get("/ui/api/state")
         assert status == 403, text
         assert f"{scene.namespace}:another may not list" in text
+
+
+def test_the_operator_is_found_by_bindings_that_only_administrators_make(
+    scene: Scene, node: Node, boss: Person, plane: ControlPlane, tmp_path: Path
+) -> None:
+    port = urlsplit(scene.operator.url).port
+    assert port is not None
+    scene.admin.await_service_account(scene.namespace)
+    node.run(scene.namespace, "operator", OPERATOR, port=port)
+    nowhere = boss.run("ui", "--no-browser")
+    assert nowhere.returncode == 2
+    assert "is ready in the namespace crossdock" in nowhere.stderr, "the pod's labels do not count"
+    with _binding(scene.admin, scene.namespace):
+        with opened_page(boss, ""):
+            pass
+        poor = Person(plane, account(scene.admin, scene.namespace, "poor"), tmp_path)
+        refused = poor.run("ui", "--no-browser").stderr
+        assert "right to list pods in the namespace crossdock" in refused
+        assert "--operator-namespace" in refused
+        with _binding(scene.admin, "another"):
+            several = boss.run("ui", "--no-browser").stderr
+            assert f"namespaces another, {scene.namespace}" in several
+            assert "--operator-namespace" in several
+
+
+@contextmanager
+def _binding(admin: Administrator, namespace: str) -> Iterator[None]:
+    """Bind an operator's account there as `roles/` does, while the context lasts."""
+    (_, binding) = manifests()["reviews.yaml"]
+    root = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
+    metadata = {**binding["metadata"], "name": f"reviews-{namespace}"}
+    subjects = [{**binding["subjects"][0], "namespace": namespace}]
+    admin.ask("POST", root, {**binding, "metadata": metadata, "subjects": subjects})
+    try:
+        yield
+    finally:
+        admin.ask("DELETE", f"{root}/reviews-{namespace}")
+
+
+def test_a_kubeconfig_without_a_token_is_told_how_to_have_one(boss: Person) -> None:
+    """Those of kind and minikube have a client certificate."""
+    text = boss.kubeconfig.read_text()
+    boss.kubeconfig.write_text(text.replace(f'{{token: "{ADMIN_TOKEN}"}}', "{}"))
+    assert boss.kubeconfig.read_text() != text
+    told = boss.run("ui", "--no-browser")
+    assert told.returncode == 2
+    assert "create rolebinding viewer --clusterrole=view" in told.stderr
+    assert "--account NAMESPACE/viewer" in told.stderr
 
 
 def _if_says(person: Person, namespace: str, word: str) -> str:

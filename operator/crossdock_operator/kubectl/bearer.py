@@ -10,6 +10,11 @@ from crossdock_operator.kubectl.access import Person, explained
 
 _SCHEME: Final = "Bearer "
 _ACCOUNT_SECONDS: Final = 3600
+_MAKE_AN_ACCOUNT: Final = (
+    "ask as a service account that may look: kubectl -n NAMESPACE create serviceaccount viewer; "
+    "kubectl -n NAMESPACE create rolebinding viewer --clusterrole=view "
+    "--serviceaccount=NAMESPACE:viewer; then --account NAMESPACE/viewer"
+)
 FRESH_SECONDS: Final = 60.0
 """For so long a token is used without asking for a newer one: some are good for minutes."""
 
@@ -44,7 +49,7 @@ class Bearer:
         if not said.startswith(_SCHEME):
             raise ConfigError(
                 "this kubeconfig has no bearer token, and the operator's page takes nothing else",
-                hint="--account NAMESPACE/NAME asks as a service account",
+                hint=_MAKE_AN_ACCOUNT,
             )
         return said.removeprefix(_SCHEME)
 

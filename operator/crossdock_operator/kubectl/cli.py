@@ -13,7 +13,6 @@ from crossdock_operator.kubectl import acting, looking, reaching, tables
 from crossdock_operator.kubectl import logs as pod_logs
 from crossdock_operator.kubectl.access import Target
 from crossdock_operator.kubectl.tunnel import OPERATOR
-from crossdock_operator.rbac import NAME
 
 app = typer.Typer(
     name="kubectl crossdock",
@@ -43,13 +42,17 @@ Kubeconfig: TypeAlias = Annotated[
 ]
 OperatorNamespace: TypeAlias = Annotated[
     str,
-    typer.Option(envvar="CROSSDOCK_OPERATOR_NAMESPACE", help="Where the operator runs."),
+    typer.Option(
+        envvar="CROSSDOCK_OPERATOR_NAMESPACE",
+        help="Where the operator runs; default: as ClusterRoleBindings say, else crossdock.",
+    ),
 ]
 OperatorLabels: TypeAlias = Annotated[str, typer.Option(help="Labels of the operator's pods.")]
 Account: TypeAlias = Annotated[
     str,
     typer.Option(
         metavar="NAMESPACE/NAME",
+        envvar="CROSSDOCK_ACCOUNT",
         help="Ask the operator as this service account: for kubeconfigs without a token.",
     ),
 ]
@@ -138,7 +141,7 @@ def top(
     namespace: Namespace = "",
     everywhere: Everywhere = False,
     output: Format = Output.TABLE,
-    operator_namespace: OperatorNamespace = NAME,
+    operator_namespace: OperatorNamespace = "",
     operator_labels: OperatorLabels = OPERATOR,
     account: Account = "",
     context: Context = "",
@@ -167,7 +170,7 @@ def ui(
         bool, typer.Option("--browser/--no-browser", help="Open it, or only print the URL.")
     ] = True,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of this machine; 0: any.")] = 0,
-    operator_namespace: OperatorNamespace = NAME,
+    operator_namespace: OperatorNamespace = "",
     operator_labels: OperatorLabels = OPERATOR,
     account: Account = "",
     context: Context = "",

@@ -16,7 +16,7 @@ from crossdock_operator.kubectl.access import Person, closing_lines, explained
 from crossdock_operator.plan.names import JOB_LABEL
 
 LOOK_SECONDS: Final = 2.0
-"""Between two looks for pods that began meanwhile."""
+"""Between two looks whether the job is over."""
 _OVER: Final = frozenset({"Succeeded", "Failed", "Deleting"})
 _ENDED: Final = frozenset({"Succeeded", "Failed"})
 
@@ -99,21 +99,28 @@ class Follower:
         await self.person.get(SHUFFLE_JOB, self.wanted.job)
         try:
             async with asyncio.TaskGroup() as group:
-                await self._look_for_pods(group)
+                coming = group.create_task(self._begin_with_those_that_come(group))
+                while not await self._is_over():  # noqa: ASYNC110 -- the API server knows it
+                    await asyncio.sleep(LOOK_SECONDS)
+                coming.cancel()
+                self._begin(group, await _pods(self.person, self.wanted))
         except* KubeError as found:
             raise found.exceptions[0] from None
 
-    async def _look_for_pods(self, group: asyncio.TaskGroup) -> None:
-        """Begin with each pod that comes, until the job is over: what is open ends with its pod."""
-        over = False
-        while not over:
-            over = await self._is_over()
-            for pod in reversed(await _pods(self.person, self.wanted)):
-                uid = pod["metadata"]["uid"]
-                if uid not in self._tasks and _has_begun(pod):
-                    self._tasks[uid] = group.create_task(self._one(pod))
-            if not over:
-                await asyncio.sleep(LOOK_SECONDS)
+    async def _begin_with_those_that_come(self, group: asyncio.TaskGroup) -> None:
+        """Begin with each pod at once: it may be there for a second only."""
+        labels, home = _labels(self.wanted), self.person.home
+        with explained("list and watch", POD, home):
+            async with aclosing(self.person.streams.watch(POD, home, labels=labels)) as watch:
+                async for pods in watch:
+                    self._begin(group, newest_first(pods))
+
+    def _begin(self, group: asyncio.TaskGroup, pods: list[Object]) -> None:
+        """Begin with pods of which there are logs: what is open ends with its pod."""
+        for pod in reversed(pods):
+            uid = pod["metadata"]["uid"]
+            if uid not in self._tasks and _has_begun(pod):
+                self._tasks[uid] = group.create_task(self._one(pod))
 
     async def _is_over(self) -> bool:
         with explained("get", SHUFFLE_JOB, self.person.home):
@@ -136,8 +143,11 @@ def _has_begun(pod: Object) -> bool:
 
 
 async def _pods(person: Person, wanted: Wanted) -> list[Object]:
-    labels = f"{JOB_LABEL}={wanted.job}" + (f",{STAGE}={wanted.stage}" if wanted.stage else "")
-    return newest_first(await person.listed(POD, labels=labels, home=True))
+    return newest_first(await person.listed(POD, labels=_labels(wanted), home=True))
+
+
+def _labels(wanted: Wanted) -> str:
+    return f"{JOB_LABEL}={wanted.job}" + (f",{STAGE}={wanted.stage}" if wanted.stage else "")
 
 
 async def _lines(

@@ -23,6 +23,7 @@ class ToOperator:
     """How the operator is reached."""
 
     namespace: str
+    """Empty: look for it."""
     labels: str
     account: str = ""
     """NAMESPACE/NAME of a service account to ask as; empty: as oneself."""

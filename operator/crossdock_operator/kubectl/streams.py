@@ -87,8 +87,10 @@ class Streams:
         found: Object = json.loads(data)
         return found
 
-    async def watch(self, kind: Kind, namespace: str) -> AsyncGenerator[list[Object], None]:
-        """Yield all objects of a kind, and again after each change, for ever.
+    async def watch(
+        self, kind: Kind, namespace: str, *, labels: str = ""
+    ) -> AsyncGenerator[list[Object], None]:
+        """Yield all objects of a kind with these labels, and again after each change, for ever.
 
         Raises:
             KubeError: it is refused, or the API server does not answer.
@@ -96,12 +98,12 @@ class Streams:
         while True:
             known: dict[str, Object] = {}
             version = 0
-            async for page in self._kube.pages(kind, namespace):
+            async for page in self._kube.pages(kind, namespace, labels=labels):
                 known |= {body["metadata"]["uid"]: body for body in page.objects}
                 version = page.version
             yield list(known.values())
             try:
-                async with aclosing(self._changes(kind, namespace, version)) as changes:
+                async with aclosing(self._changes(kind, namespace, labels, version)) as changes:
                     async for change, body in changes:
                         known[body["metadata"]["uid"]] = body
                         if change == "DELETED":
@@ -111,11 +113,12 @@ class Streams:
                 continue  # too much has changed meanwhile: the list says it all
 
     async def _changes(
-        self, kind: Kind, namespace: str, version: int
+        self, kind: Kind, namespace: str, labels: str, version: int
     ) -> AsyncGenerator[tuple[str, Object], None]:
         while True:
             query = {
                 "watch": "true",
+                "labelSelector": labels,
                 "resourceVersion": str(version),
                 "timeoutSeconds": str(WATCH_SECONDS),
                 "allowWatchBookmarks": "true",

@@ -16,15 +16,20 @@ from typing import Final
 import aiohttp
 
 from crossdock.errors import ConfigError
-from crossdock_operator.errors import ApiUnavailable, KubeError, error_of
+from crossdock_operator.errors import ApiUnavailable, KubeError, NotAllowed, error_of
 from crossdock_operator.kinds import POD, Object
 from crossdock_operator.kubectl.access import Person, explained
+from crossdock_operator.kubectl.finding import operators_namespace
 from crossdock_operator.kubectl.streams import ANSWER_SECONDS
 
 OPERATOR: Final = "app.kubernetes.io/name=crossdock,app.kubernetes.io/component=operator"
 """Labels of the operator's pods, as the chart makes them."""
 HTTP_PORT: Final = 8080
 """Of the operator, where its pod names none `http`."""
+_ELSEWHERE: Final = (
+    "say where the operator runs: --operator-namespace or CROSSDOCK_OPERATOR_NAMESPACE, "
+    "--operator-labels"
+)
 _PROTOCOL: Final = "v4.channel.k8s.io"
 _DATA: Final = 0
 _CHUNK_BYTES: Final = 1 << 16
@@ -37,8 +42,11 @@ async def operator_pod(person: Person, namespace: str, labels: str) -> Object:
         ConfigError: there is none.
         NotAllowed: pods may not be listed there.
     """
-    with explained("list", POD, namespace):
-        pods = [pod async for pod in person.kube.every(POD, namespace, labels=labels)]
+    try:
+        with explained("list", POD, namespace):
+            pods = [pod async for pod in person.kube.every(POD, namespace, labels=labels)]
+    except NotAllowed as error:
+        raise NotAllowed(error.message, hint=f"{error.hint}; {_ELSEWHERE}") from error
     for pod in pods:
         conditions = (pod.get("status") or {}).get("conditions") or ()
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
@@ -46,7 +54,7 @@ async def operator_pod(person: Person, namespace: str, labels: str) -> Object:
             return pod
     raise ConfigError(
         f"no pod with the labels {labels} is ready in the namespace {namespace}",
-        hint="say where the operator runs: --operator-namespace, --operator-labels",
+        hint=_ELSEWHERE,
     )
 
 
@@ -84,10 +92,15 @@ async def operators_session(
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """Give a session whose URLs all lead to the operator.
 
+    Args:
+        person: who asks.
+        namespace: where the operator runs; empty: look for it.
+        labels: of its pods.
+
     Raises:
         ConfigError: there is no operator.
     """
-    pod = await operator_pod(person, namespace, labels)
+    pod = await operator_pod(person, namespace or await operators_namespace(person), labels)
     async with (
         tunnel(person, pod) as path,
         aiohttp.ClientSession(

@@ -9,6 +9,9 @@ from crossdock_operator.records import Cluster
 
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "crossdock-operator"
+PART_OF: Final = "app.kubernetes.io/part-of"
+PART: Final = "crossdock"
+"""What all of the chart's objects, and bindings of `roles/`, are part of."""
 CLUSTER_LABEL: Final = f"{GROUP}/cluster"
 JOB_LABEL: Final = f"{GROUP}/job"
 """Of what belongs to a ShuffleJob of the same namespace."""
