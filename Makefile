@@ -4,13 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-<<<<<<< HEAD
-.PHONY: setup run test test-servers versitygw minio helm chart-programs kube-servers chromium cluster-programs e2e-smoke e2e \
-  wheels example-wheels crds roles chart-readme docs lint format lock soak bench clean
-=======
-.PHONY: setup run test test-servers versitygw minio helm kube-servers chromium cluster-programs e2e-smoke e2e \
-  wheels example-wheels examples crds roles chart-readme docs lint format lock soak bench clean
->>>>>>> main
+.PHONY: setup run test test-servers versitygw minio helm chart-programs kube-servers chromium \
+  cluster-programs e2e-smoke e2e wheels example-wheels examples crds roles chart-readme docs lint format lock \
+  soak bench clean
 
 setup: $(STAMP)
 
