@@ -44,7 +44,7 @@ def _released(name: str) -> tuple[float, int]:
 def _kept(name: str, count: int) -> float:
     """Run the query on so many executors that stay; return the seconds it took them."""
     apply(named("crossdock.dev/v1alpha1", "ShuffleJob", name, spec={}))
-    wait(f"shufflejob/{name}", "Running")
+    wait(f"shufflejob/{name}", "Ready")
     query = staged(QUERY, name=name, environment=SCALE)
     del query["spec"]["dataRoot"]
     files = {"engine.py": ENGINE.read_text(), "job.yaml": json.dumps(query)}

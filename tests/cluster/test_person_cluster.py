@@ -16,8 +16,6 @@ from words import Words, until_ready
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("installed")]
 
-OPERATOR = f"--operator-namespace={NAMESPACE}"
-
 
 def test_a_job_is_looked_at_and_a_worker_drained() -> None:
     until_ready(2)
@@ -28,7 +26,7 @@ def test_a_job_is_looked_at_and_a_worker_drained() -> None:
     assert job["name"] == "seen"
     said = crossdock("logs", "seen", "draw")
     assert [said.count(f"map {index} drew its words") for index in range(MAPS)] == [1] * MAPS
-    top = json.loads(crossdock("top", OPERATOR, "--output=json"))
+    top = json.loads(crossdock("top", "--output=json"))
     assert [each["cluster"] for each in top["workers"]] == ["default"] * 2
     with _page() as ask:
         assert "<title>Crossdock</title>" in ask("")
@@ -47,7 +45,7 @@ def test_a_job_is_looked_at_and_a_worker_drained() -> None:
 def _page() -> Iterator[Callable[[str], str]]:
     """Open the page as `ui` says, and ask it as a browser does that keeps cookies."""
     command = [str(Path(sys.executable).with_name("kubectl-crossdock")), "ui", "--no-browser"]
-    process = subprocess.Popen([*command, OPERATOR], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
