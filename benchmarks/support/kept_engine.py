@@ -1,6 +1,6 @@
 """An engine that keeps its executors for all of a job: stages as in `crossdock run`, tasks in pods.
 
-    python kept_engine.py driver JOB.yaml DIRECTORY
+    python kept_engine.py driver JOB.json DIRECTORY
     python kept_engine.py executor http://driver:8000
 
 Executors take tasks from the driver one after the other; both see DIRECTORY. The driver prints last
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import crossdock
-from crossdock.jobfile.load import load
+from crossdock.jobfile.build import build
 from crossdock.jobfile.model import FilesOutput, Stage
 from crossdock.stagefile import ENV_ATTEMPT, ENV_INDEX, ENV_STAGE_FILE
 from crossdock.stages.actions import Actions, find_inputs
@@ -112,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def drive(job_file: Path, directory: Path) -> None:
     """Run a job file's stages on the executors that ask for tasks."""
-    job, uid = load(job_file), os.environ["CROSSDOCK_JOB"]
+    job, uid = build(json.loads(job_file.read_text())), os.environ["CROSSDOCK_JOB"]
     run = RunDirectory.fresh(directory / "run", clear=lambda *_: None)
     with crossdock.connect() as cluster:
         place = LocalPlace(

@@ -47,14 +47,14 @@ def _kept(name: str, count: int) -> float:
     wait(f"shufflejob/{name}", "Ready")
     query = staged(QUERY, name=name, environment=SCALE)
     del query["spec"]["dataRoot"]
-    files = {"engine.py": ENGINE.read_text(), "job.yaml": json.dumps(query)}
+    files = {"engine.py": ENGINE.read_text(), "job.json": json.dumps(query)}
     apply(
         named("v1", "ConfigMap", "engine", data=files),
         named("v1", "Service", "driver", spec=_service()),
         *(_pod(f"kept-{n}", name, ["executor", "http://driver:8000"]) for n in range(count)),
     )
     kubectl("wait", "pod", "--selector=app=kept", "--for=condition=Ready", "--timeout=120s")
-    apply(_pod("driver", name, ["driver", "/engine/job.yaml", f"{RESULTS}/{name}"]))
+    apply(_pod("driver", name, ["driver", "/engine/job.json", f"{RESULTS}/{name}"]))
     until = "--for=jsonpath={.status.phase}=Succeeded"
     kubectl("wait", "pod/driver", until, "--timeout=600s", seconds=610)
     seconds = float(kubectl("logs", "driver").splitlines()[-1].removeprefix("seconds "))
