@@ -112,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def drive(job_file: Path, directory: Path) -> None:
     """Run a job file's stages on the executors that ask for tasks."""
-    job, uid = build(json.loads(job_file.read_text())), os.environ["CROSSDOCK_JOB"]
+    job, uid = build(json.loads(job_file.read_text()), for_clusters=()), os.environ["CROSSDOCK_JOB"]
     run = RunDirectory.fresh(directory / "run", clear=lambda *_: None)
     with crossdock.connect() as cluster:
         place = LocalPlace(
