@@ -96,7 +96,7 @@ cluster-programs: kube-servers helm versitygw
 e2e-smoke: $(if $(KUBECONFIG),setup,cluster-programs)
 	tests/cluster/on-a-node tests/cluster/test_smoke.py
 
-# All that a real node can show: some half an hour.
+# All that a real node can show: some three quarters of an hour.
 e2e: $(if $(KUBECONFIG),setup,cluster-programs)
 	$(if $(KUBECONFIG),,$(BIN)/pytest -m cluster tests/cluster/test_node.py)
 	tests/cluster/on-a-node tests/cluster --ignore=tests/cluster/test_node.py

@@ -133,7 +133,7 @@ def drive(job_file: Path, directory: Path) -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         outcome = runner.run(executors)
     if outcome.failure or executors.began is None:
-        sys.exit(outcome.failure)
+        sys.exit(outcome.failure or "no executor took a task")
     print(f"seconds {time.monotonic() - executors.began:.3f}", flush=True)
     run.remove()
 

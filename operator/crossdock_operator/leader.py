@@ -79,17 +79,14 @@ def owner_of(user: Object, namespace: str) -> Object | None:
     return {"apiVersion": "v1", "kind": "ServiceAccount", "name": account, "uid": user["uid"]}
 
 
-def taken(lease: Object, identity: str, now: str, owner: Object | None = None) -> Object:
+def taken(lease: Object, identity: str, now: str) -> Object:
     """Return the lease as it is to be written by who takes or renews it."""
     spec = dict(lease.get("spec") or {})
     if spec.get("holderIdentity") != identity:
         spec["leaseTransitions"] = spec.get("leaseTransitions", 0) + 1
         spec["acquireTime"] = now
     spec |= {"holderIdentity": identity, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}
-    if owner is None:
-        return {**lease, "spec": spec}
-    # That of an account that is gone would have the lease deleted.
-    return {**lease, "metadata": {**lease["metadata"], "ownerReferences": [owner]}, "spec": spec}
+    return {**lease, "spec": spec}
 
 
 _TRANSITIONS_BITS: Final = 24
@@ -109,7 +106,6 @@ class Leadership:
         self._name = name
         self._identity = identity
         self._lease: Object = {"metadata": {"namespace": namespace, "name": name}}
-        self._owner: Object | None = None
         self._renewed = 0.0
         self._leads = asyncio.Event()
 
@@ -150,7 +146,6 @@ class Leadership:
                 lease = await self._kube.get(LEASE, self._namespace, self._name)
                 seen = look(lease, seen, time.monotonic())
                 if is_free(lease, seen, self._identity, time.monotonic()):
-                    self._owner = await self._account()
                     await self._write(lease)
                     self._leads.set()
                     log.info("leads", identity=self._identity, transitions=self.number)
@@ -207,12 +202,12 @@ class Leadership:
         asked = time.monotonic()
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         if lease is None:
-            fresh = {"metadata": {"namespace": self._namespace, "name": self._name}}
-            self._lease = await self._kube.create(
-                LEASE, taken(fresh, self._identity, now, self._owner)
-            )
+            # Only now: who gives a Lease that is there another owner needs the right to delete it.
+            metadata: Object = {"namespace": self._namespace, "name": self._name}
+            if owner := await self._account():
+                metadata["ownerReferences"] = [owner]
+            fresh: Object = {"metadata": metadata}
+            self._lease = await self._kube.create(LEASE, taken(fresh, self._identity, now))
         else:
-            self._lease = await self._kube.replace(
-                LEASE, taken(lease, self._identity, now, self._owner)
-            )
+            self._lease = await self._kube.replace(LEASE, taken(lease, self._identity, now))
         self._renewed = asked

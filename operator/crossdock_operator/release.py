@@ -9,7 +9,6 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
@@ -34,6 +33,10 @@ _LEAVE_HINT: Final = (
     "`helm rollback RELEASE REVISION`, of the newest in `helm history RELEASE`, keeps the release"
 )
 """Helm takes a release whose uninstall was refused for one that is no more: no values reach it."""
+_GONE_HINT: Final = (
+    "compare the roles of the hooks' account; if that namespace is gone, take it out of "
+    "operator.watchNamespaces, or uninstall with --no-hooks"
+)
 _NARROW_HINT: Final = (
     "delete these first, or look after their namespaces on; with uninstall.whenInUse: Leave they "
     "stay as they are"
@@ -187,7 +190,7 @@ async def _see_unused(
 ) -> None:
     if when is WhenInUse.WAIT:
         await patience.until(look, "the release is in use", hint)
-    elif told := await look():
+    elif told := await patience.answer(look):
         raise StillInUse(f"the release is in use: {told}", hint=hint)
 
 
@@ -202,6 +205,20 @@ class _Patience:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
+
+    async def answer(self, look: Callable[[], Awaitable[str]]) -> str:
+        """Return what one look finds; an API server that does not answer is asked again.
+
+        Raises:
+            TookTooLong: it did not.
+        """
+        while True:
+            try:
+                return await look()
+            except (ApiUnavailable, Expired) as error:
+                if time.monotonic() > self._deadline:
+                    raise TookTooLong(str(error)) from error
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def until(self, look: Callable[[], Awaitable[str]], what: str, hint: str = "") -> None:
         """Look again and again until nothing stands in the way any more.
@@ -234,13 +251,19 @@ async def _users(
     found: list[str] = []
     for kind in (SHUFFLE_JOB, SHUFFLE_CLUSTER):
         for namespace in namespaces:
-            with suppress(Vanished):  # without its CRD there is none of a kind
+            try:
                 found += [
                     f"{kind.name} {each['metadata']['namespace']}/{each['metadata']['name']}"
                     async for each in kube.every(kind, namespace)
                     if FINALIZER in each["metadata"].get("finalizers", ())
                     and each["metadata"]["namespace"] not in but
                 ]
+            except Vanished:  # without its CRD there is none of a kind
+                continue
+            except NotAllowed as error:
+                where = f"in namespace {namespace}" if namespace else "here"
+                raise StillInUse(f"who needs the operator {where} is not known: {error}",
+                                 hint=_GONE_HINT) from error  # fmt: skip
     return found
 
 

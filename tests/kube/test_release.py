@@ -186,6 +186,14 @@ def test_an_upgrade_asks_of_what_it_leaves_out_alone(helm: Helm, world: Administ
     assert f"in use: ShuffleJob {kept}/words" in said
 
 
+def test_a_namespace_that_is_gone_can_be_left_out(helm: Helm, world: Administrator) -> None:
+    kept, gone = world.new_namespace(), world.new_namespace()
+    helm("install", values={"operator": {"watchNamespaces": [kept, gone]}}).succeeded()
+    _end_namespace(world, gone)
+    helm("upgrade", values={"operator": {"watchNamespaces": [kept]}}).succeeded()
+    helm("uninstall").succeeded()
+
+
 def _job(admin: Administrator, namespace: str) -> None:
     admin.create(namespace, JOBS, specs.job("words"))
     _hold(admin, JOBS, namespace, "words")
@@ -230,6 +238,16 @@ def _listed(admin: Administrator, plural: str) -> Object | None:
 def _namespace(admin: Administrator, name: str) -> None:
     if admin.get(f"/api/v1/namespaces/{name}") is None:
         admin.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+
+
+def _end_namespace(admin: Administrator, name: str) -> None:
+    """Play the controller that is not here: what is in a namespace goes with it."""
+    path = f"/api/v1/namespaces/{name}"
+    admin.ask("DELETE", f"/apis/rbac.authorization.k8s.io/v1/namespaces/{name}/rolebindings")
+    admin.ask("DELETE", path)
+    found = admin.ask("GET", path)
+    admin.ask("PUT", f"{path}/finalize", {**found, "spec": {}})
+    assert admin.get(path) is None
 
 
 def _path(plural: str, namespace: str, name: str) -> str:

@@ -63,6 +63,7 @@ class OneLease:
     def __init__(self, *, made: int = 0, transitions: int | None = None) -> None:
         self.made = made
         self.transitions = transitions
+        self.written: dict[str, Any] = {}
 
     async def get(self, *_: object) -> dict[str, Any] | None:
         if self.transitions is None:
@@ -77,6 +78,7 @@ class OneLease:
         return await self.create(kind, body)
 
     async def create(self, _kind: object, body: dict[str, Any]) -> dict[str, Any]:
+        self.written = body
         created = f"2026-01-01T00:00:{self.made:02}Z"
         metadata = {**body["metadata"], "resourceVersion": "1", "creationTimestamp": created}
         return {**body, "metadata": metadata}
@@ -105,8 +107,17 @@ def test_a_lease_goes_with_the_service_account_of_who_leads() -> None:
     assert owner == {"apiVersion": "v1", "kind": "ServiceAccount", "name": "operator", "uid": "u"}
     assert owner_of(user, "there") is None, "nothing is owned across namespaces"
     assert owner_of({"username": "somebody", "uid": "u"}, "here") is None
-    lease = {"metadata": {"name": "l", "ownerReferences": [{"uid": "an account that is gone"}]}}
-    assert taken(lease, "me", "now", owner)["metadata"]["ownerReferences"] == [owner]
+
+
+@pytest.mark.parametrize("transitions", [None, 3], ids=["made", "taken over"])
+async def test_a_lease_gets_its_owner_when_it_is_made_and_never_later(
+    transitions: int | None,
+) -> None:
+    """Who changes the owner of what is there needs the right to delete it, in some clusters."""
+    lease = OneLease(transitions=transitions)
+    leadership = Leadership(lease, namespace="a", name="b", identity="me")  # type: ignore[arg-type]
+    await leadership.acquire()
+    assert ("ownerReferences" in lease.written["metadata"]) is (transitions is None)
 
 
 def test_a_leader_ends_before_another_may_begin() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,11 @@ def store() -> Iterator[socket.socket]:
 def _environments() -> list[str]:
     """Return the environments that this process's children began with."""
     children = Path("/proc/self/task").glob("*/children")
-    pids = {pid for file in children for pid in file.read_text().split()}
-    return [Path(f"/proc/{pid}/environ").read_text() for pid in pids]
+    found = []
+    for pid in {pid for file in children for pid in file.read_text().split()}:
+        with suppress(OSError):  # it has ended
+            found.append(Path(f"/proc/{pid}/environ").read_text())
+    return found
 
 
 async def test_credentials_reach_the_store_and_are_in_no_environment(store: socket.socket) -> None:

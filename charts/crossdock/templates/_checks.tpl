@@ -19,14 +19,19 @@ is in use. Only Helm itself sees what is there; for `helm template` nothing was.
 {{- if hasPrefix "--watch=" . -}}{{- $before = append $before (trimPrefix "--watch=" .) -}}{{- end -}}
 {{- end -}}
 {{- $after := .Values.operator.watchNamespaces -}}
-{{- $none := not (int .Values.operator.replicas) -}}
+{{- $none := and (int $found.spec.replicas) (not (int .Values.operator.replicas)) -}}
 {{- $fewer := and $after (not $before) -}}
 {{- range $before -}}
 {{- if and $after (not (has . $after)) -}}{{- $fewer = true -}}{{- end -}}
 {{- end -}}
-{{- if or $none $fewer }}
+{{- /* With a namespace that is gone go the role by which the hook looks there, and what was in it. */ -}}
+{{- $there := list -}}
+{{- if or $none $fewer -}}
+{{- range $before -}}{{- if lookup "v1" "Namespace" "" . -}}{{- $there = append $there . -}}{{- end -}}{{- end -}}
+{{- end -}}
+{{- if and (or $none $fewer) (or $there (not $before)) }}
 {{- $args := list "narrow" (printf "--when-in-use=%s" .Values.uninstall.whenInUse) (printf "--timeout-seconds=%v" .Values.uninstall.timeoutSeconds) }}
-{{- range $before }}{{ $args = append $args (printf "--before=%s" .) }}{{ end }}
+{{- range $there }}{{ $args = append $args (printf "--before=%s" .) }}{{ end }}
 {{- if not $none }}{{ range $after }}{{ $args = append $args (printf "--after=%s" .) }}{{ end }}{{ end }}
 ---
 {{ include "crossdock.hook" (dict "context" . "name" "narrow" "hook" "pre-upgrade" "seconds" (add 60 .Values.uninstall.timeoutSeconds) "args" $args) }}
