@@ -106,6 +106,8 @@ def test_another_autoscaler(scene: JobScene) -> None:
     engine.say(40)
     idle = dict.fromkeys(engine.wait_pods(8), 0)
     for n in range(3):
+        # An event is told before the number is written again.
+        scene.until("it is set back", lambda: engine.replicas() != 2)
         scene.admin.merge(f"{engine.path}/scale", {"spec": {"replicas": 2}})
         engine.say(7 - n, idle)  # a word that changes nothing is no reason to look
         scene.until("it is seen", lambda n=n: len(engine.told("ReplicasChanged")) > n)
