@@ -15,7 +15,7 @@ from harness import eventually
 
 ENGINE = Path(__file__).with_name("kept_engine.py")
 QUERY = "on-kubernetes/tpch-q5.yaml"
-SCALE = {"SCALE_FACTOR": "1"}
+SCALE = {"SCALE_FACTOR": "4"}
 ROUNDS = 3
 
 
