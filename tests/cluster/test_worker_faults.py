@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from killing import exit_code, kill, lose
-from kube_client import NAMESPACE, Failed, Object, get, kubectl, name_of
-from words import Words, until_ready, workers
+from kube_client import NAMESPACE, Failed, get, kubectl, name_of
+from words import Words, tried_again, until_ready, workers
 
 from harness import eventually
 
@@ -35,7 +35,7 @@ def test_a_worker_drains_and_goes(reached: Callable[[Words], None]) -> None:
     words.open("draw")
     words.open("count")
     until_ready(2, besides=[gone])
-    assert _again(words.finish()) == 0, "what it had was read from elsewhere"
+    assert tried_again(words.finish()) == 0, "what it had was read from elsewhere"
 
 
 @pytest.mark.parametrize("reached", [Words.until_half_mapped, Words.until_mapped])
@@ -49,7 +49,7 @@ def test_a_worker_is_killed_and_starts_again_on_its_disk(reached: Callable[[Word
     eventually(lambda: _restarts(WORKER) > 0, seconds=60, what="its end")
     assert exit_code(WORKER) == KILLED
     until_ready(2)
-    again = _again(words.finish())
+    again = tried_again(words.finish())
     assert again == 0 or reached is not Words.until_mapped, "what was acked is there again"
 
 
@@ -63,7 +63,7 @@ def test_a_worker_is_lost_with_its_disk(reached: Callable[[Words], None]) -> Non
     words.open("draw")
     words.open("count")
     until_ready(2, besides=[gone])
-    assert _again(words.finish()) > 0, "maps whose frames were lost run again"
+    assert tried_again(words.finish()) > 0, "maps whose frames were lost run again"
 
 
 def test_each_worker_is_evicted_one_at_a_time() -> None:
@@ -105,12 +105,6 @@ def test_workers_are_scaled_from_three_to_one_and_back() -> None:
     kubectl("scale", "shufflecluster/default", "--replicas=3")
     until_ready(3)
     words.finish()
-
-
-def _again(status: Object) -> int:
-    """Return how many tries the maps took beyond one for each."""
-    draw = {stage["name"]: stage for stage in status["stages"]}["draw"]
-    return int(draw["attempts"] - draw["tasks"])
 
 
 def _restarts(name: str) -> int:

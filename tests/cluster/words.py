@@ -106,6 +106,12 @@ class Words:
         )
 
 
+def tried_again(status: Object) -> int:
+    """Return how many tries the maps took beyond one for each."""
+    draw = {stage["name"]: stage for stage in status["stages"]}["draw"]
+    return int(draw["attempts"] - draw["tasks"])
+
+
 def wait(for_what: str, phase: str, *, seconds: float = 240) -> None:
     """Wait for an object's phase; fail at once when it has failed."""
     kind, name = for_what.split("/")

@@ -1,6 +1,5 @@
 """The examples' files for a cluster are those for one machine, with what pods need."""
 
-import importlib.util
 import re
 import tomllib
 from collections.abc import Iterator
@@ -10,18 +9,15 @@ from types import ModuleType
 import pytest
 import yaml
 
+import tooling
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("examples", ROOT / "tools" / "examples.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tooling.tool("examples")
 
 
 def test_the_files_are_those_that_the_tool_makes(tool: ModuleType) -> None:

@@ -1,11 +1,12 @@
 """What goes into the image is what the lock file says."""
 
-import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+import tooling
 
 ROOT = Path(__file__).parents[2]
 LOCK = """\
@@ -23,12 +24,7 @@ six==1.17.0 \\
 
 @pytest.fixture(scope="module")
 def wheels() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("wheels", ROOT / "tools" / "wheels.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tooling.tool("wheels")
 
 
 def test_entries_are_those_of_the_lock_with_all_their_hashes(wheels: ModuleType) -> None:
