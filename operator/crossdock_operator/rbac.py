@@ -56,7 +56,7 @@ LOOKED_AFTER: Final[Mapping[tuple[Kind, str], tuple[str, ...]]] = {
     (STATEFUL_SET, ""): _KEPT,
     (SERVICE, ""): _KEPT,
     (SERVICE_ACCOUNT, ""): _KEPT,
-    (SECRET, ""): ("list", "watch", "create", "get", "patch"),
+    (SECRET, ""): ("list", "watch", "create", "get", "patch", "delete"),
     (CONFIG_MAP, ""): ("create", "get", "update"),
     (JOB, ""): ("list", "watch", "create", "get", "patch", "delete"),
     (POD, ""): ("list", "patch"),  # what a scale-down takes first is marked

@@ -215,6 +215,32 @@ def test_an_attached_job_gets_a_connection(scene: JobScene) -> None:
     assert worker.request("DELETE", path, token=data["token"]).status == 403, "it ends nothing"
 
 
+def test_the_connection_goes_before_the_job(scene: JobScene) -> None:
+    """Pods of the next job of the name must not begin with it."""
+    scene.admin.create(scene.namespace, "shufflejobs", job("engine", clusterRef={"name": "main"}))
+    secret = scene.wait_phase("Ready", "engine")["connectionSecret"]
+    secrets = f"/api/v1/namespaces/{scene.namespace}/secrets"
+    bystander = {"metadata": {"name": "engine-connection-of-mine"}}
+    scene.admin.ask("POST", secrets, bystander)
+    mine = "tests.crossdock.dev/look"  # so that no garbage collector comes before us
+    path = scene.path("engine")
+    scene.admin.ask(
+        "PATCH",
+        path,
+        [{"op": "add", "path": "/metadata/finalizers/-", "value": mine}],
+        content_type="application/json-patch+json",
+    )
+    scene.admin.ask("DELETE", path)
+    scene.until(
+        "the operator to let it go",
+        lambda: scene.admin.ask("GET", path)["metadata"]["finalizers"] == [mine],
+    )
+    left = [each["metadata"]["name"] for each in scene.listed("secrets")]
+    assert secret not in left
+    assert "engine-connection-of-mine" in left
+    scene.admin.merge(path, {"metadata": {"finalizers": None}})
+
+
 def test_who_took_a_job_up_meanwhile_goes_on_with_it(scene: JobScene) -> None:
     """An operator that finds the state of a job changed lets go of it, and looks again."""
     scene.hold("split-0")

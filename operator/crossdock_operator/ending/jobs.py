@@ -11,7 +11,7 @@ from crossdock_operator.ending.listing import Listing
 from crossdock_operator.ending.workers import Reach
 from crossdock_operator.errors import Refused, Stale, Vanished
 from crossdock_operator.events import Events
-from crossdock_operator.kinds import JOB, SHUFFLE_CLUSTER, SHUFFLE_JOB
+from crossdock_operator.kinds import JOB, SECRET, SHUFFLE_CLUSTER, SHUFFLE_JOB
 from crossdock_operator.kube import Kube
 from crossdock_operator.plan import names
 from crossdock_operator.plan.conditions import Answer
@@ -103,7 +103,7 @@ class JobEnds:
             self.attempts.forget(item)
             return
         abandoned = is_abandoned(job)
-        await self._stop_tasks(item)
+        await self._shut_out(item)
 
         async def work() -> Ended:
             return await self._end(job, abandoned=abandoned)
@@ -118,11 +118,16 @@ class JobEnds:
         else:
             await self._write_status(job, _said(attempt.problem, self._settle_seconds(job)))
 
-    async def _stop_tasks(self, item: Item) -> None:
-        """Delete what runs a job's tasks: they would meet a job that is fenced, again and again."""
+    async def _shut_out(self, item: Item) -> None:
+        """Delete what runs a job's tasks, and the Secret with which an engine's pods reach it.
+
+        Tasks would meet a job that is fenced, again and again. Pods that begin for the next job of
+        the name must wait for its Secret: the garbage collector may leave this one too long.
+        """
         for child in self.store.children(item):
-            if child.kind == JOB.name:
-                await self.kube.delete(JOB, item.key.namespace, child.name)
+            for kind in (JOB, SECRET):
+                if child.kind == kind.name:
+                    await self.kube.delete(kind, item.key.namespace, child.name)
 
     async def _end(self, job: Job, *, abandoned: bool) -> Ended:
         uid = cluster_uid(job)
