@@ -30,8 +30,8 @@ JOB_TOKEN_SECONDS: Final = 86_400
 RENEW_SECONDS: Final = JOB_TOKEN_SECONDS // 3
 """A token is renewed at this age: kubelets take minutes to bring it to the pods."""
 _OWN_TOKEN_SECONDS: Final = 900.0
-_KEY_SECONDS: Final = 60.0
-"""A signing key is read again after so long."""
+FRESH_SECONDS: Final = 60.0
+"""Keys and authorities are read again after so long."""
 _THREADS: Final = 8
 _AUTHORITY: Final = "ca.crt"
 _OPTIONS: Final = crossdock.Options(deadline_seconds=3.0, connect_seconds=3.0, stall_seconds=15.0)
@@ -64,21 +64,39 @@ class _Reached:
     uid: str
     client: Client
     token: _OwnToken
+    tls: ssl.SSLContext | None
+    authority: str
+    """PEM, as `tls` took it in last."""
     read_at: float
+
+    def renew(self, key: bytes, authority: str, now: float) -> None:
+        """Take in what was read again: jobs that run have this very client."""
+        if self.tls is not None and authority != self.authority:
+            _trust(authority, self.tls)
+            self.authority = authority
+        self.token.key, self.read_at = key, now
 
 
 class Workers:
     """Clients of all clusters that jobs need. Of the event loop's thread, but for what it runs."""
 
-    def __init__(self, kube: Kube, resolve: Mapping[tuple[str, str], Sequence[str]]) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        resolve: Mapping[tuple[str, str], Sequence[str]],
+        *,
+        fresh_seconds: float = FRESH_SECONDS,
+    ) -> None:
         """Begin without a connection.
 
         Args:
             kube: where the signing keys are.
             resolve: URLs by which to reach clusters, in place of their Services.
+            fresh_seconds: for so long keys and authorities are not read again.
         """
         self._kube = kube
         self._resolve = resolve
+        self._fresh_seconds = fresh_seconds
         self._reached: dict[Key, _Reached] = {}
         self._reaching: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._pool: ThreadPoolExecutor | None = None
@@ -113,20 +131,19 @@ class Workers:
             self._reached.pop(cluster.key).client.close()
             known = None
         now = time.monotonic()
-        if known is not None and now - known.read_at < _KEY_SECONDS:
+        if known is not None and now - known.read_at < self._fresh_seconds:
             return known.client
-        key = await self.signing_key(cluster)
+        key, authority = await self.signing_key(cluster), await self.authority(cluster)
         if known is not None:
-            known.token.key, known.read_at = key, now
+            known.renew(key, authority, now)
             return known.client
         token = _OwnToken(key)
         timeouts = Timeouts(_OPTIONS.connect_seconds, _OPTIONS.stall_seconds)
         urls = self._resolve.get(cluster.key) or [names.endpoint(cluster)]
-        authority = await self.authority(cluster)
-        tls = _context(authority) if authority else None
+        tls = _trust(authority) if authority else None
         pool = Pool(token=token, tls=tls, timeouts=timeouts)
         client = Client(urls, pool=pool, options=_OPTIONS)
-        self._reached[cluster.key] = _Reached(cluster.uid, client, token, now)
+        self._reached[cluster.key] = _Reached(cluster.uid, client, token, tls, authority, now)
         return client
 
     async def signing_key(self, cluster: Cluster) -> bytes:
@@ -146,7 +163,11 @@ class Workers:
             raise ConfigError(f"the Secret {name} has no keys: {error}") from error
 
     async def authority(self, cluster: Cluster) -> str:
-        """Return the authority of the workers' certificates, PEM; empty: they have none."""
+        """Return the authority of the workers' certificates, PEM; empty: they have none.
+
+        Raises:
+            Unavailable: it is not made yet.
+        """
         name = names.certificate(cluster)
         if not name:
             return ""
@@ -176,11 +197,15 @@ class Workers:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _context(authority: str) -> ssl.SSLContext:
+def _trust(authority: str, context: ssl.SSLContext | None = None) -> ssl.SSLContext:
+    """Return what trusts an authority: a new context, or this one, and what it trusts already."""
     try:
-        return ssl.create_default_context(cadata=authority)
+        if context is None:
+            return ssl.create_default_context(cadata=authority)
+        context.load_verify_locations(cadata=authority)
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError(
             f"{_AUTHORITY} of the cluster's certificate is no PEM of an authority: {error}",
             hint="correct the Secret that security.tls.secretRef names",
         ) from error
+    return context
