@@ -88,7 +88,7 @@ class Monitors:
 
     def _renew_at(self, cluster: Cluster) -> float | None:
         """Return when the token is to be made anew; None: it is not there."""
-        children = self.store.children(Item(SHUFFLE_CLUSTER.name, cluster.key))
+        children = self.store.children(Item(SHUFFLE_CLUSTER.name, cluster.key), cluster.uid)
         child = children.get(ChildKey(SECRET.name, names.metrics_token(cluster)))
         return None if child is None else child.renew_at
 

@@ -94,12 +94,29 @@ class Job:
         return Key(ref.namespace or self.key.namespace, ref.name)
 
 
+class Owner(NamedTuple):
+    """The ShuffleCluster or ShuffleJob that an object belongs to, as it says itself."""
+
+    name: str = ""
+    uid: str = ""
+    """Empty: it belongs to none."""
+
+    def is_other(self, uid: str) -> bool:
+        """Whether it is another one than that with this uid: an earlier one of the name, say."""
+        return self.uid not in {"", uid}
+
+
+NOBODY: Final = Owner()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
     """An object that we made for a cluster or job."""
 
     mark: str
     """Changes with whatever anybody changes of it, but for its status."""
+    owner: Owner = NOBODY
+    """By its labels it is of a name; and by this of one that had or has the name."""
     replicas: int = 0
     ready: int = 0
     updated: int = 0
@@ -161,6 +178,7 @@ def child_of(body: Object) -> Child:
     status = body.get("status") or {}
     return Child(
         mark=mark_of(body),
+        owner=owner_of(body),
         replicas=status.get("replicas", 0),
         ready=status.get("readyReplicas", 0),
         updated=status.get("updatedReplicas", 0),
@@ -168,6 +186,14 @@ def child_of(body: Object) -> Child:
         batch=batch_of(body),
         renew_at=float((body["metadata"].get("annotations") or {}).get(RENEW_AT, 0)),
     )
+
+
+def owner_of(body: Object) -> Owner:
+    """Return which of our objects another one belongs to."""
+    for each in body["metadata"].get("ownerReferences") or ():
+        if each["apiVersion"].startswith(f"{GROUP}/"):
+            return Owner(each["name"], each["uid"])
+    return NOBODY
 
 
 def seconds_of(time: str) -> float:

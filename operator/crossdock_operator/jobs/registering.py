@@ -118,7 +118,7 @@ class Registry:
     async def _connect(self, job: Job, cluster: Cluster) -> None:
         """Make the connection Secret, or renew its token when it is time."""
         item, name = Item(SHUFFLE_JOB.name, job.key), connection_name(job.key.name)
-        child = self._tools.store.children(item).get(ChildKey(SECRET.name, name))
+        child = self._tools.store.children(item, job.uid).get(ChildKey(SECRET.name, name))
         now = time.time()
         if child is not None and child.renew_at > now:
             self._tools.wake(item, child.renew_at - now)

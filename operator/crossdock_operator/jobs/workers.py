@@ -18,10 +18,10 @@ from crossdock.http import Timeouts
 from crossdock.pool import Pool
 from crossdock.wire import tokens
 from crossdock.wire.tokens import ANY_JOB, Right
-from crossdock_operator.kinds import SECRET
+from crossdock_operator.kinds import SECRET, Object
 from crossdock_operator.kube import Kube
 from crossdock_operator.plan import names
-from crossdock_operator.records import Cluster, Key
+from crossdock_operator.records import Cluster, Key, owner_of
 
 T = TypeVar("T")
 
@@ -153,7 +153,7 @@ class Workers:
             Unavailable: it is not made yet.
         """
         name = names.signing_key(cluster)
-        secret = await self._kube.get(SECRET, cluster.key.namespace, name)
+        secret = await self._secret(cluster, name)
         data = (secret or {}).get("data") or {}
         if names.KEY_FILE not in data:
             raise Unavailable(f"the Secret {name} with the cluster's key is not there yet")
@@ -171,11 +171,17 @@ class Workers:
         name = names.certificate(cluster)
         if not name:
             return ""
-        found = await self._kube.get(SECRET, cluster.key.namespace, name)
+        found = await self._secret(cluster, name)
         data = (found or {}).get("data") or {}
         if _AUTHORITY not in data:
             raise Unavailable(f"the Secret {name} has no {_AUTHORITY} yet")
         return base64.b64decode(data[_AUTHORITY]).decode("ascii", "replace")
+
+    async def _secret(self, cluster: Cluster, name: str) -> Object | None:
+        found = await self._kube.get(SECRET, cluster.key.namespace, name)
+        if found is not None and owner_of(found).is_other(cluster.uid):
+            raise Unavailable(f"the Secret {name} is of another ShuffleCluster, and is to go")
+        return found
 
     async def job_token(self, cluster: Cluster, uid: str) -> str:
         """Return a token that opens one job: to write and read, not to end it."""
