@@ -130,6 +130,31 @@ def test_a_cluster_that_is_applied_again_waits_for_the_end_of_its_objects(scene:
     scene.wait("statefulsets", "main-worker", lambda o: owners(o) == [after])
 
 
+def test_a_pod_of_an_earlier_cluster_is_no_peer(scene: Scene) -> None:
+    """It drains for up to an hour, under the same names."""
+    uid = scene.create(workers={"replicas": 1})["metadata"]["uid"]
+    pod = scene.wait("pods", "main-worker-0")
+    labels = {**pod["metadata"]["labels"], "crossdock.dev/cluster-uid": "earlier"}
+    spec = {k: v for k, v in pod["spec"].items() if k not in {"hostname", "nodeName"}}
+    body = {"metadata": {"name": "earlier", "labels": labels}, "spec": spec}
+    assert pod["metadata"]["labels"]["crossdock.dev/cluster-uid"] == uid
+    scene.admin.ask("POST", scene.path("pods", ""), body)
+    for number, name in enumerate(("earlier", "main-worker-0")):
+        address = f"10.9.8.{number + 1}"
+        status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+        status |= {"podIP": address, "podIPs": [{"ip": address}]}
+        scene.admin.merge(f"{scene.path('pods', name)}/status", {"status": status})
+    slices = f"/apis/discovery.k8s.io/v1/namespaces/{scene.namespace}/endpointslices"
+
+    def peers() -> set[str]:
+        query = "labelSelector=kubernetes.io/service-name=main-worker"
+        found = scene.admin.ask("GET", f"{slices}?{query}")["items"]
+        endpoints = [each for one in found for each in one.get("endpoints") or ()]
+        return {each["targetRef"]["name"] for each in endpoints}
+
+    assert eventually(peers, seconds=30, what="peers") == {"main-worker-0"}
+
+
 def test_the_key_of_another_cluster_signs_nothing(jobs: JobScene) -> None:
     admin, namespace = jobs.admin, jobs.namespace
     owner = make_other(admin, namespace)

@@ -176,6 +176,29 @@ def test_all_belongs_to_the_cluster(spec: ShuffleClusterSpec) -> None:
 
 
 @given(spec=specs)
+def test_only_pods_of_this_very_cluster_are_its_workers(spec: ShuffleClusterSpec) -> None:
+    """But what guards them guards those of an earlier one; and a StatefulSet's stays as it was."""
+    now, before = cluster(spec), cluster(spec, uid="u-0")
+    selectors: dict[str, list[Object]] = {}
+    for kind, body in objects(now, GIVEN):
+        found = body.get("spec", {})
+        found = found.get("selector") or found.get("podSelector") or {}
+        selectors.setdefault(kind.name, []).append(found.get("matchLabels", found))
+
+    def selected(kind: str, by: Cluster) -> list[bool]:
+        labels = pod_template(by, "image")["metadata"]["labels"]
+        return [each.items() <= labels.items() for each in selectors[kind]]
+
+    assert selected("Service", now) == [True, True]
+    assert selected("Service", before) == [False, False]
+    for kind, of_before in (
+        ("PodDisruptionBudget", False), ("NetworkPolicy", True), ("StatefulSet", True),
+    ):  # fmt: skip
+        assert (selected(kind, now), selected(kind, before)) == ([True], [of_before])
+    assert names.CLUSTER_UID not in selectors["StatefulSet"][0]
+
+
+@given(spec=specs)
 def test_the_number_of_workers_is_within_its_bounds(spec: ShuffleClusterSpec) -> None:
     count, bounds = replicas(cluster(spec)), spec.workers.autoscaling
     if bounds is None:

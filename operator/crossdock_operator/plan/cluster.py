@@ -190,7 +190,7 @@ def _stateful_set(cluster: Cluster, given: Given) -> Object:
     spec: Object = {
         "replicas": replicas(cluster),
         "serviceName": names.workers(cluster),
-        "selector": {"matchLabels": names.pod_labels(cluster)},
+        "selector": {"matchLabels": names.pod_labels(cluster)},  # it can never be changed
         "podManagementPolicy": "Parallel",
         "updateStrategy": {"type": "RollingUpdate"},
         "revisionHistoryLimit": 3,
@@ -227,7 +227,8 @@ def _service(cluster: Cluster, name: str, *, headless: bool) -> Object:
         }
         for n, port in enumerate(names.ports(cluster.spec.workers.processes if headless else 1))
     ]
-    spec: Object = {"selector": names.pod_labels(cluster), "ports": ports, "type": "ClusterIP"}
+    # A pod of an earlier cluster drains for up to an hour, and is no peer of this one's.
+    spec: Object = {"selector": names.own_labels(cluster), "ports": ports, "type": "ClusterIP"}
     if headless:
         # A worker that takes no frames, since its disk is full, is still read from.
         spec |= {"clusterIP": "None", "publishNotReadyAddresses": True}
@@ -239,7 +240,7 @@ def _service(cluster: Cluster, name: str, *, headless: bool) -> Object:
 def _budget(cluster: Cluster) -> Object:
     spec = {
         "maxUnavailable": 1,
-        "selector": {"matchLabels": names.pod_labels(cluster)},
+        "selector": {"matchLabels": names.own_labels(cluster)},
         # A pod that is not ready may still be the only one with some frames.
         "unhealthyPodEvictionPolicy": "IfHealthyBudget",
     }
@@ -259,6 +260,7 @@ def _network_policy(cluster: Cluster, given: Given) -> Object:
         *([{"namespaceSelector": {"matchLabels": dict(scrapers)}}] if scrapers else []),
     ]
     spec = {
+        # Pods of an earlier cluster too: what no policy selects is open to all.
         "podSelector": {"matchLabels": names.pod_labels(cluster)},
         "policyTypes": ["Ingress"],
         "ingress": [{"from": peers, "ports": ports}],
