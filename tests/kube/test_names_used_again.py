@@ -14,6 +14,7 @@ from specs import cluster, job
 from staged_jobs import JobScene, job_scene
 from staged_jobs import condition as condition_of
 
+from crossdock.wire import tokens
 from harness import eventually
 
 pytestmark = pytest.mark.usefixtures("_controllers")
@@ -213,3 +214,27 @@ def test_no_job_is_ready_by_the_secret_of_the_one_before(jobs: JobScene, proxy: 
     jobs.wait(lambda s: condition_of(s, "Ready").get("status") == "True", "engine")
     assert owners(admin.ask("GET", path)) == [uid]
     proxy.expire()
+
+
+def test_tokens_are_of_the_keys_that_there_are(jobs: JobScene) -> None:
+    """Who deletes the Secret with the keys has all tokens made anew, and not some hours later."""
+    admin, root = jobs.admin, f"/api/v1/namespaces/{jobs.namespace}/secrets"
+    admin.create(jobs.namespace, "shufflejobs", job("engine", clusterRef={"name": "main"}))
+    jobs.wait(lambda s: condition_of(s, "Ready").get("status") == "True", "engine")
+    before = admin.ask("GET", f"{root}/engine-connection")["data"]["token"]
+    admin.ask("DELETE", f"{root}/main-key")
+
+    def keys() -> list[bytes] | None:
+        made = admin.get(f"{root}/main-key")
+        return made and tokens.parse_keys(base64.b64decode(made["data"]["keys"]).decode())
+
+    made = jobs.until("other keys", keys)
+    assert made is not None
+
+    def token() -> str | None:
+        found = admin.ask("GET", f"{root}/engine-connection")["data"]["token"]
+        return None if found == before else base64.b64decode(found).decode()
+
+    renewed = jobs.until("another token", token)
+    assert renewed is not None
+    assert tokens.verify(made, renewed).may(tokens.Right.WRITE)

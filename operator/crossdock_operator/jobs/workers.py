@@ -175,7 +175,7 @@ class Workers:
         data = (found or {}).get("data") or {}
         if _AUTHORITY not in data:
             raise Unavailable(f"the Secret {name} has no {_AUTHORITY} yet")
-        return base64.b64decode(data[_AUTHORITY]).decode("ascii", "replace")
+        return base64.b64decode(data[_AUTHORITY]).decode(errors="replace")
 
     async def _secret(self, cluster: Cluster, name: str) -> Object | None:
         found = await self._kube.get(SECRET, cluster.key.namespace, name)
@@ -183,11 +183,10 @@ class Workers:
             raise Unavailable(f"the Secret {name} is of another ShuffleCluster, and is to go")
         return found
 
-    async def job_token(self, cluster: Cluster, uid: str) -> str:
-        """Return a token that opens one job: to write and read, not to end it."""
-        key = await self.signing_key(cluster)
-        rights = [Right.READ, Right.WRITE]
-        return tokens.mint(key, job=uid, rights=rights, ttl_seconds=JOB_TOKEN_SECONDS)
+    def known_authority(self, cluster: Cluster) -> str:
+        """Return the authority as it was read last; empty: it was not."""
+        known = self._reached.get(cluster.key)
+        return "" if known is None or known.uid != cluster.uid else known.authority
 
     def keep(self, clusters: set[Key]) -> None:
         """Close the clients of all other clusters."""
@@ -201,6 +200,12 @@ class Workers:
         self._reached.clear()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def job_token(key: bytes, uid: str) -> str:
+    """Return a token that opens one job: to write and read, not to end it."""
+    rights = [Right.READ, Right.WRITE]
+    return tokens.mint(key, job=uid, rights=rights, ttl_seconds=JOB_TOKEN_SECONDS)
 
 
 def _trust(authority: str, context: ssl.SSLContext | None = None) -> ssl.SSLContext:
