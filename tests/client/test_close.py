@@ -18,7 +18,7 @@ from harness import StartWorker, WorkerProcess, eventually, send, silent
 
 PATIENT = {"deadline_seconds": 60, "loss_after_seconds": 60, "stall_seconds": 60}
 SMALL = {"frame_bytes": 1000, "buffer_bytes": 8000}
-SOON_SECONDS = 8.0
+SOON_SECONDS = 30.0
 """Far below PATIENT's."""
 
 

@@ -190,9 +190,9 @@ def test_waits_end_when_the_store_is_closed(scene: Scene) -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    assert reached.wait(10)
+    assert reached.wait(60)
     scene.store.close()
-    thread.join(10)
+    thread.join(60)
     assert [type(problem) for problem in failures] == [Closed]
 
 

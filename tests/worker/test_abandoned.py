@@ -128,7 +128,7 @@ def test_nobody_takes_a_job_for_abandoned_while_a_peer_is_away(
     assert not code(first, uid), "the other one may hear the owner"
     second.start()
     for worker in pair:
-        eventually(lambda w=worker: code(w, uid) == "job_fenced", seconds=15)
+        eventually(lambda w=worker: code(w, uid) == "job_fenced")
 
 
 @pytest.mark.parametrize("told", [False, True], ids=["in --peers", "met"])
@@ -142,7 +142,7 @@ def test_a_peer_that_was_declared_gone_is_not_waited_for(
     second.kill9()
     eventually(lambda: first.get_json(f"/v1/jobs/{uid}")["lease"] == "ended")
     assert first.request("POST", f"/v1/workers/{gone}/gone").status == 200
-    eventually(lambda: code(first, uid) == "job_fenced", seconds=15)
+    eventually(lambda: code(first, uid) == "job_fenced")
 
 
 def test_an_earlier_leader_declares_nobody_gone(start_worker: StartWorker) -> None:
@@ -241,7 +241,7 @@ def test_nobody_waits_for_a_drained_worker_to_clean_up(start_worker: StartWorker
     drained(first)
     say(second, uid, lease_seconds=1, grace_seconds=0.2)
     began = time.monotonic()
-    eventually(lambda: code(second, uid) == "job_fenced", seconds=20)
+    eventually(lambda: code(second, uid) == "job_fenced")
     assert time.monotonic() - began < 15, "its turn would have come after the store's settle time"
 
 
@@ -284,7 +284,7 @@ def test_silence_goes_on_when_a_peer_is_drained_away(start_worker: StartWorker, 
     eventually(lambda: remembers(stays) > 6)
     for worker in others:
         gone = worker.get_json("/v1/workers")["self"]["id"]
-        eventually(lambda w=worker: w.request("POST", "/v1/drain").status == 200, seconds=20)
+        eventually(lambda w=worker: w.request("POST", "/v1/drain").status == 200)
         before = silence(worker, uid)
         say(worker, uid, lease_seconds=2, grace_seconds=60)
         assert silence(worker, uid) >= before, "it listens no more"
@@ -296,7 +296,7 @@ def test_silence_goes_on_when_a_peer_is_drained_away(start_worker: StartWorker, 
         eventually(lambda c=counted: remembers(stays) > c + 1, seconds=4, what="no new beginning")
     assert kept(stays, uid)["seconds"] >= 2
     others[0].start()
-    eventually(lambda: "worker is back after a drain" in others[0].log_text(), seconds=20)
+    eventually(lambda: "worker is back after a drain" in others[0].log_text())
     before = eventually(lambda: (found := silence(others[0], uid)) > 0.5 and found)
     say(others[0], uid, lease_seconds=2, grace_seconds=60)
     assert silence(others[0], uid) < before, "one that is back listens again"
@@ -377,7 +377,7 @@ def test_what_is_in_the_store_goes_too(
             left = [second]
         for worker in left:
             eventually(
-                lambda w=worker: stages(w, uid) == ["clean"], seconds=20, what=worker.log_text()
+                lambda w=worker: stages(w, uid) == ["clean"], what=worker.log_text()
             )
     assert objects(store) == others
 
@@ -395,5 +395,5 @@ def test_a_job_that_was_ended_without_a_way_to_the_store_is_cleaned_up_by_worker
         assert objects(store)
         job.end()
     for worker in stored:
-        eventually(lambda w=worker: stages(w, uid) == ["clean"], seconds=20, what=worker.log_text())
+        eventually(lambda w=worker: stages(w, uid) == ["clean"], what=worker.log_text())
     assert not objects(store)

@@ -174,7 +174,7 @@ def is_cut(line: Line) -> bool:
 def test_who_asks_for_small_answers_and_takes_none_is_cut_off(impatient: WorkerProcess) -> None:
     with Line(impatient.url, "") as line:
         pipeline(line, line.head("GET", "/healthz", length=None), most_bytes=64 * MIB)
-        eventually(lambda: is_cut(line), seconds=30, what="the connection is closed")
+        eventually(lambda: is_cut(line), what="the connection is closed")
     assert impatient.request("GET", "/healthz").status == 200
 
 
@@ -196,7 +196,7 @@ def test_a_head_that_drips_is_cut_off(impatient: WorkerProcess, before: int) -> 
         for _ in range(before):
             assert line.ask("GET", "/healthz").status == 200
         line.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: ")
-        eventually(lambda: is_cut(line), seconds=30, pause=0.1, what="the connection is closed")
+        eventually(lambda: is_cut(line), pause=0.1, what="the connection is closed")
 
 
 def test_a_head_in_two_parts_is_taken(impatient: WorkerProcess) -> None:

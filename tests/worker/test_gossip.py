@@ -190,7 +190,6 @@ def test_many_jobs_are_told_in_pages(start_worker: StartWorker) -> None:
     second = start_worker(peers=first.url, **QUICK)
     eventually(
         lambda: {p.stem for p in (second.data_dir / "tombstones").glob("*.json")} == uids,
-        seconds=30,
     )
 
 

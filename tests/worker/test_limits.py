@@ -192,7 +192,7 @@ def test_connections_that_ask_nothing_are_closed(start_worker: StartWorker) -> N
         silent = [stack.enter_context(socket.create_connection(address, 20)) for _ in range(8)]
         for i, sock in enumerate(silent):
             sock.sendall(b"PUT /v1/jobs/x HTTP/1.1\r\nHost: x\r\n"[: 5 * i])
-        eventually(lambda: worker.request("GET", "/healthz").status == 200, seconds=15)
+        eventually(lambda: worker.request("GET", "/healthz").status == 200)
 
 
 # -- disk ----------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ def test_half_a_frame_leaves_nothing(impatient: WorkerProcess, end: str, *, expe
                 pass
             line.close()
     assert target.frames()["map"].tolist() == [9]
-    eventually(lambda: impatient.sockets <= sockets, seconds=15)
+    eventually(lambda: impatient.sockets <= sockets)
     assert target.push(data).status == 200
 
 
@@ -359,7 +359,7 @@ def test_other_calls_are_cut_off_too(impatient: WorkerProcess, sent: int) -> Non
             line = stack.enter_context(target.peer.line())
             line.send(line.head(method, path, length=1_000_000) + bytes(sent))
         eventually(lambda: impatient.sockets > sockets)
-        eventually(lambda: impatient.sockets <= sockets, seconds=20, what="callers cut off")
+        eventually(lambda: impatient.sockets <= sockets, what="callers cut off")
     assert inflight(impatient) == 0
 
 
@@ -405,7 +405,7 @@ def test_many_slow_writers_do_not_block_a_quick_one(impatient: WorkerProcess) ->
         assert inflight(impatient) > 0, "the slow ones were cut off before the quick one came"
         assert impatient.threads <= threads + 2
         eventually(lambda: inflight(impatient) == 0)
-    eventually(lambda: impatient.sockets <= sockets, seconds=15)
+    eventually(lambda: impatient.sockets <= sockets)
     assert impatient.threads <= threads + 2
     assert len(target.frames()) == 11
 
@@ -426,7 +426,7 @@ def test_a_reader_that_reads_nothing_is_cut_off(impatient: WorkerProcess, piece:
             line.send(line.head("GET", f"{path}/blocks", length=None))
         eventually(lambda: impatient.sockets > sockets)
         assert target.push(target.frame(map_id=99)).status == 200  # writers do not wait for them
-        eventually(lambda: impatient.sockets <= sockets, seconds=20, what="readers cut off")
+        eventually(lambda: impatient.sockets <= sockets, what="readers cut off")
     eventually(lambda: impatient.descriptors <= descriptors)
     assert impatient.threads <= threads + 2
     with impatient.connect() as cluster:
@@ -475,7 +475,7 @@ def test_a_frame_that_drips_is_cut_off(
         rest = data[len(data) // 2 :]
         dripping = pool.submit(drip, line, rest, step=1, pause_seconds=pause_seconds)
         eventually(lambda: inflight(impatient) > 0)
-        eventually(lambda: inflight(impatient) == 0, seconds=20, what="the drip's end")
+        eventually(lambda: inflight(impatient) == 0, what="the drip's end")
         line.close()
         dripping.result(20)
     assert not len(target.frames())
@@ -487,7 +487,7 @@ def test_another_body_that_drips_is_cut_off(impatient: WorkerProcess) -> None:
         line.send(line.head("POST", f"{target.path}/frames/list", length=12 * 80_000))
         dripping = pool.submit(drip, line, bytes(12 * 80_000), step=1, pause_seconds=0.2)
         eventually(lambda: inflight(impatient) > 0)
-        eventually(lambda: inflight(impatient) == 0, seconds=20, what="the drip's end")
+        eventually(lambda: inflight(impatient) == 0, what="the drip's end")
         line.close()
         dripping.result(20)
 
