@@ -143,7 +143,7 @@ def small_worker(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[WorkerProcess, Peer]]:
     """A worker with few connections and little patience."""
-    options: dict[str, object] = {"max_connections": 6, "stall_seconds": 1}
+    options: dict[str, object] = {"max_connections": 6, "stall_seconds": 3}
     monkeypatch.setenv("CROSSDOCK_CA_FILE", str(authority.ca))
     with WorkerProcess(options=authority.options() | options) as process:
         process.start()
