@@ -138,7 +138,11 @@ def test_the_readmes_quick_start_works(tmp_path: Path) -> None:
         ready = eventually(lambda: _ready(log), what="the worker's start")
         example = text("examples/quickstart.py").replace("http://127.0.0.1:7070", ready)
         done = subprocess.run(
-            [sys.executable, "-c", example], capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-c", example],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
     finally:
         worker.terminate()

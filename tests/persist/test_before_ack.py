@@ -25,6 +25,8 @@ SETTINGS = {
     "eager_quiet_seconds": 3600,
 }
 """Nothing is packed before a test wants it."""
+LEASE = 12
+"""A worker that begins anew may write once it was renewed: so soon it is."""
 OPTIONS = crossdock.Options(
     frame_bytes=2**18, buffer_bytes=2**20, connect_seconds=1, deadline_seconds=60,
     loss_after_seconds=1,
@@ -56,7 +58,7 @@ def worker(start_worker: StartWorker, store: Path) -> WorkerProcess:
 def job(worker: WorkerProcess, store: Path, job_uid: str) -> Iterator[crossdock.Job]:
     with (
         connected(worker, store) as cluster,
-        cluster.job(job_uid, owner="runner", persistence="BeforeAck") as job,
+        cluster.job(job_uid, owner="runner", persistence="BeforeAck", lease_seconds=LEASE) as job,
     ):
         yield job
 

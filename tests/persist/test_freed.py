@@ -104,7 +104,8 @@ def test_crashes_under_pressure_lose_nothing(
     rng = random.Random(SEED)
     with (
         connect_all([worker], options=options) as cluster,
-        cluster.job(job_uid, owner="runner") as job,
+        # Renewed soon: before that, a worker that begins anew may not write.
+        cluster.job(job_uid, owner="runner", lease_seconds=12) as job,
     ):
         shuffle = job.shuffle("crashes", partitions=6, maps=9 * ROUNDS)
         expected = []

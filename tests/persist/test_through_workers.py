@@ -139,7 +139,9 @@ def test_a_worker_that_falls_silent_is_not_waited_for(
         with silent(pair[0]):
             began = time.monotonic()
             assert blocks_of(view) == expected
-            assert time.monotonic() - began < patient.stall_seconds, "it was asked for once more elsewhere"
+            assert time.monotonic() - began < patient.stall_seconds, (
+                "it was asked for once more elsewhere"
+            )
 
 
 def test_damage_in_the_store_is_named_and_another_copy_taken(

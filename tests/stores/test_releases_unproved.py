@@ -160,9 +160,7 @@ def test_a_damaged_job_keeps_its_rights_at_the_others(
     job, _ = damaged
     known = f"/v1/jobs/{job.uid}"
     began = eventually(lambda: pair[0].get_json("/v1/facts")["ages"][job.uid][2])
-    eventually(
-        lambda: pair[0].get_json("/v1/facts")["ages"][job.uid][2] > began + 1.5 * LEASE
-    )
+    eventually(lambda: pair[0].get_json("/v1/facts")["ages"][job.uid][2] > began + 1.5 * LEASE)
     eventually(lambda: pair[0].get_json(known)["right_age_seconds"] < LEASE, what="a fresh right")
     with job.shuffle("later", partitions=1).writer(map_id=0, attempt=0) as writer:
         writer.write(0, b"later", rows=1)

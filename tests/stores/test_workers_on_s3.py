@@ -72,11 +72,14 @@ def job_of(
     options: crossdock.Options = CLIENT,
     *,
     persistence: str = "OnPressure",
+    lease_seconds: float = 60,
     **changes: Any,
 ) -> Iterator[crossdock.Job]:
     with (
         connect_all(workers, options=replace(options, **changes)) as cluster,
-        cluster.job(uid, owner="runner", persistence=persistence) as job,
+        cluster.job(
+            uid, owner="runner", persistence=persistence, lease_seconds=lease_seconds
+        ) as job,
     ):
         yield job
 
@@ -132,7 +135,8 @@ def test_what_was_acked_outlives_the_disk(
     start_worker: StartWorker, bucket: Bucket, job_uid: str
 ) -> None:
     worker = start_worker(**bucket.settings, eager_quiet_seconds=0.5, store_settle_seconds=1)
-    with job_of([worker], job_uid, persistence="BeforeAck") as job:
+    # Its lease is renewed soon: before that, a worker that begins anew may not write.
+    with job_of([worker], job_uid, persistence="BeforeAck", lease_seconds=12) as job:
         shuffle = job.shuffle("words", partitions=9, maps=4)
         for m in range(4):
             write(shuffle, m)

@@ -390,9 +390,7 @@ def test_what_is_in_the_store_goes_too(
             assert second.request("POST", f"/v1/workers/{gone}/gone").status == 200
             left = [second]
         for worker in left:
-            eventually(
-                lambda w=worker: stages(w, uid) == ["clean"], what=worker.log_text()
-            )
+            eventually(lambda w=worker: stages(w, uid) == ["clean"], what=worker.log_text())
     assert objects(store) == others
 
 

@@ -345,9 +345,7 @@ def test_half_a_frame_leaves_nothing(impatient: WorkerProcess, end: str, *, expe
         eventually(lambda: inflight(impatient) > 0 or cut_off(impatient) > cut)
         if expect:
             eventually(
-                lambda: (
-                    target.disk_bytes() >= before + 4 * MIB or cut_off(impatient) > cut
-                ),
+                lambda: target.disk_bytes() >= before + 4 * MIB or cut_off(impatient) > cut,
                 what="the reservation",
             )
         if end == "resets":

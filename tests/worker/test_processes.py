@@ -106,9 +106,7 @@ def test_a_dead_worker_is_started_again_with_its_identity_and_data(
         view = shuffle.view({0: 0})
         assert len(view.places()) == 2
         os.kill(supervisor.worker_pid(1), signal.SIGKILL)
-        eventually(
-            lambda: (supervisor.info(1) or {"incarnation": 0})["incarnation"] == 2
-        )
+        eventually(lambda: (supervisor.info(1) or {"incarnation": 0})["incarnation"] == 2)
         after = supervisor.wait()
         assert [w["id"] for w in after] == [w["id"] for w in before]
         assert after[0]["incarnation"] == 1
