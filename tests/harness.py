@@ -29,7 +29,8 @@ MODULES: Final = (
     "pydantic.fields", "pydantic.type_adapter",
 )  # fmt: skip
 """What a worker imports. Those of pydantic are the command line's."""
-START_SECONDS: Final = 30.0
+WAIT_SECONDS: Final = 60.0
+"""For how long a test waits for what is to come: longer than any machine takes under load."""
 KEY: Final = b"a-key-that-only-the-tests-know-0123456789abcdef"
 QUICK: Final = crossdock.Options(
     deadline_seconds=20, loss_after_seconds=2, connect_seconds=2, stall_seconds=10
@@ -43,7 +44,7 @@ T = TypeVar("T")
 
 
 def eventually(
-    probe: Callable[[], T], *, seconds: float = 10.0, what: str = "", pause: float = 0.02
+    probe: Callable[[], T], *, seconds: float = WAIT_SECONDS, what: str = "", pause: float = 0.02
 ) -> T:
     """Return the first truthy value of `probe`; fail after `seconds`."""
     deadline = time.monotonic() + seconds
@@ -59,7 +60,8 @@ def eventually(
 class WorkerProcess:
     """`crossdock worker` as a process of its own, in a temporary directory. Use as a context.
 
-    The port is chosen at the first start and kept by restarts.
+    The port is chosen at the first start and kept by restarts: it is none that the kernel gives to
+    connections, else one of those might have it while the worker is away.
     """
 
     def __init__(
@@ -115,6 +117,8 @@ class WorkerProcess:
         """Start the process without waiting for it."""
         assert self._process is None, "it runs already"
         self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
+        if not self.port:
+            (self.port,) = unused_ports(1)
         self._process = forked.start(
             self.command(), log=self.log_file, environment=self._environment, modules=MODULES
         )
@@ -124,7 +128,7 @@ class WorkerProcess:
         """Start the process and wait until it answers."""
         return self.launch().wait_ready()
 
-    def wait_ready(self, seconds: float = START_SECONDS) -> Self:
+    def wait_ready(self, seconds: float = WAIT_SECONDS) -> Self:
         """Wait for the line "worker is ready" of this start, then for /healthz."""
         line = eventually(self._ready_line, seconds=seconds, what="the worker's start")
         parts = urlsplit(str(line["url"]))

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import build_servers
 from certificates import Authority
 from crossdock.store.api import StoreOptions
 from harness import eventually
+from ports import unused_ports
 
 ACCESS_KEY: Final = "crossdock"
 SECRET_KEY: Final = "crossdock-secret"
@@ -97,7 +97,7 @@ def s3_options(server: S3Server, **more: object) -> StoreOptions:
 @contextmanager
 def running(kind: str, directory: Path, tls: Authority | None = None) -> Iterator[S3Server]:
     """Run a server until the context ends; versitygw can encrypt."""
-    port = _free_port()
+    port = unused_ports(1)[0]
     command, environment = _command(kind, port, directory)
     if tls is not None:
         command[1:1] = ["--cert", str(tls.cert), "--key", str(tls.key)]
@@ -142,7 +142,7 @@ def _command(kind: str, port: int, directory: Path) -> tuple[list[str], dict[str
         return [*start, "--data-integrity-etag", str(data)], keys
     keys = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
     start = [str(program), "server", "--quiet", "--address", address]
-    return [*start, "--console-address", f"127.0.0.1:{_free_port()}", str(data)], keys
+    return [*start, "--console-address", f"127.0.0.1:{unused_ports(1)[0]}", str(data)], keys
 
 
 def _make_bucket(
@@ -175,10 +175,3 @@ def _make_bucket(
         eventually(made, seconds=_START_SECONDS, what=f"{server.kind} answers", pause=0.1)
     finally:
         client.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
