@@ -18,8 +18,8 @@ from chaos_scene import FOLDER, ChaosWorker, Left, Scene, settings
 
 LEASE_SECONDS: Final = 5.0
 GRACE_SECONDS: Final = 1.0
-WORK_SECONDS: Final = 30.0
-END_SECONDS: Final = 150.0
+WORK_SECONDS: Final = 120.0
+END_SECONDS: Final = 300.0
 Point = tuple[str, str]
 """A request and when of it, or a step of the owner and "mark"."""
 POINTS: Final[list[Point]] = [

@@ -92,8 +92,8 @@ def play(server: S3Server, path: Path, seed: int) -> tuple[Counter[str], int]:
             weather.traps.append(trap)
             job.until("records", lambda: weather.seen["records"] or run.process.poll() is not None)
             job.release("reduce")
-            code = run.process.wait(120)
-            eventually(lambda: not run.processes(), seconds=20, what="the end of all of it")
+            code = run.process.wait(300)
+            eventually(lambda: not run.processes(), what="the end of all of it")
             said = run.read()
         if kills["runner"]:  # the next run clears what it has left
             job.finish(*options, "--overwrite")
@@ -119,7 +119,7 @@ def rounds(server: S3Server, path: Path, first: int, count: int) -> str:
     )
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_a_run_leaves_nothing_whoever_is_killed(
     server: S3Server, tmp_path: Path, record_property: Note
 ) -> None:

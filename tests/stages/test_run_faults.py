@@ -12,6 +12,12 @@ from runs import JobDirectory, Run, maps, reduces
 
 from harness import eventually
 
+
+def count(directory: Path) -> int:
+    """Return how many files a directory has, which may not be there yet."""
+    return len(list(directory.glob("*")))
+
+
 GRANDCHILDREN = "sleep 1000 & (setsid sleep 1000 &) ; exec python task.py"
 
 
@@ -36,7 +42,7 @@ def test_a_signal_at_any_moment_leaves_nothing(tmp_path: Path, seed: int) -> Non
     moment = random.Random(seed)
     with job.run() as run:
         # Before the run has made something there is nothing that it could leave.
-        eventually(lambda: any(job.temporary.iterdir()), seconds=30, what="a directory")
+        eventually(lambda: any(job.temporary.iterdir()), what="a directory")
         time.sleep(moment.uniform(0, 1.5))
         run.signal(signal.SIGTERM)
         time.sleep(moment.uniform(0, 0.5))
@@ -58,7 +64,7 @@ def test_ctrl_c_does_not_wait_for_a_worker_that_hangs(tmp_path: Path) -> None:
         began = time.monotonic()
         run.signal(signal.SIGINT)
         run.wait(130)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60, "it would wait for minutes"
     job.check_clean()
 
 
@@ -67,9 +73,8 @@ def test_a_killed_runner_takes_its_children_along_and_resume_goes_on(tmp_path: P
     directory = tmp_path / "kept"
     job.hold("map-2")
     with job.run("--dir", directory) as run:
-        job.until(
-            "two done, one under way", lambda: len(job.done()) == 2 and len(job.starts()) == 3
-        )
+        noted = directory / "done" / "map"  # what a task says itself, the run may not know yet
+        job.until("two done, one under way", lambda: count(noted) == 2 and len(job.starts()) == 3)
         run.kill9()
         assert "Traceback" not in run.read()
         assert "Exception" not in run.read()
@@ -167,7 +172,7 @@ def test_a_killed_nanny_ends_the_run_and_nothing_is_left(tmp_path: Path) -> None
     with job.run() as run:
         job.until("the tasks", lambda: len(job.starts()) == 2)
         nanny_of(run).kill()
-        run.wait(1, seconds=20)
+        run.wait(1)
     assert "the process that keeps this run's processes was killed" in run.err
     job.check_clean()
 
