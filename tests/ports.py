@@ -1,40 +1,48 @@
-"""Ports for processes that are told of each other before they run."""
+"""Ports for processes that are told of each other before they run, or start again on theirs."""
 
-import itertools
 import os
 import random
+import re
 import socket
 from contextlib import ExitStack, suppress
-from functools import cache
 from pathlib import Path
 from typing import Final
 
 _FIRST: Final = 10_000
+_SHARES: Final = 16
+_GIVEN: Final[set[int]] = set()
 
 
-def unused_ports(count: int) -> list[int]:
+def unused_ports(count: int, *, adjacent: bool = False) -> list[int]:
     """Return ports that nobody has now, and that no connection gets for its own end.
 
-    They are bound some time later. Until then no other process of these tests gets one of them:
-    each has a part of the ports, and goes round in it.
+    Nobody gets them twice, and test processes that run at the same time choose from shares of
+    their own: between the choice and the use nobody else takes them.
+
+    Args:
+        count: how many.
+        adjacent: whether they are to follow each other.
     """
-    with ExitStack() as stack:
-        found: list[int] = []
-        while len(found) < count:
-            port = next(_round())
-            with suppress(OSError):
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-                found.append(port)
-        return found
+    while True:
+        first = random.choice(_share())
+        found = [first + i if adjacent else random.choice(_share()) for i in range(count)]
+        if len(set(found)) == count and not _GIVEN & set(found) and _free(found):
+            _GIVEN.update(found)
+            return found
 
 
-@cache
-def _round() -> "itertools.cycle[int]":
-    """Return this process's part, from a random one on: other tests may run on the machine."""
+def _share() -> range:
+    """Return the ports of this test process, all below those that connections get."""
     end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    width = (end - _FIRST) // processes
-    part = range(_FIRST + number * width, _FIRST + (number + 1) * width)
-    begin = random.randrange(width)
-    return itertools.cycle([*part[begin:], *part[:begin]])
+    number = re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", ""))
+    size = (end - _FIRST) // _SHARES
+    first = _FIRST + int(number or _SHARES - 1) % _SHARES * size
+    return range(first, first + size)
+
+
+def _free(ports: list[int]) -> bool:
+    with ExitStack() as stack, suppress(OSError):
+        for port in ports:
+            stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        return True
+    return False

@@ -32,8 +32,7 @@ ENVIRONMENT: Final = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
-_START_SECONDS: Final = 30.0
-_DEADLINE_SECONDS: Final = 20.0
+_DEADLINE_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def s3_options(server: S3Server, **more: object) -> StoreOptions:
         "region": server.region,
         "path_style": True,
         "deadline_seconds": _DEADLINE_SECONDS,
-        "stall_seconds": 10.0,
+        "stall_seconds": 20.0,
     }
     return StoreOptions(**{**found, **more})  # type: ignore[arg-type]
 
@@ -97,7 +96,7 @@ def s3_options(server: S3Server, **more: object) -> StoreOptions:
 @contextmanager
 def running(kind: str, directory: Path, tls: Authority | None = None) -> Iterator[S3Server]:
     """Run a server until the context ends; versitygw can encrypt."""
-    port = unused_ports(1)[0]
+    [port] = unused_ports(1)
     command, environment = _command(kind, port, directory)
     if tls is not None:
         command[1:1] = ["--cert", str(tls.cert), "--key", str(tls.key)]
@@ -158,7 +157,7 @@ def _make_bucket(
         config=Config(
             retries={"total_max_attempts": 1},
             connect_timeout=2,
-            read_timeout=10,
+            read_timeout=30,
             s3={"addressing_style": "path"},
         ),
     )
@@ -172,6 +171,6 @@ def _make_bucket(
         return True
 
     try:
-        eventually(made, seconds=_START_SECONDS, what=f"{server.kind} answers", pause=0.1)
+        eventually(made, what=f"{server.kind} answers", pause=0.1)
     finally:
         client.close()
