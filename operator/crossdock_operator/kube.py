@@ -26,7 +26,7 @@ from kubernetes.aio.config import (
 )
 
 from crossdock.errors import ConfigError
-from crossdock_operator.errors import ApiUnavailable, Throttled, Vanished, error_of
+from crossdock_operator.errors import ApiUnavailable, Refused, Throttled, Vanished, error_of
 from crossdock_operator.kinds import POD, Kind, Object
 
 CALL_SECONDS: Final = 30.0
@@ -220,10 +220,25 @@ class Kube:
         path = kind.path(namespace, name)
         return await self._call("PATCH", path, patch, content_type=_MERGE_PATCH)
 
-    async def write_status(self, kind: Kind, namespace: str, name: str, status: Object) -> Object:
-        """Write the whole status of an object."""
-        step = {"op": "add", "path": "/status", "value": status}
-        return await self.patch(kind, namespace, name, [step], sub="status")
+    async def write_status(
+        self, kind: Kind, namespace: str, name: str, status: Object, *, uid: str
+    ) -> Object:
+        """Write the whole status of the object with this uid.
+
+        Raises:
+            Vanished: it is gone, also where there is another of its name.
+        """
+        steps: list[Object] = [
+            {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "add", "path": "/status", "value": status},
+        ]
+        try:
+            return await self.patch(kind, namespace, name, steps, sub="status")
+        except Refused as error:
+            found = await self.named(kind, namespace, name)
+            if found is None or found["metadata"]["uid"] != uid:
+                raise Vanished(error.message) from error
+            raise
 
     async def scale(
         self,

@@ -145,9 +145,10 @@ class Reconciler:
         )
         if status == cluster.status:
             return
-        namespace, name = cluster.key
         try:
-            body = await self.kube.write_status(SHUFFLE_CLUSTER, namespace, name, status)
+            body = await self.kube.write_status(
+                SHUFFLE_CLUSTER, *cluster.key, status, uid=cluster.uid
+            )
         except Vanished:
             return
         self.store.saw_cluster(body)

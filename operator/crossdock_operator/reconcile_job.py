@@ -312,7 +312,7 @@ class JobReconciler:
         if status == job.status:
             return True
         try:
-            body = await self.tools.kube.write_status(SHUFFLE_JOB, *job.key, status)
+            body = await self.tools.kube.write_status(SHUFFLE_JOB, *job.key, status, uid=job.uid)
         except Vanished:
             return False
         self.tools.store.saw_job(body)

@@ -231,6 +231,7 @@ def job_scene(
     owners: Sequence[OwnerKind] = (),
     worker_options: Mapping[str, object] | None = None,
     cluster_workers: Mapping[str, object] | None = None,
+    operator_options: Sequence[str] = (),
 ) -> Iterator[JobScene]:
     """Set everything up for jobs of the cluster `main`.
 
@@ -243,6 +244,7 @@ def job_scene(
         owners: kinds that the operator is told of, and its role has.
         worker_options: of each.
         cluster_workers: what the ShuffleCluster says of its workers.
+        operator_options: more of them.
     """
     grant(admin, namespace, owners=owners)
     admin.await_service_account(namespace)
@@ -265,7 +267,7 @@ def job_scene(
         resolve = [part for url in urls for part in ("--resolve", f"{namespace}/main={url}")]
         kinds = [part for kind in owners for part in ("--owner-kinds", str(kind))]
         operator = stack.enter_context(
-            running_operator(plane, directory, namespace, *resolve, *kinds)
+            running_operator(plane, directory, namespace, *resolve, *kinds, *operator_options)
         )
         yield JobScene(
             admin=admin,

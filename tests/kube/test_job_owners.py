@@ -31,10 +31,14 @@ def scene(
         yield found
 
 
-def make_pod(scene: JobScene, name: str) -> None:
+def make_pod(scene: JobScene, name: str, *finalizers: str) -> str:
+    """Make a pod that does nothing; return its uid."""
     containers = [{"name": "driver", "image": "example.com/driver"}]
-    body = {"metadata": {"name": name}, "spec": {"containers": containers}}
-    scene.admin.ask("POST", f"/api/v1/namespaces/{scene.namespace}/pods", body)
+    metadata = {"name": name, "finalizers": list(finalizers)}
+    body = {"metadata": metadata, "spec": {"containers": containers}}
+    made = scene.admin.ask("POST", f"/api/v1/namespaces/{scene.namespace}/pods", body)
+    uid: str = made["metadata"]["uid"]
+    return uid
 
 
 def pod_path(scene: JobScene, name: str) -> str:
@@ -205,3 +209,31 @@ def test_owners_that_cannot_be_or_are_not_there_yet(scene: JobScene) -> None:
     make_pod(scene, "driver")
     scene.operator.start()
     ended(scene, "driver", "Failed", "OwnerDeleted")  # though this operator has seen one alone
+
+
+def test_all_again_under_the_same_names(
+    plane: ControlPlane, admin: Administrator, namespace: str, tmp_path: Path
+) -> None:
+    """A new job's owner is looked for at once: what was seen before was that of another."""
+    rarely = ["--look-seconds", "600"]
+    with job_scene(plane, admin, namespace, tmp_path, operator_options=rarely) as scene:
+        for _ in range(2):
+            uid = make_pod(scene, "driver")
+            attached(scene, "driver", POD)
+            status = scene.wait_phase("Ready", "driver")
+            assert status["ownerUid"] == uid
+            scene.admin.ask("DELETE", scene.path("driver"))
+            scene.until("the job to go", lambda: scene.get("driver") is None)
+            scene.admin.ask("DELETE", f"{pod_path(scene, 'driver')}?gracePeriodSeconds=0")
+
+
+def test_an_earlier_owner_that_is_still_going_is_not_the_jobs(scene: JobScene) -> None:
+    make_pod(scene, "driver", "tests.crossdock.dev/look")
+    scene.admin.ask("DELETE", f"{pod_path(scene, 'driver')}?gracePeriodSeconds=0")
+    attached(scene, "driver", POD)
+    status = scene.wait_phase("Ready", "driver")
+    assert condition(status, "Accepted")["reason"] == "WaitsForOwner"
+    scene.admin.merge(pod_path(scene, "driver"), {"metadata": {"finalizers": None}})
+    uid = make_pod(scene, "driver")
+    status = scene.wait(lambda s: s.get("ownerUid"), "driver")
+    assert status["ownerUid"] == uid

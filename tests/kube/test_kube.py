@@ -113,14 +113,20 @@ async def test_somebody_was_faster(kube: Kube, namespace: str) -> None:
 
 
 async def test_status_and_scale(kube: Kube, admin: Administrator, namespace: str) -> None:
-    admin.create(namespace, "shuffleclusters", cluster())
-    await kube.write_status(SHUFFLE_CLUSTER, namespace, "main", {"phase": "Ready", "summary": "1"})
-    await kube.write_status(SHUFFLE_CLUSTER, namespace, "main", {"phase": "Pending"})
+    uid = admin.create(namespace, "shuffleclusters", cluster())["metadata"]["uid"]
+    where = SHUFFLE_CLUSTER, namespace, "main"
+    await kube.write_status(*where, {"phase": "Ready", "summary": "1"}, uid=uid)
+    await kube.write_status(*where, {"phase": "Pending"}, uid=uid)
     await kube.scale(SHUFFLE_CLUSTER, namespace, "main", 5, manager="test")
     found = await kube.get(SHUFFLE_CLUSTER, namespace, "main")
     assert found is not None
     assert found["status"] == {"phase": "Pending"}, "the whole status is written"
     assert found["spec"]["workers"]["replicas"] == 5
+    with pytest.raises(Vanished):
+        await kube.write_status(*where, {"phase": "Ready"}, uid="of-an-earlier-one")
+    with pytest.raises(Refused):
+        await kube.write_status(*where, {"phase": 5}, uid=uid)
+    assert await kube.get(*where) == found
 
 
 async def test_what_is_not_valid(kube: Kube, namespace: str) -> None:
@@ -135,7 +141,7 @@ async def test_what_is_not_there(kube: Kube) -> None:
     with pytest.raises(Vanished):
         await kube.create(CONFIG_MAP, config_map("no-such-namespace"))
     with pytest.raises(Vanished):
-        await kube.write_status(SHUFFLE_CLUSTER, "default", "none", {})
+        await kube.write_status(SHUFFLE_CLUSTER, "default", "none", {}, uid="any")
 
 
 @pytest.mark.usefixtures("_controllers")
@@ -155,9 +161,9 @@ async def test_eviction_asks_the_budget(kube: Kube, admin: Administrator, namesp
     admin.await_service_account(namespace)
     metadata = {"name": "a", "namespace": namespace, "labels": {"app": "a"}}
     container = {"name": "a", "image": "a"}
-    await kube.create(POD, {"metadata": metadata, "spec": {"containers": [container]}})
+    made = await kube.create(POD, {"metadata": metadata, "spec": {"containers": [container]}})
     running = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
-    await kube.write_status(POD, namespace, "a", running)
+    await kube.write_status(POD, namespace, "a", running, uid=made["metadata"]["uid"])
     budget = {
         "metadata": {"name": "a", "namespace": namespace},
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}},

@@ -84,6 +84,12 @@ def test_one_that_is_not_there_yet_is_waited_for() -> None:
     assert (end.reason, end.good) == ("OwnerNotFound", False)
 
 
+def test_one_that_is_going_is_no_new_jobs() -> None:
+    going = sight_of({"metadata": {"uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    assert look("", going).waits
+    assert look("u", going).end is None, "it has not ended yet"
+
+
 def test_what_cannot_be_seen_ends_nothing() -> None:
     for known in ("", "u"):
         found = look(known, problem="the API server is away", at=WAIT_SECONDS * 9)

@@ -149,7 +149,9 @@ class ClusterEnds:
         if status == cluster.status:
             return
         try:
-            body = await self.kube.write_status(SHUFFLE_CLUSTER, *cluster.key, status)
+            body = await self.kube.write_status(
+                SHUFFLE_CLUSTER, *cluster.key, status, uid=cluster.uid
+            )
         except Vanished:
             return
         self.store.saw_cluster(body)

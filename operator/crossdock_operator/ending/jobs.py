@@ -180,7 +180,7 @@ class JobEnds:
         if status == job.status:
             return
         try:
-            body = await self.kube.write_status(SHUFFLE_JOB, *job.key, status)
+            body = await self.kube.write_status(SHUFFLE_JOB, *job.key, status, uid=job.uid)
         except Vanished:
             return
         self.store.saw_job(body)

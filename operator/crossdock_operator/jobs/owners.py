@@ -49,6 +49,8 @@ class Owners:
     """By name; None: it is not there."""
     _problems: dict[_Place, str] = field(default_factory=dict)
     """Why nothing new is known."""
+    _met: set[str] = field(default_factory=set)
+    """Uids of jobs that were new once. What was seen before may be the owner of an earlier job."""
     _looking: dict[_Place, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """Answers to two lists may change places, and the older one tell of no owner where there is."""
 
@@ -66,6 +68,9 @@ class Owners:
         if problem:
             return verdict(job, None, problem=problem, now=now)
         place = place_of(owner, self.kinds), job.key.namespace
+        if not job.status.get("ownerUid") and job.uid not in self._met:
+            self._met.add(job.uid)
+            self._seen.get(place, {}).pop(owner.name, None)
         if owner.name not in self._seen.get(place, {}):
             await self._look(place, {owner.name})
         seen = self._seen.get(place, {})
@@ -86,6 +91,7 @@ class Owners:
     async def look(self) -> None:
         """Look once at all owners of jobs that live."""
         jobs = self._living()
+        self._met &= {job.uid for job in self.tools.store.jobs.values()}
         for place in self._seen.keys() - jobs.keys():
             del self._seen[place]
             if not self._looking[place].locked():

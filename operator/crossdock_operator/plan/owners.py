@@ -110,6 +110,7 @@ class Sight:
     fate: Fate
     message: str = ""
     """Why it failed, if it says so."""
+    deleting: bool = False
 
 
 def sight_of(body: Object) -> Sight:
@@ -122,13 +123,14 @@ def sight_of(body: Object) -> Sight:
     application = status.get("applicationState") or {}
     words = [(status.get("phase"), status), (application.get("state"), application)]
     words += [(c["type"], c) for c in status.get("conditions") or () if c.get("status") == "True"]
-    uid = body["metadata"]["uid"]
+    uid, deleting = body["metadata"]["uid"], "deletionTimestamp" in body["metadata"]
     for fate, known in ((Fate.FAILED, _BAD), (Fate.SUCCEEDED, _GOOD)):
         for word, says in words:
             if isinstance(word, str) and word.lower() in known:
                 told = (says.get("reason"), says.get("message") or says.get("errorMessage"))
-                return Sight(uid, fate, ": ".join(filter(None, told))[:_MESSAGE_CHARACTERS])
-    return Sight(uid, Fate.RUNS)
+                said = ": ".join(filter(None, told))[:_MESSAGE_CHARACTERS]
+                return Sight(uid, fate, said, deleting)
+    return Sight(uid, Fate.RUNS, deleting=deleting)
 
 
 # -- what follows --------------------------------------------------------------------------
@@ -171,6 +173,8 @@ def verdict(job: Job, sight: Sight | None, *, problem: str, now: float) -> Verdi
     what, known = f"{owner.kind} {owner.name}", job.status.get("ownerUid", "")
     if problem:
         return Verdict(known, f"it is not known whether {what} is there: {problem}")
+    if sight is not None and sight.deleting and not known:
+        sight = None  # an earlier job's, most likely: the next of the name is ours
     if sight is None and not known:
         left = job.created + WAIT_SECONDS - now
         if left > 0:
