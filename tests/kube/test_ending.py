@@ -175,6 +175,37 @@ def test_a_job_outlives_its_cluster(scene: Scene, site: Site) -> None:
     assert not scene.copies(), "it was the last that needed it"
 
 
+def test_manifests_that_were_exported_are_applied_again(scene: Scene, site: Site) -> None:
+    """What held the job that they were of holds no other, nor says whose data it has."""
+    site.create()
+    site.make_job("wordcount")
+    old = scene.get(site.namespace, "shufflejobs", "wordcount")
+    assert old is not None
+    scene.delete(site.namespace, "shufflejobs", "wordcount")
+    scene.wait_gone(site.namespace, "shufflejobs", "wordcount")
+    notes = {**old["metadata"]["annotations"], "crossdock.dev/cluster-uid": "of-an-earlier-one"}
+    kept = {"finalizers": old["metadata"]["finalizers"], "annotations": notes}
+    for name, reference in (
+        ("wordcount", old["spec"]["clusterRef"]),
+        ("nowhere", {"name": "no-such-cluster"}),
+    ):
+        body = {**old, "metadata": {"name": name, **kept}}
+        body["spec"] = {**old["spec"], "clusterRef": reference}
+        scene.admin.create(site.namespace, "shufflejobs", body)
+    made = scene.wait(
+        site.namespace,
+        "shufflejobs",
+        "wordcount",
+        lambda o: condition(o, "Ready").get("status") == "True",
+    )
+    assert made["metadata"]["annotations"]["crossdock.dev/cluster-uid"] == site.uid
+    site.fill(made["metadata"]["uid"])
+    for name in ("wordcount", "nowhere"):
+        scene.delete(site.namespace, "shufflejobs", name)
+        scene.wait_gone(site.namespace, "shufflejobs", name)
+    assert not scene.in_store(made["metadata"]["uid"])
+
+
 @pytest.mark.parametrize("policy", ["Delete", "Retain"])
 def test_what_an_abandoned_job_left_goes_with_its_cluster(
     scene: Scene, site: Site, policy: str

@@ -144,3 +144,19 @@ def test_another_autoscaler(scene: JobScene) -> None:
     scene.admin.merge(scene.path("engine"), {"spec": {"suspend": True}})
     engine.wait_pods(0)
     assert scene.wait_phase("Suspended", "engine")
+
+
+def test_a_target_that_is_made_again(scene: JobScene) -> None:
+    """What it has then was set by nobody against the operator."""
+    engine = Engine(scene)
+    engine.apply(cooldownSeconds=0)
+    engine.say(2)
+    engine.wait_pods(2)
+    body = scene.admin.ask("GET", engine.path)
+    scene.admin.ask("DELETE", engine.path)
+    kept = {name: body["metadata"][name] for name in ("name", "annotations")}
+    again = {"metadata": kept, "spec": {**body["spec"], "replicas": 1}}
+    scene.admin.ask("POST", engine.path.rpartition("/")[0], again)
+    engine.say(4)
+    scene.until("it is scaled", lambda: engine.replicas() == 4)
+    assert engine.told("ReplicasChanged") == []
