@@ -90,7 +90,10 @@ def play(server: S3Server, path: Path, seed: int) -> tuple[Counter[str], int]:
                 lambda _: kills.update(strike(run, victims)),
             )
             weather.traps.append(trap)
-            job.until("records", lambda: weather.seen["records"] or run.process.poll() is not None)
+            eventually(  # where all is slow most requests come too late to take effect
+                lambda: weather.seen["records"] or run.process.poll() is not None,
+                seconds=400, what="records",
+            )  # fmt: skip
             job.release("reduce")
             code = run.process.wait(300)
             eventually(lambda: not run.processes(), what="the end of all of it")
