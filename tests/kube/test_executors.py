@@ -53,10 +53,12 @@ def test_none_between_stages(scene: JobScene) -> None:
     engine.wait_pods(0)
     engine.say(5)
     engine.wait_pods(3)
-    assert engine.told("ExecutorsScaled") == [
+    wanted = [
         f"Deployment {NAME}: from {was} to {now}, as the engine needs them"
         for was, now in ((0, 5), (5, 1), (1, 0), (0, 8), (8, 0), (0, 3))
     ]
+    scene.until("all to be told", lambda: len(engine.told("ExecutorsScaled")) >= len(wanted))
+    assert engine.told("ExecutorsScaled") == wanted
     # The job ends while tasks run: they are nobody's any more.
     scene.admin.ask("DELETE", scene.path("engine"))
     engine.wait_pods(0)
