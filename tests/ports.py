@@ -10,6 +10,11 @@ from typing import Final
 
 _FIRST: Final = 10_000
 _SHARES: Final = 16
+_LEAST: Final = 256
+"""Ports of a share."""
+_LINUX: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_ELSEWHERE: Final = 49_152
+"""Where those of connections begin by RFC 6335."""
 _GIVEN: Final[set[int]] = set()
 
 
@@ -33,7 +38,9 @@ def unused_ports(count: int, *, adjacent: bool = False) -> list[int]:
 
 def _share() -> range:
     """Return the ports of this test process, all below those that connections get."""
-    end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    end = int(_LINUX.read_text().split()[0]) if _LINUX.exists() else _ELSEWHERE
+    if end < _FIRST + _SHARES * _LEAST:  # connections may get all: it is chance then
+        end = 2**16
     number = re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", ""))
     size = (end - _FIRST) // _SHARES
     first = _FIRST + int(number or _SHARES - 1) % _SHARES * size
