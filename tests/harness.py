@@ -29,12 +29,13 @@ MODULES: Final = (
     "pydantic.fields", "pydantic.type_adapter",
 )  # fmt: skip
 """What a worker imports. Those of pydantic are the command line's."""
-START_SECONDS: Final = 30.0
+WAIT_SECONDS: Final = 60.0
+"""For how long a test waits for what is to come: longer than any machine takes under load."""
 KEY: Final = b"a-key-that-only-the-tests-know-0123456789abcdef"
 QUICK: Final = crossdock.Options(
-    deadline_seconds=20, loss_after_seconds=2, connect_seconds=2, stall_seconds=10
+    deadline_seconds=60, loss_after_seconds=2, connect_seconds=2, stall_seconds=10
 )
-"""Client options for tests: nothing waits for minutes."""
+"""Client options for tests: who is gone is soon lost."""
 
 SHARED_PROCESSES: Final[set[int]] = set()
 """Process ids of the workers and servers that live for the session."""
@@ -43,7 +44,7 @@ T = TypeVar("T")
 
 
 def eventually(
-    probe: Callable[[], T], *, seconds: float = 10.0, what: str = "", pause: float = 0.02
+    probe: Callable[[], T], *, seconds: float = WAIT_SECONDS, what: str = "", pause: float = 0.02
 ) -> T:
     """Return the first truthy value of `probe`; fail after `seconds`."""
     deadline = time.monotonic() + seconds
@@ -59,7 +60,7 @@ def eventually(
 class WorkerProcess:
     """`crossdock worker` as a process of its own, in a temporary directory. Use as a context.
 
-    The port is chosen at the first start and kept by restarts.
+    Its port is chosen at the first start and kept by restarts: nobody else takes it meanwhile.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class WorkerProcess:
     def launch(self) -> Self:
         """Start the process without waiting for it."""
         assert self._process is None, "it runs already"
+        self.port = self.port or unused_ports(1)[0]
         self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
         self._process = forked.start(
             self.command(), log=self.log_file, environment=self._environment, modules=MODULES
@@ -124,7 +126,7 @@ class WorkerProcess:
         """Start the process and wait until it answers."""
         return self.launch().wait_ready()
 
-    def wait_ready(self, seconds: float = START_SECONDS) -> Self:
+    def wait_ready(self, seconds: float = WAIT_SECONDS) -> Self:
         """Wait for the line "worker is ready" of this start, then for /healthz."""
         line = eventually(self._ready_line, seconds=seconds, what="the worker's start")
         parts = urlsplit(str(line["url"]))
@@ -150,11 +152,11 @@ class WorkerProcess:
         """Kill the process with SIGKILL and reap it."""
         self._end(signal.SIGKILL)
 
-    def terminate(self, seconds: float = 30.0) -> int:
+    def terminate(self, seconds: float = WAIT_SECONDS) -> int:
         """Send SIGTERM and wait; return the exit code."""
         return self._end(signal.SIGTERM, seconds)
 
-    def _end(self, number: signal.Signals, seconds: float = 30.0) -> int:
+    def _end(self, number: signal.Signals, seconds: float = WAIT_SECONDS) -> int:
         process, self._process = self._process, None
         if process is None:
             return 0

@@ -116,7 +116,7 @@ class Leadership:
 
     @property
     def number(self) -> int:
-        """How often the lease went to another: fences commands; only of use while leading."""
+        """How often the lease went to another; only of use while leading."""
         return int(self._lease.get("spec", {}).get("leaseTransitions", 0))
 
     @property

@@ -297,15 +297,15 @@ class JobReconciler:
         if passed < _PROGRESS_SECONDS and only_numbers_differ(status, job.status):
             self.tools.wake(Item(SHUFFLE_JOB.name, job.key), _PROGRESS_SECONDS - passed)
             return
-        if not await self._write(job, status):
-            return
-        self._written[job.uid] = time.monotonic()
         if seen.ended and not has_ended(job.status):
+            # Before the status: whoever finds the end in it tells nothing any more.
             teller = Teller(self.tools.kube)
             if seen.failure is None:
                 await teller.tell(job, "Complete", seen.done)
             else:
                 await teller.tell(job, "Failed", seen.failure, warning=True)
+        if await self._write(job, status):
+            self._written[job.uid] = time.monotonic()
 
     async def _write(self, job: Job, status: Object) -> bool:
         """Write a status that differs; return whether the job is there still."""

@@ -116,7 +116,7 @@ async def run(settings: Settings) -> None:
                 namespace=settings.namespace,
                 watched=settings.namespaces,
                 resolve=settings.resolve,
-                number=lambda: leadership.number,
+                epoch=lambda: leadership.epoch,
                 again=known.wake,
             )
         )

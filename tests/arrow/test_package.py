@@ -26,7 +26,7 @@ def test_the_documented_example(job: crossdock.Job) -> None:
 
 def python(code: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -51,7 +51,7 @@ def test_everything_public_is_documented() -> None:
 
 def test_the_first_piece_of_a_block(start_worker: StartWorker) -> None:
     worker = start_worker()
-    options = crossdock.Options(frame_bytes=2**16, deadline_seconds=20, connect_seconds=2)
+    options = crossdock.Options(frame_bytes=2**16, deadline_seconds=60, connect_seconds=2)
     with (
         worker.connect(options=options) as cluster,
         cluster.job("job", owner="runner", lease_seconds=3600) as job,

@@ -16,10 +16,10 @@ from chaos_client import OWNER_MARKS
 from chaos_proxy import KINDS, SETTLE_SECONDS, ChaosProxy, Trap
 from chaos_scene import FOLDER, ChaosWorker, Left, Scene, settings
 
-LEASE_SECONDS: Final = 5.0
+LEASE_SECONDS: Final = 8.0
 GRACE_SECONDS: Final = 1.0
-WORK_SECONDS: Final = 30.0
-END_SECONDS: Final = 150.0
+WORK_SECONDS: Final = 120.0
+END_SECONDS: Final = 300.0
 Point = tuple[str, str]
 """A request and when of it, or a step of the owner and "mark"."""
 POINTS: Final[list[Point]] = [

@@ -24,7 +24,7 @@ ROUNDS = 20
 LONG_ROUNDS = 100
 LONG_PARTS = 10
 PARTS = 2
-TRIES = 4
+TRIES = 8
 """How often a round is played until somebody is killed at its point."""
 
 Note = Callable[[str, object], None]
@@ -128,7 +128,7 @@ def test_an_upload_that_is_left_is_seen(tmp_path: Path, kind: str) -> None:
         scene.close()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_nothing_is_left_whoever_is_killed(
     tmp_path_factory: pytest.TempPathFactory, record_property: Note, part: int

@@ -71,7 +71,7 @@ def uninstall(server: S3Server) -> dict[str, object]:
         *("--delete", "--live", "", "--grace-seconds", "0", "--json"),
         *(part for option in settings(server) for part in ("--store-option", option)),
     ]
-    ended = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=180, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found: dict[str, object] = json.loads(ended.stdout)
     return found
@@ -116,7 +116,7 @@ def test_the_other_cluster_loses_nothing(
             one.close()
             workers["one"].kill9()  # with half of its jobs left
             assert list(store.list("one/"))
-            eventually(lambda: uninstall(server) and not list(store.list("one/")), seconds=60)
+            eventually(lambda: uninstall(server) and not list(store.list("one/")), seconds=180)
         finally:
             gone.set()
         assert not list(store.uploads("one/"))

@@ -33,7 +33,7 @@ def helm(
     given = [] if values is None else ["--values", "-"]
     return subprocess.run(
         [str(program), *args, *given], input=json.dumps(values or {}), capture_output=True,
-        text=True, check=False, timeout=60,
+        text=True, check=False, timeout=120,
     )  # fmt: skip
 
 

@@ -355,7 +355,7 @@ def _read_rules(path: Path) -> str:
     if not program.exists():
         pytest.fail(f"{program} is not built; `make chart-programs` does it", pytrace=False)
     done = subprocess.run(
-        [str(program), str(path)], capture_output=True, text=True, check=False, timeout=60
+        [str(program), str(path)], capture_output=True, text=True, check=False, timeout=120
     )
     assert (done.returncode == 0) == (done.stderr == "")
     return done.stderr

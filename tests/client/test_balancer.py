@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 from support import expected, options, read, wipe, write
@@ -105,13 +106,15 @@ def test_one_that_is_away_is_not_lost_when_another_answers_for_it(
     behind_one: tuple[list[WorkerProcess], str], job_uid: str
 ) -> None:
     workers, url = behind_one
-    patient = options(deadline_seconds=1, loss_after_seconds=60)
+    patient = options(loss_after_seconds=60)
     with crossdock.connect([url], options=patient) as cluster:
         shuffle = cluster.job(job_uid, owner="runner").shuffle("words", partitions=8)
         write(shuffle, 0)
         workers[0].kill9()
+        cluster.options = replace(patient, deadline_seconds=1)
         with pytest.raises(crossdock.Unavailable):
             shuffle.view({0: 0})
+        cluster.options = patient
         wipe(workers[0])
         workers[0].start()
         with pytest.raises(BlocksLost, match="another worker answers at"):

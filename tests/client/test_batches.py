@@ -89,8 +89,8 @@ def half_read(url: str, cancel: Cancel, stall_seconds: float, got: bytearray) ->
 def test_a_body_that_stalls_ends_in_unavailable_and_keeps_what_came() -> None:
     body = bytes(range(256)) * 1000
     got = bytearray()
-    with stalling_server(body) as url, pytest.raises(Unavailable, match=r"no byte for 0\.3 s"):
-        half_read(url, Cancel("closed"), 0.3, got)
+    with stalling_server(body) as url, pytest.raises(Unavailable, match=r"no byte for 3 s"):
+        half_read(url, Cancel("closed"), 3, got)
     assert got == body
 
 

@@ -24,7 +24,7 @@ from crossdock.wire import frame, tables
 from crossdock.wire.frame import HEADER_BYTES, Columns, FrameHeader
 from crossdock_worker import selection, stripes
 from crossdock_worker.shuffle_log import ShuffleLog
-from harness import StartWorker, WorkerProcess
+from harness import StartWorker, WorkerProcess, eventually
 
 U32_MAX, U64_MAX = 2**32 - 1, 2**64 - 1
 
@@ -124,7 +124,7 @@ def test_a_hundred_thousand_partitions(job: crossdock.Job) -> None:
     assert (partitions == np.arange(count)).all()
     assert (np.concatenate([b.map_id for b in batches]) == np.arange(count) % 2).all()
     assert [b.partition for b in view.read(range(99_999, count))] == [99_999]
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 def test_a_million_blocks(job: crossdock.Job) -> None:
@@ -149,7 +149,7 @@ def test_a_million_blocks(job: crossdock.Job) -> None:
     found = read(view, partitions=range(777, 778), maps=range(10, 13))
     expected = data[ends[777] - lengths[777] : ends[777]]
     assert found == [(777, m, expected, 1) for m in range(10, 13)]
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 120
 
 
 def put(log: ShuffleLog, map_id: int, payload: bytes) -> None:
@@ -273,7 +273,7 @@ def test_a_writer_s_memory_is_bounded(
         push = crossdock.push.Push.run
 
         def held(self: crossdock.push.Push) -> list[crossdock.push.Ack]:
-            assert gate.wait(30)
+            assert gate.wait(60)
             return push(self)
 
         monkeypatch.setattr(crossdock.push.Push, "run", held)
@@ -287,11 +287,9 @@ def test_a_writer_s_memory_is_bounded(
         thread = threading.Thread(target=work)
         thread.start()
         try:
-            full, last = 0, -1
-            while full < 20:  # nothing more is taken for a while
-                full, last = (full + 1, last) if len(taken) == last else (0, len(taken))
-                time.sleep(0.02)
-            assert bound - 2 * frame_bytes <= 1000 * last <= bound + 2 * frame_bytes
+            eventually(lambda: 1000 * len(taken) >= bound - 2 * frame_bytes, what="the bound")
+            time.sleep(0.4)  # in which it would take more, if it did not wait
+            assert 1000 * len(taken) <= bound + 2 * frame_bytes
         finally:
             gate.set()
             thread.join()

@@ -153,7 +153,9 @@ def run(seed: int, rounds: int, directory: Path) -> None:
     print(f"to repeat: CROSSDOCK_SEED={seed} pytest {__file__}")
     with WorkerProcess(directory=directory).start() as worker:
         many = Rounds(seed, worker, random.Random(seed))
-        small = {"frame_bytes": FRAME_BYTES, "buffer_bytes": 4 * FRAME_BYTES}
+        small = {
+            "frame_bytes": FRAME_BYTES, "buffer_bytes": 4 * FRAME_BYTES, "loss_after_seconds": 60,
+        }  # fmt: skip
         with (
             crossdock.connect([worker.url], options=options(**small)) as cluster,
             crossdock.connect(

@@ -123,7 +123,7 @@ def test_a_worker_that_comes_back_empty_is_loss_at_once() -> None:
             shuffle.view(ALL)
         with pytest.raises(BlocksLost) as caught_by_reader:
             read(before)
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 30, "nobody waits for it"
         assert set(caught.value.attempts) <= set(ALL.items())
         assert caught_by_reader.value.attempts == caught.value.attempts
         again = {m: a + 100 if (m, a) in caught.value.attempts else a for m, a in ALL.items()}
@@ -200,7 +200,7 @@ def test_unavailable_after_the_deadline() -> None:
             started = time.monotonic()
             with pytest.raises(Unavailable):
                 call()
-            assert 0.4 < time.monotonic() - started < 8
+            assert 0.4 < time.monotonic() - started < 30
         worker.start()
         assert read(shuffle.view(ALL)) == expected(shuffle, ALL)
 
@@ -237,7 +237,9 @@ def test_the_one_worker_killed_again_and_again_during_a_read() -> None:
     size = 2**19
     with (
         WorkerProcess() as worker,
-        open_job([worker.start()], read_batch_bytes=2**20, read_ahead_bytes=2**20) as job,
+        open_job(
+            [worker.start()], loss_after_seconds=60, read_batch_bytes=2**20, read_ahead_bytes=2**20
+        ) as job,
     ):
         shuffle = job.shuffle("words", partitions=4)
         write_all(shuffle, size=size)

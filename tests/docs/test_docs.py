@@ -135,14 +135,18 @@ def test_the_readmes_quick_start_works(tmp_path: Path) -> None:
     with log.open("wb") as stderr:
         worker = subprocess.Popen([*command, "--listen", "127.0.0.1:0"], stderr=stderr)
     try:
-        ready = eventually(lambda: _ready(log), seconds=30, what="the worker's start")
+        ready = eventually(lambda: _ready(log), what="the worker's start")
         example = text("examples/quickstart.py").replace("http://127.0.0.1:7070", ready)
         done = subprocess.run(
-            [sys.executable, "-c", example], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", example],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
     finally:
         worker.terminate()
-        worker.wait(30)
+        worker.wait(60)
     assert done.returncode == 0, done.stderr
     assert done.stdout == printed[1]
 

@@ -36,7 +36,7 @@ def test_the_job_of_the_quickstart_runs(tmp_path: Path) -> None:
     file.write_text(job)
     crossdock = Path(sys.executable).with_name("crossdock")
     done = subprocess.run(
-        [crossdock, "run", file], capture_output=True, text=True, timeout=100, check=False
+        [crossdock, "run", file], capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stderr
     rows = [line.split()[:3] for line in done.stdout.splitlines() if line.startswith("count ")]

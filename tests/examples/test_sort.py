@@ -24,14 +24,14 @@ RECORD = 100
 def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run one of the example's scripts."""
     command = [sys.executable, str(EXAMPLE / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def sort(root: Path, job: Path = EXAMPLE / "job.yaml") -> list[dict[str, object]]:
     """Run the job; return what is said of its stages."""
     done = subprocess.run(
         [COMMAND, "run", job, "--json", "--slots", "2", "--data-root", root, "--dir", root / "run"],
-        capture_output=True, text=True, timeout=100, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])["stages"]
@@ -196,7 +196,7 @@ def test_a_file_that_ends_within_a_record_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "input" / "a").write_bytes(b"x" * 150)
     done = subprocess.run(
         [COMMAND, "run", EXAMPLE / "job.yaml", "--data-root", tmp_path, "--dir", tmp_path / "run"],
-        capture_output=True, text=True, timeout=100, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "150 bytes, and records have 100" in done.stderr

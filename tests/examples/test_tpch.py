@@ -24,7 +24,7 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("query", ["q3", "q5", "q9", "q18", "q21"])
 def test_the_result_is_that_of_one_engine(query: str, tmp_path: Path) -> None:
     example = shutil.copytree(EXAMPLE, tmp_path / "tpch", ignore=shutil.ignore_patterns("result"))
@@ -33,7 +33,7 @@ def test_the_result_is_that_of_one_engine(query: str, tmp_path: Path) -> None:
     assert f"of {query} are those that DuckDB computes on its own" in said
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_more_tasks_than_parts_of_a_table(tmp_path: Path) -> None:
     """Tasks without rows write none, and no supplier misses the nation that another task has."""
     example = shutil.copytree(EXAMPLE, tmp_path / "tpch", ignore=shutil.ignore_patterns("result"))

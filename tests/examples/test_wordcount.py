@@ -16,7 +16,7 @@ def test_the_words_are_those_of_one_process(tmp_path: Path) -> None:
                               ignore=shutil.ignore_patterns("result"))  # fmt: skip
     done = subprocess.run(
         [Path(sys.executable).with_name("crossdock"), "run", "job.yaml"],
-        cwd=example, capture_output=True, text=True, timeout=100, check=False,
+        cwd=example, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     library = Path(sysconfig.get_paths()["stdlib"])

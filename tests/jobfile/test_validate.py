@@ -17,7 +17,7 @@ def crossdock(*arguments: object, without: str = "") -> subprocess.CompletedProc
     if without:
         command = [sys.executable, "-c", WITHOUT.format(without)]
     return subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
+        [*command, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120
     )
 
 

@@ -5,18 +5,20 @@ import secrets
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import yaml
 from control_plane import ADMIN_TOKEN, ControlPlane
 
-from harness import eventually
+from harness import WAIT_SECONDS, eventually
 
 CRDS: Final = Path(__file__).parents[2] / "crds"
 OURS: Final = "/apis/crossdock.dev/v1alpha1"
 _CRDS: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+_REVIEWS: Final = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 Object = dict[str, Any]
 
 
@@ -77,9 +79,49 @@ class Administrator:
                 return None
             raise
 
+    def history(self, path: str, version: str) -> list[Object]:
+        """Return what an object became one after the other, from a version to its deletion."""
+        root, _, name = path.rpartition("/")
+        seconds = round(WAIT_SECONDS)
+        query = {
+            "watch": "1", "fieldSelector": f"metadata.name={name}", "resourceVersion": version,
+            "timeoutSeconds": str(seconds),
+        }  # fmt: skip
+        request = urllib.request.Request(
+            f"{self._url}{root}?{urlencode(query)}",
+            headers={"Authorization": f"Bearer {self._token}"},
+        )
+        found: list[Object] = []
+        with urllib.request.urlopen(request, timeout=seconds, context=self._context) as answer:
+            for line in answer:
+                event = json.loads(line)
+                found.append(event["object"])
+                if event["type"] == "DELETED":
+                    return found
+        raise AssertionError(f"{path} was not deleted")
+
     def merge(self, path: str, patch: Mapping[str, object]) -> Object:
         """Change an object by a merge patch."""
         return self.ask("PATCH", path, patch, content_type="application/merge-patch+json")
+
+    def await_right(
+        self, right: Mapping[str, str], *, user: str, groups: Sequence[str] = (), has: bool = True
+    ) -> None:
+        """Wait until the API server has taken in what roles grant, or that they do not any more.
+
+        Args:
+            right: verb, group, resource, subresource and namespace.
+            user: whose right it is.
+            groups: of that user.
+            has: whether it shall be granted.
+        """
+        spec = {"user": user, "groups": list(groups), "resourceAttributes": dict(right)}
+
+        def known() -> bool:
+            review = self.ask("POST", _REVIEWS, {"spec": spec})
+            return bool(review["status"].get("allowed")) is has
+
+        eventually(known, what=f"{user} to {'have' if has else 'lose'} {right}")
 
     def install_crds(self) -> None:
         """Make our CRDs, and wait until they are served."""
@@ -99,7 +141,7 @@ class Administrator:
         """Delete a CRD and all objects of its kind, and wait until it is gone."""
         path = f"{_CRDS}/{name}"
         self.ask("DELETE", path)
-        eventually(lambda: self.get(path) is None, seconds=30, what=f"the end of CRD {name}")
+        eventually(lambda: self.get(path) is None, what=f"the end of CRD {name}")
 
     def _served(self, path: str) -> bool:
         try:
@@ -118,12 +160,12 @@ class Administrator:
     def await_service_account(self, namespace: str) -> None:
         """Wait for the account without which no pod is taken; the controllers make it."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
-        eventually(lambda: self.get(path), seconds=30, what="the default service account")
+        eventually(lambda: self.get(path), what="the default service account")
 
     def make_ready(self, namespace: str, pod: str) -> None:
         """Play the kubelet: say of a pod, when it is there, that it runs and is ready."""
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}"
-        eventually(lambda: self.get(path), seconds=30, what=f"pod {pod}")
+        eventually(lambda: self.get(path), what=f"pod {pod}")
         conditions = [{"type": "Ready", "status": "True"}]
         ips = {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}
         status = {"phase": "Running", "conditions": conditions, **ips}

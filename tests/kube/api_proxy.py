@@ -88,7 +88,7 @@ class ApiProxy:
 
     def expire(self) -> None:
         """Wait for the watches that are held, and say to them that their place is gone."""
-        eventually(lambda: self._waiting >= self._held, seconds=30, what="new watches")
+        eventually(lambda: self._waiting >= self._held, what="new watches")
         with self._lock:
             self._held.clear()
             self._waiting.clear()
@@ -170,6 +170,8 @@ class ApiProxy:
                 self.end_headers()
                 self.close_connection = True
                 with proxy._lock:
+                    if call.resource in proxy._held:  # it came while the others were cut
+                        return
                     proxy._watches.setdefault(call.resource, set()).add(response)
                 try:
                     while data := response.read1(65536):

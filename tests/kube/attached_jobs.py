@@ -56,7 +56,7 @@ class Engine:
         return self.scene.admin.create(self.scene.namespace, "shufflejobs", body)
 
     def say(
-        self, tasks: int, busy: Mapping[str, int] | None = None, *, valid_seconds: float = 60.0
+        self, tasks: int, busy: Mapping[str, int] | None = None, *, valid_seconds: float = 3600.0
     ) -> None:
         """Be the driver, with the token that an engine gets."""
         status = self.scene.wait(lambda s: s.get("connectionSecret"), "engine")

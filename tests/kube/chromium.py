@@ -16,7 +16,7 @@ import pytest
 from harness import eventually
 
 _PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome")
-_SECONDS: Final = 30.0
+_SECONDS: Final = 60.0
 _OPTIONS: Final = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
     "--disable-extensions", "--no-first-run", "--hide-scrollbars", "--remote-debugging-port=0",

@@ -6,13 +6,12 @@ Processes die with the one that started them, whatever way it ends.
 
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,11 +23,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 import build_servers
 from certificates import Authority
 from harness import eventually
+from ports import unused_ports
 
 ADMIN_TOKEN: Final = "the-tests-administer-this"
 OPERATOR_TOKEN: Final = "the-operator-of-the-tests"
 """Of the user `operator`, who may do nothing unless a test gives it a role."""
-_START_SECONDS: Final = 60.0
+_START_SECONDS: Final = 120.0
 _KUBECONFIG: Final = """\
 apiVersion: v1
 kind: Config
@@ -132,7 +132,7 @@ class ControlPlane:
 @contextmanager
 def control_plane(directory: Path) -> Iterator[ControlPlane]:
     """Run etcd and an API server until the context ends."""
-    etcd_port, peer_port, port = _free_ports(3)
+    etcd_port, peer_port, port = unused_ports(3)
     url, etcd_url = f"https://127.0.0.1:{port}", f"http://127.0.0.1:{etcd_port}"
     authority = Authority.make(directory, "kube")
     tokens, kubeconfig = directory / "tokens.csv", directory / "kubeconfig"
@@ -185,7 +185,7 @@ def control_plane(directory: Path) -> Iterator[ControlPlane]:
 @contextmanager
 def controllers(plane: ControlPlane) -> Iterator[int]:
     """Run the controller manager beside an API server; gives its process id."""
-    (port,) = _free_ports(1)
+    (port,) = unused_ports(1)
     manager = Program(
         "kube-controller-manager",
         plane.directory,
@@ -231,11 +231,3 @@ def _service_key(directory: Path) -> Path:
         key = ec.generate_private_key(ec.SECP256R1())
         path.write_bytes(key.private_bytes(pem, plain, serialization.NoEncryption()))
     return path
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

@@ -24,7 +24,7 @@ from listing import files_below
 from ports import unused_ports
 
 SETTLE_SECONDS = 1
-SECONDS = 60.0
+SECONDS = 120.0
 PARTITIONS = 4
 
 
@@ -229,6 +229,11 @@ class Scene:
             log = self.operator.log()[-4000:] if self.operator else ""
             status = json.dumps((last[0] or {}).get("status"), indent=1)
             raise AssertionError(f"{error}\n{status}\n{log}") from None
+
+    def looks(self, kind: str) -> float:
+        """Return how often the operator has looked at objects of a kind."""
+        assert self.operator is not None
+        return self.operator.metric("crossdock_operator_reconciles_total", kind=kind)
 
     def copies(self) -> list[str]:
         """Return the names of the Secrets with what deletion needs."""

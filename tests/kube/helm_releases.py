@@ -24,7 +24,7 @@ from harness import eventually
 COMMAND: Final = Path(sys.executable).with_name("crossdock")
 MODULES: Final = ("crossdock_operator.cli", "crossdock_operator.release")
 NAME: Final = "rel"
-_SECONDS: Final = 60.0
+_SECONDS: Final = 180.0
 
 
 class Helm:
@@ -115,10 +115,14 @@ class Running:
 
     def until_hook_says(self, text: str) -> None:
         """Wait for a word of a hook."""
+        assert self.hook_says(text), self.said
+
+    def hook_says(self, text: str) -> bool:
+        """Wait for a word of a hook, or the end; return whether it came."""
         eventually(
             lambda: self._ends() or text in self.hooks, seconds=_SECONDS, what=f"{text!r} of a hook"
         )
-        assert text in self.hooks, self.said
+        return text in self.hooks
 
     @property
     def hooks(self) -> str:

@@ -12,6 +12,7 @@ from administrator import Administrator
 from aiohttp import WSMsgType, web
 
 from certificates import Authority
+from harness import WAIT_SECONDS
 
 _DATA, _ERROR = 0, 1
 
@@ -63,7 +64,7 @@ class Node:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        port = asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(30)
+        port = asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(WAIT_SECONDS)
         self._admin.ask("POST", "/api/v1/nodes", {"metadata": {"name": self.name}})
         status = {
             "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
@@ -73,7 +74,7 @@ class Node:
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(30)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(WAIT_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

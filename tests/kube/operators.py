@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
+from administrator import Administrator
 from control_plane import ADMIN_TOKEN, OPERATOR_TOKEN, ControlPlane
 from prometheus_client.parser import text_string_to_metric_families
 
 import forked
-from harness import eventually
+from crossdock_operator.leader import LEASE_NAME
+from harness import WAIT_SECONDS, eventually
 
 COMMAND = Path(sys.executable).with_name("crossdock")
 MODULES = ("crossdock_operator.cli", "crossdock_operator.run")
@@ -47,6 +49,7 @@ class OperatorProcess:
             modules: it is a fork of a process that has imported them; none, where its start counts.
         """
         self._modules = modules
+        self._namespace = namespace
         self._log = directory / "operator.log"
         self._kubeconfig = directory / "kubeconfig-operator"
         config = plane.kubeconfig.read_text().replace(ADMIN_TOKEN, OPERATOR_TOKEN)
@@ -93,7 +96,7 @@ class OperatorProcess:
     @property
     def url(self) -> str:
         """Where it answers over HTTP; waits until it does."""
-        (where,) = eventually(lambda: self.events("listens"), seconds=20, what="it to listen")
+        (where,) = eventually(lambda: self.events("listens"), what="it to listen")
         return f"http://127.0.0.1:{where['port']}"
 
     def request(self, path: str, token: str = "") -> urllib.request.Request:
@@ -104,7 +107,9 @@ class OperatorProcess:
     def fetch(self, path: str, token: str = "") -> tuple[int, str]:
         """Return status and body of what it answers over HTTP."""
         try:
-            with urllib.request.urlopen(self.request(path, token), timeout=10) as response:
+            with urllib.request.urlopen(
+                self.request(path, token), timeout=WAIT_SECONDS
+            ) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -119,6 +124,13 @@ class OperatorProcess:
                     found += sample.value
         return found
 
+    def kill9_for_another(self, admin: Administrator) -> None:
+        """Kill it, and let another one lead at once: who waits for the Lease is not the point."""
+        self.kill9()
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{self._namespace}/leases/{LEASE_NAME}"
+        if admin.get(path) is not None:
+            admin.merge(path, {"spec": {"holderIdentity": ""}})
+
     def kill9(self) -> None:
         """Kill it, whatever it does."""
         if self._process is not None:
@@ -130,7 +142,7 @@ class OperatorProcess:
         """Ask it to end; return its exit code."""
         assert self._process is not None
         self._process.terminate()
-        code = self._process.wait(30)
+        code = self._process.wait(WAIT_SECONDS)
         self._process = None
         return code
 

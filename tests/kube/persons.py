@@ -37,7 +37,7 @@ class Person:
         """Run a command of the plugin."""
         return subprocess.run(
             [PLUGIN, *arguments],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180, check=False,
             env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
         )  # fmt: skip
 
@@ -58,7 +58,10 @@ def allow(
     verbs: Sequence[str] = LOOK,
     of: str = "",
 ) -> None:
-    """Let a service account of the namespace `of` (default: this one) do something here."""
+    """Let a service account of the namespace `of` (default: this one) do something here.
+
+    It may when this returns: the API server takes in what roles say some time later.
+    """
     rules: list[Object] = [
         {"apiGroups": ["crossdock.dev", ""], "resources": list(resources), "verbs": list(verbs)}
     ]
@@ -70,3 +73,8 @@ def allow(
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": of or namespace}],
     })  # fmt: skip
+    resource, _, subresource = resources[-1].partition("/")
+    group = "crossdock.dev" if resource.startswith("shuffle") else ""
+    right = {"verb": verbs[-1], "group": group, "resource": resource, "namespace": namespace}
+    user = f"system:serviceaccount:{of or namespace}:{name}"
+    admin.await_right({**right, "subresource": subresource}, user=user)

@@ -39,12 +39,6 @@ def grant_reviews(admin: Administrator) -> None:
             raise
 
 
-def revoke_all(admin: Administrator) -> None:
-    """Take away what holds everywhere."""
-    for plural in ("clusterrolebindings", "clusterroles"):
-        admin.ask("DELETE", f"{_ROOT}/{plural}/operator")
-
-
 @contextmanager
 def granted_everywhere(admin: Administrator) -> Iterator[None]:
     """Give an operator all its rights in all namespaces, until the context ends.
@@ -72,3 +66,18 @@ def _bind(
         "subjects": [{"apiGroup": _GROUP, "kind": "User", "name": "operator"}],
     }
     admin.ask("POST", f"{root}/{kind.lower()}bindings", binding)
+    for rule in rules:
+        admin.await_right(_right(rule, namespace), user="operator")
+
+
+def _right(rule: Object, namespace: str) -> dict[str, str]:
+    """Return one of the rights of a rule."""
+    resource, _, subresource = rule["resources"][-1].partition("/")
+    return {
+        "verb": rule["verbs"][-1],
+        "group": rule["apiGroups"][-1],
+        "resource": resource,
+        "subresource": subresource,
+        "namespace": namespace,
+        "name": next(iter(rule.get("resourceNames", ())), ""),
+    }

@@ -19,7 +19,7 @@ PATHS = {
     "pods": "/api/v1",
     "servicemonitors": "/apis/monitoring.coreos.com/v1",
 }
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class Scene:
@@ -77,5 +77,5 @@ class Scene:
 
 
 def condition(status: Object, kind: str) -> Object:
-    found: Object = next(c for c in status["conditions"] if c["type"] == kind)
-    return found
+    """Return a condition of a status; empty if it is not there."""
+    return next((c for c in status.get("conditions", ()) if c["type"] == kind), {})

@@ -62,7 +62,9 @@ def test_the_store_is_probed_and_audited(scene: Scene, site: Site) -> None:
         orphan = put_orphan(scene, site)
         kept = scene.in_store(live)
         proxy.heal()
-        scene.operator.kill9()  # it audits again when it begins, if it is time
+        scene.operator.kill9_for_another(
+            scene.admin
+        )  # it audits again when it begins, if it is time
         status = {"storage": {"lastAuditTime": "2026-01-01T00:00:00Z"}}
         path = scene.path(site.namespace, "shuffleclusters", "main")
         scene.admin.merge(f"{path}/status", {"status": status})
@@ -243,7 +245,7 @@ def test_copies_that_nobody_needs_go(scene: Scene, site: Site) -> None:
     }
     scene.admin.ask("POST", f"/api/v1/namespaces/{scene.home}/secrets", secret)
     assert scene.operator is not None
-    scene.operator.kill9()  # it looks when it begins to lead
+    scene.operator.kill9_for_another(scene.admin)  # it looks when it begins to lead
     scene.operator.start()
     scene.wait_gone(scene.home, "secrets", f"crossdock-access-{stray}")
     assert scene.copies() == [f"crossdock-access-{site.uid}"]

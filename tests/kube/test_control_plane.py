@@ -32,7 +32,7 @@ def test_controllers_clear_a_namespace(admin: Administrator, namespace: str) -> 
     path = f"/api/v1/namespaces/{namespace}"
     admin.ask("POST", f"{path}/configmaps", {"metadata": {"name": "a"}, "data": {"a": "b"}})
     admin.ask("DELETE", path)
-    eventually(lambda: admin.get(path) is None, seconds=30, what="the namespace to be gone")
+    eventually(lambda: admin.get(path) is None, what="the namespace to be gone")
 
 
 def test_nothing_outlives_who_started_it(plane: ControlPlane, tmp_path: Path) -> None:

@@ -51,15 +51,16 @@ def test_a_job_goes_when_nothing_is_left(scene: Scene, site: Site) -> None:
     assert scene.in_store(uid)
     assert site.left_on_disks(uid)
 
+    path = scene.path(site.namespace, "shufflejobs", "wordcount")
+    before = scene.admin.ask("GET", path)["metadata"]["resourceVersion"]
     scene.delete(site.namespace, "shufflejobs", "wordcount")
-    found = scene.wait(
-        site.namespace, "shufflejobs", "wordcount", lambda o: condition(o, "StorageClean")
-    )
-    assert (found["status"]["phase"], condition(found, "StorageClean")["reason"]) == (
-        "Deleting",
-        "Deleting",
-    )
     scene.wait_gone(site.namespace, "shufflejobs", "wordcount")
+    told = [
+        each["status"] | condition(each, "StorageClean")
+        for each in scene.admin.history(path, before)
+        if condition(each, "StorageClean")
+    ]
+    assert (told[0]["phase"], told[0]["reason"]) == ("Deleting", "Deleting")
     assert not scene.in_store(uid)
     assert not site.left_on_disks(uid)
     assert scene.in_store(other), "only what is its own"
@@ -99,8 +100,10 @@ def test_the_way_out(scene: Scene, site: Site) -> None:
         scene.wait(
             site.namespace, "shufflejobs", "wordcount", lambda o: condition(o, "StorageClean")
         )
+        looks = scene.looks("ShuffleJob")
         scene.annotate(site.namespace, "shufflejobs", "wordcount", abandon_storage="yes")
-        time.sleep(2)  # any other value than the one that says it does nothing
+        # Any other value than the one that says it does nothing. The first look may have begun.
+        eventually(lambda: scene.looks("ShuffleJob") >= looks + 2, what="looks at it")
         assert scene.get(site.namespace, "shufflejobs", "wordcount") is not None
         scene.annotate(
             site.namespace, "shufflejobs", "wordcount", abandon_storage="objects-may-stay"
@@ -127,7 +130,6 @@ def test_a_namespace_with_all_that_is_in_it(
         scene.admin.ask("DELETE", f"/api/v1/namespaces/{namespace}")
         eventually(
             lambda: scene.admin.get(f"/api/v1/namespaces/{namespace}") is None,
-            seconds=90,
             what="the namespace to be gone",
         )
         assert not scene.in_store(site.uid)
@@ -173,6 +175,37 @@ def test_a_job_outlives_its_cluster(scene: Scene, site: Site) -> None:
     assert not scene.copies(), "it was the last that needed it"
 
 
+def test_manifests_that_were_exported_are_applied_again(scene: Scene, site: Site) -> None:
+    """What held the job that they were of holds no other, nor says whose data it has."""
+    site.create()
+    site.make_job("wordcount")
+    old = scene.get(site.namespace, "shufflejobs", "wordcount")
+    assert old is not None
+    scene.delete(site.namespace, "shufflejobs", "wordcount")
+    scene.wait_gone(site.namespace, "shufflejobs", "wordcount")
+    notes = {**old["metadata"]["annotations"], "crossdock.dev/cluster-uid": "of-an-earlier-one"}
+    kept = {"finalizers": old["metadata"]["finalizers"], "annotations": notes}
+    for name, reference in (
+        ("wordcount", old["spec"]["clusterRef"]),
+        ("nowhere", {"name": "no-such-cluster"}),
+    ):
+        body = {**old, "metadata": {"name": name, **kept}}
+        body["spec"] = {**old["spec"], "clusterRef": reference}
+        scene.admin.create(site.namespace, "shufflejobs", body)
+    made = scene.wait(
+        site.namespace,
+        "shufflejobs",
+        "wordcount",
+        lambda o: condition(o, "Ready").get("status") == "True",
+    )
+    assert made["metadata"]["annotations"]["crossdock.dev/cluster-uid"] == site.uid
+    site.fill(made["metadata"]["uid"])
+    for name in ("wordcount", "nowhere"):
+        scene.delete(site.namespace, "shufflejobs", name)
+        scene.wait_gone(site.namespace, "shufflejobs", name)
+    assert not scene.in_store(made["metadata"]["uid"])
+
+
 @pytest.mark.parametrize("policy", ["Delete", "Retain"])
 def test_what_an_abandoned_job_left_goes_with_its_cluster(
     scene: Scene, site: Site, policy: str
@@ -214,7 +247,7 @@ def test_an_operator_that_is_killed_while_it_ends_jobs(scene: Scene, site: Site,
         scene.delete(site.namespace, "shufflejobs", name)
     for _ in range(3):
         time.sleep(moments.uniform(0, 2.5))  # the moment is the point of the test
-        scene.operator.kill9()
+        scene.operator.kill9_for_another(scene.admin)
         for name, uid in zip(names, uids, strict=True):
             if scene.get(site.namespace, "shufflejobs", name) is None:
                 assert not scene.in_store(uid), f"seed {seed}"

@@ -1,5 +1,6 @@
 """What changes of executors' targets between a look and a step, on a real API server."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from crossdock_operator.records import Job, Key
 from crossdock_operator.scaling.executors import ExecutorScaler
 from crossdock_operator.scaling.polls import Polls
 from crossdock_operator.store import Store
-from harness import eventually
+from harness import WAIT_SECONDS, eventually
 
 pytestmark = pytest.mark.usefixtures("_controllers")
 
@@ -73,15 +74,13 @@ class Target:
             known = status.get("observedGeneration") == body["metadata"]["generation"]
             return known and holds(status)
 
-        eventually(probe, seconds=30, what="the controllers")
+        eventually(probe, what="the controllers")
 
     async def goes_to(self, replicas: int) -> None:
         """Advance until there shall be so many; controllers change the target, too."""
-        for _ in range(20):
-            await self.advance()
-            if self.replicas == replicas:
-                return
-        raise AssertionError(f"{self.replicas} replicas, not {replicas}")
+        async with asyncio.timeout(WAIT_SECONDS):
+            while self.replicas != replicas:
+                await self.advance()
 
     async def advance(self) -> Any:
         return await self._scaler.advance(self._job, EXECUTORS)

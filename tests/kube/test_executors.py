@@ -53,10 +53,12 @@ def test_none_between_stages(scene: JobScene) -> None:
     engine.wait_pods(0)
     engine.say(5)
     engine.wait_pods(3)
-    assert engine.told("ExecutorsScaled") == [
+    wanted = [
         f"Deployment {NAME}: from {was} to {now}, as the engine needs them"
         for was, now in ((0, 5), (5, 1), (1, 0), (0, 8), (8, 0), (0, 3))
     ]
+    scene.until("all to be told", lambda: len(engine.told("ExecutorsScaled")) >= len(wanted))
+    assert engine.told("ExecutorsScaled") == wanted
     # The job ends while tasks run: they are nobody's any more.
     scene.admin.ask("DELETE", scene.path("engine"))
     engine.wait_pods(0)
@@ -142,3 +144,19 @@ def test_another_autoscaler(scene: JobScene) -> None:
     scene.admin.merge(scene.path("engine"), {"spec": {"suspend": True}})
     engine.wait_pods(0)
     assert scene.wait_phase("Suspended", "engine")
+
+
+def test_a_target_that_is_made_again(scene: JobScene) -> None:
+    """What it has then was set by nobody against the operator."""
+    engine = Engine(scene)
+    engine.apply(cooldownSeconds=0)
+    engine.say(2)
+    engine.wait_pods(2)
+    body = scene.admin.ask("GET", engine.path)
+    scene.admin.ask("DELETE", engine.path)
+    kept = {name: body["metadata"][name] for name in ("name", "annotations")}
+    again = {"metadata": kept, "spec": {**body["spec"], "replicas": 1}}
+    scene.admin.ask("POST", engine.path.rpartition("/")[0], again)
+    engine.say(4)
+    scene.until("it is scaled", lambda: engine.replicas() == 4)
+    assert engine.told("ReplicasChanged") == []

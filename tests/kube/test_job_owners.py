@@ -76,7 +76,7 @@ def install_applications(scene: JobScene) -> None:
     if scene.admin.get(f"{crds}/{body['metadata']['name']}") is None:  # type: ignore[index]
         scene.admin.ask("POST", crds, body)
     where = applications(scene)
-    eventually(lambda: _served(scene, where), seconds=20, what="applications to be served")
+    eventually(lambda: _served(scene, where), what="applications to be served")
 
 
 def _served(scene: JobScene, path: str) -> bool:
@@ -105,7 +105,7 @@ def attached(scene: JobScene, name: str, owner: dict[str, str], **spec: Any) -> 
 def ended(scene: JobScene, name: str, phase: str, reason: str) -> Object:
     """Wait for a job's end; return its status when there is nothing left to do."""
     scene.wait(lambda s: s.get("phase") == phase, name, what=f"{name}: {phase}")
-    status = scene.wait(lambda s: condition(s, "Running")["reason"] == "Ended", name)
+    status = scene.wait(lambda s: condition(s, "Running").get("reason") == "Ended", name)
     for kind, good in (("Complete", phase == "Succeeded"), ("Failed", phase == "Failed")):
         assert condition(status, kind)["status"] == str(good)
         assert condition(status, kind)["reason"] == reason

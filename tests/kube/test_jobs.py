@@ -42,7 +42,7 @@ def test_a_staged_job_from_apply_to_complete(scene: JobScene) -> None:
     assert sum(scene.starts().values()) == MAPS + 2
     scene.check_counts(uid)
     scene.until("no Job is left", lambda: not scene.jobs())
-    scene.wait(lambda s: condition(s, "Running")["reason"] == "Ended")
+    scene.wait(lambda s: condition(s, "Running").get("reason") == "Ended")
     assert scene.events() == {"Accepted": 1, "StageRuns": 2, "StageDone": 2, "Complete": 1}
 
 
@@ -61,7 +61,7 @@ def test_a_task_that_fails_too_often_fails_the_job(scene: JobScene) -> None:
     scene.hold("split-2")
     stages = scene.stages()
     stages[0]["retries"] = 1
-    scene.apply(stages=stages, lifecycle={"ttlSecondsAfterFailure": 5})
+    scene.apply(stages=stages)
     status = scene.wait_phase("Failed")
     failed = condition(status, "Failed")
     assert failed["reason"] == "TaskFailed"
@@ -72,13 +72,14 @@ def test_a_task_that_fails_too_often_fails_the_job(scene: JobScene) -> None:
     scene.until("tasks that still ran are ended", lambda: not scene.kubelet.running())
     phases = Counter(pod["status"]["phase"] for pod in scene.pods())
     assert phases["Failed"] >= 2, "pods that failed stay, to be looked at"
+    scene.admin.merge(scene.path(), {"spec": {"lifecycle": {"ttlSecondsAfterFailure": 1}}})
     scene.until("it is deleted in the end", lambda: scene.get() is None)
     scene.until("and its Jobs with it", lambda: not scene.jobs() and not scene.pods())
 
 
 def test_suspended_and_resumed(scene: JobScene) -> None:
     scene.hold("split-0")
-    uid = scene.apply(activeDeadlineSeconds=60)["metadata"]["uid"]
+    uid = scene.apply(activeDeadlineSeconds=3600)["metadata"]["uid"]
     scene.wait(lambda s: s.get("stages", [{}])[0].get("done") == 2, what="two tasks to be done")
     scene.admin.merge(scene.path(), {"spec": {"suspend": True}})
     status = scene.wait_phase("Suspended")

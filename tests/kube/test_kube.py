@@ -26,6 +26,7 @@ from crossdock_operator.errors import (
 )
 from crossdock_operator.kinds import EVENT, LEASE, POD, SHUFFLE_CLUSTER, Kind
 from crossdock_operator.kube import Kube
+from harness import WAIT_SECONDS
 
 CONFIG_MAP = Kind(name="ConfigMap", plural="configmaps")
 FLOW = "/apis/flowcontrol.apiserver.k8s.io/v1"
@@ -89,7 +90,7 @@ async def test_a_page_that_is_gone(kube: Kube, plane: ControlPlane, namespace: s
 def _compact(plane: ControlPlane, revision: str) -> None:
     body = json.dumps({"revision": revision}).encode()
     request = urllib.request.Request(f"{plane.etcd_url}/v3/kv/compaction", data=body)
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as response:
         assert response.status == 200
 
 
@@ -171,7 +172,7 @@ async def test_eviction_asks_the_budget(kube: Kube, admin: Administrator, namesp
     before = time.monotonic()
     assert not await kube.evict(namespace, "a")
     assert await kube.get(POD, namespace, "a") is not None
-    assert time.monotonic() - before < 5, "a budget holds back no other call"
+    assert time.monotonic() - before < 10, "a budget holds back no other call"
     admin.ask("DELETE", f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets/a")
     assert await kube.evict(namespace, "a")
 
@@ -216,11 +217,10 @@ async def test_a_busy_server_holds_back_all_calls(
         try:
             with monkeypatch.context() as patch:
                 patch.setattr(kube_module, "PATIENCE_SECONDS", 0.0)
-                await _until_throttled(kube)
-            before = time.monotonic()
+                before = await _until_throttled(kube)
             with pytest.raises(NotAllowed):
                 await kube.get(CONFIG_MAP, "default", "a")
-            assert time.monotonic() - before > 0.5, "the other call waits as long as it was told"
+            assert time.monotonic() - before >= 1, "the other call waits as long as it was told"
             sent = kube.calls
             answers = await _many(kube)
             assert {type(a) for a in answers} == {NotAllowed}, "tried again until it had time"
@@ -230,11 +230,17 @@ async def test_a_busy_server_holds_back_all_calls(
             admin.ask("DELETE", f"{FLOW}/prioritylevelconfigurations/none")
 
 
-async def _until_throttled(kube: Kube) -> None:
-    """Return when the server, which needs a moment for that, has taken in that it is busy."""
-    async with asyncio.timeout(30):
-        while Throttled not in {type(answer) for answer in await _many(kube)}:
-            pass
+async def _until_throttled(kube: Kube) -> float:
+    """Return when the server, which needs a moment for that, has taken in that it is busy.
+
+    Returns:
+        A time, of the monotonic clock, before it said so.
+    """
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            before = time.monotonic()
+            if Throttled in {type(answer) for answer in await _many(kube)}:
+                return before
 
 
 async def _many(kube: Kube) -> list[object]:

@@ -17,7 +17,7 @@ from scenes import Scene, condition
 from staged_jobs import job_scene
 
 from crossdock_operator.rbac import manifests
-from harness import eventually
+from harness import WAIT_SECONDS, eventually
 
 pytestmark = pytest.mark.usefixtures("_controllers")
 OPERATOR = {"app.kubernetes.io/name": "crossdock", "app.kubernetes.io/component": "operator"}
@@ -66,7 +66,7 @@ class Browser:
     def get(
         self, path: str, *, host: str = "", cookie: str | None = None
     ) -> tuple[int, http.client.HTTPMessage, str]:
-        connection = http.client.HTTPConnection(self._where, timeout=20)
+        connection = http.client.HTTPConnection(self._where, timeout=WAIT_SECONDS)
         try:
             sent = self._cookie if cookie is None else cookie
             headers = {"Host": host or self._where, **({"Cookie": sent} if sent else {})}
@@ -81,7 +81,7 @@ class Browser:
         request = urllib.request.Request(
             f"http://{self._where}/ui/api/events", headers={"Cookie": self._cookie}
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:
             line = next(line for line in answer if line.startswith(b"data: "))
         found: dict[str, list[dict[str, str]]] = json.loads(line.removeprefix(b"data: "))
         return found
@@ -113,7 +113,7 @@ def test_the_page_through_the_api_server_with_ones_own_token(
         assert browser.get("/metrics")[0] == 404, "nothing but the page"
     poor = Person(plane, account(scene.admin, scene.namespace, "poor"), tmp_path)
     allow(scene.admin, scene.namespace, "poor", "pods", verbs=["list"])
-    refused = eventually(lambda: _if_says(poor, scene.namespace, "portforward"), seconds=20)
+    refused = eventually(lambda: _if_says(poor, scene.namespace, "portforward"))
     assert f"get and create pods/portforward in the namespace {scene.namespace}" in refused
     account(scene.admin, scene.namespace, "another")
     with opened_page(boss, scene.namespace, "--account", f"{scene.namespace}/another") as url:

@@ -37,7 +37,7 @@ def make_pods_run(scene: JobScene, count: int) -> None:
     scene.admin.merge(cluster, {"spec": {"workers": {"replicas": count}}})
     for n in range(count):
         path = f"/api/v1/namespaces/{scene.namespace}/pods/main-worker-{n}"
-        eventually(lambda path=path: scene.admin.get(path), seconds=30, what=path)
+        eventually(lambda path=path: scene.admin.get(path), what=path)
         scene.admin.merge(f"{path}/status", {"status": {"phase": "Running"}})
     others = (
         f"/api/v1/namespaces/{scene.namespace}/pods?labelSelector=app.kubernetes.io/instance=main"

@@ -30,6 +30,8 @@ def test_each_is_looked_at_and_written_once(scene: Scene, plane: ControlPlane, c
 
     # What each may then do is measured by benchmarks/operator.py; here all wait for a cluster.
     eventually(all_told, seconds=600, what="a status of each job")
+    # A write is logged some time after it is answered.
+    eventually(lambda: writes(scene, plane, begun) >= count, what="their writes")
     assert writes(scene, plane, begun) == count
     assert scene.operator.terminate() == 0
     begun = plane.audit_log.stat().st_size

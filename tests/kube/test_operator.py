@@ -33,10 +33,13 @@ def test_a_cluster_from_apply_to_gone(scene: Scene) -> None:
     status = scene.wait_status(lambda s: s.get("phase") == "Pending")
     assert (status["summary"], condition(status, "Available")["status"]) == ("0/2", "False")
     scene.make_ready(2)
-    status = scene.wait_status(lambda s: s.get("phase") == "Ready")
+    status = scene.wait_status(
+        lambda s: (
+            s.get("phase") == "Ready" and condition(s, "Progressing").get("reason") == "RolledOut"
+        )
+    )
     assert status["summary"] == "2/2"
     assert condition(status, "Available")["status"] == "True"
-    assert condition(status, "Progressing")["reason"] == "RolledOut"
     assert condition(status, "StorageClean")["status"] == "Unknown"
 
     scene.admin.merge(f"{scene.path('shuffleclusters', 'main')}/scale", {"spec": {"replicas": 3}})
@@ -82,13 +85,22 @@ def test_drift_is_repaired(scene: Scene) -> None:
 def test_nothing_is_written_when_nothing_changes(scene: Scene) -> None:
     scene.create()
     scene.wait_status(lambda s: s.get("phase") == "Pending")
+    # Its controller writes to it, too, until it has said of all pods that they are there.
+    scene.wait("statefulsets", "main-worker", _has_all_pods)
     before = versions(scene)
-    seen = scene.operator.log().count("applied")
+    seen = len(scene.operator.events("applied"))
     scene.change(audit={"intervalSeconds": 120})  # is of no child
     scene.wait_status(lambda s: s.get("observedGeneration") == 2)
     after = versions(scene)
     assert after == before
     assert len(scene.operator.events("applied")) == seen
+
+
+def _has_all_pods(workers: Object) -> bool:
+    status, wanted = workers["status"], workers["spec"]["replicas"]
+    known = status.get("observedGeneration") == workers["metadata"]["generation"]
+    counts = {status.get(f"{each}Replicas") for each in ("current", "updated")}
+    return known and counts == {wanted} == {status.get("replicas")}
 
 
 def versions(scene: Scene) -> dict[str, str]:
@@ -127,7 +139,7 @@ def test_an_operator_that_is_killed(scene: Scene, seed: int) -> None:
     keys = set()
     for replicas in (3, 4):
         time.sleep(moments.uniform(0, 3))  # the moment is the point of the test
-        scene.operator.kill9()
+        scene.operator.kill9_for_another(scene.admin)
         if found := scene.get("secrets", "main-key"):
             keys.add(found["data"]["keys"])
         scene.change(workers={"replicas": replicas})
@@ -194,4 +206,5 @@ def test_a_job_waits_for_its_cluster(scene: Scene) -> None:
     scene.wait("shufflejobs", "wordcount", accepted("ClusterNotFound"))
     scene.create()
     scene.wait("shufflejobs", "wordcount", accepted("Accepted"))
+    eventually(lambda: scene.operator.events("the job is accepted"), what="its log")
     assert len(scene.operator.events("the job is accepted")) == 1

@@ -18,7 +18,7 @@ from staged_jobs import MAPS, PARTITIONS, job_scene
 
 from harness import eventually
 
-SECONDS = 30.0
+SECONDS = 60.0
 Json = dict[str, Any]
 
 
@@ -77,7 +77,7 @@ def test_nobody_is_told_anything_without_a_token_that_kubernetes_takes(seen: See
 
 def test_the_page_itself_is_for_all_and_runs_nothing_but_its_own_script(seen: Seen) -> None:
     for path in ("/ui", "/ui/", "/ui/page.js", "/ui/page.css"):
-        with urllib.request.urlopen(seen.operator.request(path), timeout=10) as answer:
+        with urllib.request.urlopen(seen.operator.request(path), timeout=SECONDS) as answer:
             policy = answer.headers["Content-Security-Policy"]
             assert "default-src 'none'" in policy
             assert "unsafe" not in policy

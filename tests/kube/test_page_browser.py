@@ -42,7 +42,7 @@ def make_ready(scene: JobScene) -> None:
 
 def shown(name: str) -> str:
     """Return the question whether somebody sees an element."""
-    return f"document.getElementById('{name}').getClientRects().length > 0"
+    return f"document.getElementById('{name}')?.getClientRects().length > 0"
 
 
 def type_in(browser: Chromium, token: str) -> None:
@@ -74,8 +74,8 @@ def test_somebody_looks_at_a_job_from_begin_to_end(
         type_in(browser, token)
         browser.until(r"/split\s+done/.test(document.querySelector('#jobs tbody')?.innerText)")
         assert not browser.js(shown("login")), "it is let in"
-        browser.until("document.querySelector('#clusters').innerText.includes('Ready')")
-        browser.until("document.querySelector('#workers').innerText.includes('serving')")
+        browser.until("document.querySelector('#clusters')?.innerText.includes('Ready')")
+        browser.until("document.querySelector('#workers')?.innerText.includes('serving')")
         browser.js("document.querySelector('#jobs button').click()")
         button = "[...document.querySelectorAll('#job button')].find(b => b.innerText == 'orders')"
         browser.until(f"{button} !== undefined", what="its shuffles")

@@ -15,7 +15,7 @@ from crossdock_operator.records import Key, cluster_of
 from crossdock_operator.scaling.polls import Heard, Polls
 from crossdock_operator.scaling.workers import WorkerScaler
 from crossdock_operator.store import Store
-from harness import connect_all
+from harness import WorkerProcess, connect_all
 
 MIB = 2**20
 
@@ -34,13 +34,18 @@ def test_up_by_use_and_down_one_by_one(
     ) as scene:  # fmt: skip
         found = wait_replicas(scene, 2)
         assert condition(found["status"], "Autoscaled")["reason"] == "IntoBounds"
+        scene.kill_operator()  # it shall not see a part of it
         with connect_all(scene.workers) as client, client.job("load", owner="runner") as job:
             shuffle = job.shuffle("rows", partitions=8)
             with shuffle.writer(map_id=0) as writer:
                 for partition in range(8):
                     writer.write(partition, bytes(3 * MIB // 8))
+            scene.operator.start()
             found = wait_replicas(scene, 4)
+            # Nor shall one that is killed and made again see what is about to go.
             job.end()
+        for worker in scene.workers:
+            scene.until("its disk to be empty", lambda w=worker: not used(w))
         said = condition(found["status"], "Autoscaled")
         assert said["reason"] == "ScaledUp"
         assert said["message"].startswith("from 2 to 4 pods: disk 3")
@@ -64,12 +69,22 @@ def test_up_by_use_and_down_one_by_one(
         found = wait_replicas(scene, 1)
         said = condition(found["status"], "Autoscaled")
         assert said["message"].startswith("from 2 to 1 pods: disk 0% (target 20%)")
-        reasons = [
-            event["reason"]
-            for event in scene.listed("events")
-            if event["involvedObject"]["kind"] == "ShuffleCluster"
-        ]
-        assert sorted(reasons) == ["IntoBounds", "ScaledDown", "ScaledUp"]
+        # An event is told after the number is written.
+        scene.until("all to be told", lambda: len(reasons(scene)) >= 3)
+        assert sorted(reasons(scene)) == ["IntoBounds", "ScaledDown", "ScaledUp"]
+
+
+def reasons(scene: JobScene) -> list[str]:
+    """Return those of the cluster's events."""
+    return [
+        event["reason"]
+        for event in scene.listed("events")
+        if event["involvedObject"]["kind"] == "ShuffleCluster"
+    ]
+
+
+def used(worker: WorkerProcess) -> float:
+    return float(worker.get_json("/v1/workers")["self"]["disk_used"])
 
 
 def cluster_path(scene: JobScene) -> str:

@@ -51,7 +51,7 @@ def connected(workers: list[WorkerProcess], **changes: Any) -> crossdock.Cluster
     """Return a client that knows no store: workers read it for us."""
     options = crossdock.Options(
         frame_bytes=2**18, buffer_bytes=2**20, connect_seconds=1,
-        **{"deadline_seconds": 20, "loss_after_seconds": 20, **changes},
+        **{"deadline_seconds": 60, "loss_after_seconds": 60, **changes},
     )  # fmt: skip
     return connect_all(workers, options=options)
 
@@ -66,7 +66,7 @@ def drain(worker: WorkerProcess) -> dict[str, Any]:
 
 def drained(worker: WorkerProcess) -> None:
     """Drain a worker to the end, and delete it."""
-    eventually(lambda: drain(worker)["drained"], what="the drain", seconds=20)
+    eventually(lambda: drain(worker)["drained"], what="the drain")
     assert worker.get_json("/v1/workers")["self"]["state"] == "drained"
     worker.kill9()
 

@@ -25,8 +25,10 @@ SETTINGS = {
     "eager_quiet_seconds": 3600,
 }
 """Nothing is packed before a test wants it."""
+LEASE = 12
+"""A worker that begins anew may write once it was renewed: so soon it is."""
 OPTIONS = crossdock.Options(
-    frame_bytes=2**18, buffer_bytes=2**20, connect_seconds=1, deadline_seconds=20,
+    frame_bytes=2**18, buffer_bytes=2**20, connect_seconds=1, deadline_seconds=60,
     loss_after_seconds=1,
 )  # fmt: skip
 
@@ -56,7 +58,7 @@ def worker(start_worker: StartWorker, store: Path) -> WorkerProcess:
 def job(worker: WorkerProcess, store: Path, job_uid: str) -> Iterator[crossdock.Job]:
     with (
         connected(worker, store) as cluster,
-        cluster.job(job_uid, owner="runner", persistence="BeforeAck") as job,
+        cluster.job(job_uid, owner="runner", persistence="BeforeAck", lease_seconds=LEASE) as job,
     ):
         yield job
 
@@ -94,7 +96,7 @@ def test_what_was_acked_is_read_while_no_worker_answers(
     """Nobody is lost yet: who has the store reads all the same, and misses what is not there."""
     winners = dict.fromkeys(range(6), 0)
     with (
-        connected(worker, store, deadline_seconds=3, loss_after_seconds=60) as cluster,
+        connected(worker, store, loss_after_seconds=60) as cluster,
         cluster.job(job_uid, owner="runner", persistence="BeforeAck") as job,
     ):
         shuffle = job.shuffle("words", partitions=9, maps=6)
@@ -103,6 +105,7 @@ def test_what_was_acked_is_read_while_no_worker_answers(
         view = shuffle.view(winners)
         expected = blocks_of(view)
         worker.kill9()
+        cluster.options = replace(cluster.options, deadline_seconds=3)
         assert blocks_of(view) == expected
         assert blocks_of(shuffle.view(winners)) == expected
         with pytest.raises(Unavailable):
@@ -113,7 +116,7 @@ def test_the_absence_of_one_worker_of_several_is_no_matter(
     start_worker: StartWorker, store: Path, job_uid: str
 ) -> None:
     workers = [start_worker(store=store.as_uri(), **SETTINGS) for _ in range(2)]
-    options = replace(OPTIONS, deadline_seconds=5, loss_after_seconds=60)
+    options = replace(OPTIONS, loss_after_seconds=60)
     with (
         connect_all(workers, options=options) as cluster,
         cluster.job(job_uid, owner="runner", persistence="BeforeAck") as job,
@@ -153,7 +156,7 @@ def test_log_objects_are_packed_and_deleted(
     expected = blocks_of(view)
     assert logs(store)
     worker.restart(eager_quiet_seconds=0.1)
-    eventually(lambda: not logs(store), what="the end of the log objects", seconds=30)
+    eventually(lambda: not logs(store), what="the end of the log objects")
     assert segments(store)
     worker.kill9()
     assert blocks_of(view) == expected
@@ -178,7 +181,7 @@ def test_a_reader_goes_on_when_log_objects_are_deleted_under_it(
     shutil.rmtree(worker.data_dir)
     aside.rename(worker.data_dir)
     worker.restart(eager_quiet_seconds=0.1)
-    eventually(lambda: not logs(store), what="the end of the log objects", seconds=30)
+    eventually(lambda: not logs(store), what="the end of the log objects")
     found += reading
     assert [(b.partition, b.map_id, bytes(b.data), b.rows) for b in found] == expected
 
@@ -197,7 +200,7 @@ def test_a_log_object_that_is_packed_while_it_is_looked_for_is_found_packed(
         if not packed:  # between the listing and the reading of what is listed
             packed.extend(found)
             worker.restart(eager_quiet_seconds=0.1)
-            eventually(lambda: not logs(store), what="the end of the log objects", seconds=30)
+            eventually(lambda: not logs(store), what="the end of the log objects")
             worker.kill9()
         yield from found
 
@@ -211,15 +214,18 @@ def test_what_the_store_does_not_take_is_not_acked(
     worker: WorkerProcess, store: Path, job_uid: str
 ) -> None:
     with (
-        connected(worker, store, deadline_seconds=1) as cluster,
+        connected(worker, store) as cluster,
         cluster.job(job_uid, owner="runner", persistence="BeforeAck") as job,
     ):
         shuffle = job.shuffle("words", partitions=3)
         write(shuffle, 0)
         aside = store.rename(store.with_name("aside"))
         store.write_text("in the way")
+        patient = cluster.options
+        cluster.options = replace(patient, deadline_seconds=1)
         with pytest.raises(CrossdockError):
             write(shuffle, 1)
+        cluster.options = patient
         store.unlink()
         aside.rename(store)
         write(shuffle, 2)

@@ -12,7 +12,7 @@ from crossdock.wire.blocks import BatchHeader
 from harness import StartWorker, connect_all
 
 MIB = 2**20
-OPTIONS = crossdock.Options(frame_bytes=2**18, buffer_bytes=2**20, deadline_seconds=20)
+OPTIONS = crossdock.Options(frame_bytes=2**18, buffer_bytes=2**20, deadline_seconds=60)
 
 
 def content(kind: str, map_id: int, partition: int) -> bytes:

@@ -97,7 +97,7 @@ def test_of_two_that_drain_at_once_one_persists_what_both_have(store: str, job_u
         drain(third)
         for worker in (first, second):
             drained(worker)
-        eventually(lambda: drain(third)["drained"], what="the drain", seconds=20)
+        eventually(lambda: drain(third)["drained"], what="the drain")
         shutil.rmtree(third.data_dir / "jobs")
         third.restart()
         job.introduce(third.url)
@@ -148,7 +148,7 @@ def test_sigterm_does_not_wait_for_ever(tmp_path: Path, job_uid: str) -> None:
         expected = blocks_of(shuffle.view())
         shutil.rmtree(store, ignore_errors=True)
         store.write_text("in the way")
-        assert worker.terminate(seconds=15) == 0
+        assert worker.terminate() == 0
         assert "the drain is not done" in worker.log_text()
         store.unlink()
         worker.start()
@@ -163,7 +163,7 @@ def test_a_worker_that_is_back_takes_no_frames_before_its_peers_have_heard(job_u
         second.restart(peers_interval_seconds=1)
         for worker in (first, second):
             eventually(lambda w=worker: states(w) == ["serving"] * 2, what="the peers")
-        eventually(lambda: drain(first)["drained"], what="the drain", seconds=20)
+        eventually(lambda: drain(first)["drained"], what="the drain")
         first.kill9()
         eventually(lambda: "gone" in states(second), what="the peer's word")
         first.start()

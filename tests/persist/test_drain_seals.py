@@ -49,7 +49,7 @@ def test_the_store_decides_when_all_homes_have_drained(
         )  # fmt: skip
         eventually(lambda: states(late) == ["serving"] * 3, what="the peers")
         for worker in homes:
-            eventually(lambda w=worker: drain(w)["drained"], what="the drain", seconds=20)
+            eventually(lambda w=worker: drain(w)["drained"], what="the drain")
         eventually(lambda: states(late).count("drained") == 2, what="the peers' word")
         with connected([late]) as cluster, cluster.job(job_uid) as again:
             assert again.record.homes == job.record.homes
@@ -74,7 +74,7 @@ def test_a_home_that_died_before_the_end_of_its_drain_is_not_replaced_by_the_sto
         write(shuffle, 0)
         dead = str(homes[1].get_json("/v1/workers")["self"]["id"])
         for worker in homes:
-            eventually(lambda w=worker: drain(w)["drained"], what="the drain", seconds=20)
+            eventually(lambda w=worker: drain(w)["drained"], what="the drain")
         (tmp_path / "store" / "default" / job_uid / "homes" / dead).unlink()
         record = json.dumps(job.record.to_json()).encode()
         for worker in homes:
@@ -108,7 +108,7 @@ def test_everybody_sees_one_choice_while_homes_drain(store: str, job_uid: str) -
         with ThreadPoolExecutor(8) as pool:
             asked = [pool.submit(ask, n) for n in range(8)]
             for worker in workers[:2]:
-                eventually(lambda w=worker: drain(w)["drained"], what="the drain", seconds=30)
+                eventually(lambda w=worker: drain(w)["drained"], what="the drain")
             found = [future.result() for future in asked]
         for worker in workers[:2]:
             worker.kill9()
@@ -132,7 +132,7 @@ def test_a_seal_stays_while_the_home_that_decides_next_is_away(job_uid: str) -> 
 
 
 def drained_and_restarted(worker: WorkerProcess) -> None:
-    eventually(lambda: drain(worker)["drained"], what="the drain", seconds=20)
+    eventually(lambda: drain(worker)["drained"], what="the drain")
     worker.restart()
 
 
@@ -166,7 +166,7 @@ def test_homes_that_drained_one_by_one_and_came_back_make_one_choice(
 def both_drained(workers: list[WorkerProcess], directory: Path, uid: str) -> None:
     """Drain all, and end them, but for the last step: the store does not know of it."""
     for worker in workers:
-        eventually(lambda w=worker: drain(w)["drained"], what="the drain", seconds=20)
+        eventually(lambda w=worker: drain(w)["drained"], what="the drain")
     for worker in workers:
         worker.kill9()
     shutil.rmtree(directory / "store" / "default" / uid / "homes")

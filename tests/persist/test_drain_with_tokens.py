@@ -25,6 +25,5 @@ def test_a_drain_hands_over_frames_and_seals(tmp_path: Path, job_uid: str) -> No
             assert worker.request("POST", "/v1/drain", token=token).status in {200, 202}
             eventually(
                 lambda w=worker, t=token: w.request("GET", "/v1/drain", token=t).status == 200,
-                seconds=20,
                 what=worker.log_text(),
             )

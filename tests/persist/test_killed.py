@@ -27,7 +27,7 @@ def kill_rounds(start_worker: StartWorker, tmp_path: Path, rounds: int) -> None:
         store_settle_seconds=0.1,
     )  # fmt: skip
     options = crossdock.Options(
-        frame_bytes=2**17, buffer_bytes=2**20, deadline_seconds=20, loss_after_seconds=20
+        frame_bytes=2**17, buffer_bytes=2**20, deadline_seconds=60, loss_after_seconds=60
     )
     for number in range(rounds):
         seed = SEED + number

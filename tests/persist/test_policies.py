@@ -46,7 +46,7 @@ def job_of(
     worker: WorkerProcess, store: Path | None, uid: str, policy: str = "OnPressure"
 ) -> Iterator[Job]:
     options = crossdock.Options(
-        frame_bytes=MIB // 8, buffer_bytes=MIB, deadline_seconds=30, loss_after_seconds=2,
+        frame_bytes=MIB // 8, buffer_bytes=MIB, deadline_seconds=60, loss_after_seconds=2,
         connect_seconds=1, read_batch_bytes=MIB, read_ahead_bytes=4 * MIB,
         store="" if store is None else store.as_uri(),
     )  # fmt: skip
@@ -83,8 +83,8 @@ def test_several_times_the_disk_are_written_and_read_back(
         assert stored["freed_bytes"] >= 18 * MIB
         assert stored["persisted_bytes"] >= 18 * MIB
         assert blocks_of(shuffle.view()) == sorted(expected)
-        assert metric(worker, "crossdock_freed_bytes_total") >= 18 * MIB
-        assert metric(worker, 'crossdock_persisted_bytes_total{trigger="pressure"}') >= 18 * MIB
+        for counter in ("freed_bytes_total", 'persisted_bytes_total{trigger="pressure"}'):
+            eventually(lambda c=counter: metric(worker, f"crossdock_{c}") >= 18 * MIB, what=counter)
         used = sum(f.stat().st_blocks * 512 for f in worker.data_dir.rglob("*.log"))
         assert used < 8 * MIB, "the file system has the space back"
         worker.restart()
@@ -124,7 +124,7 @@ def test_eager_brings_attempts_whose_frames_are_on_several_workers(
         start_worker(store=store.as_uri(), eager_quiet_seconds=0.2, **SMALL) for _ in range(2)
     ]
     options = crossdock.Options(
-        frame_bytes=MIB // 8, buffer_bytes=MIB, deadline_seconds=30, loss_after_seconds=2,
+        frame_bytes=MIB // 8, buffer_bytes=MIB, deadline_seconds=60, loss_after_seconds=2,
         connect_seconds=1, store=store.as_uri(),
     )  # fmt: skip
     with (
@@ -183,7 +183,10 @@ def test_old_frames_are_persisted_and_stay(
         stored = described(worker, "never")["store"]
         assert (stored["persisted_bytes"], stored["requests"]) == (0, 0)
         assert described(worker, job_uid)["store"]["freed_bytes"] == 0
-        assert metric(worker, 'crossdock_persist_runs_total{outcome="done",trigger="age"}') == 1
+        runs = 'crossdock_persist_runs_total{outcome="done",trigger="age"}'
+        done = eventually(lambda: metric(worker, runs), what="it is counted")
+        frames = described(worker, job_uid)["shuffles"][0]["frames"]
+        assert done <= frames, "some may have been old before others came; none goes twice"
         view = other.shuffle("old", partitions=2, maps=1).view()
         view.persist()  # when asked to, under every policy
         assert blocks_of(view) == sorted(expected)
@@ -229,7 +232,7 @@ def test_a_reader_does_not_notice_that_frames_are_freed(
         more = other.shuffle("more", partitions=4, maps=10)
         for m in range(10):  # nothing of it may go, so all of ours does
             written(more, m)
-        eventually(lambda: freed_of(worker, job_uid, "read") >= 12 * MIB, seconds=40)
+        eventually(lambda: freed_of(worker, job_uid, "read") >= 12 * MIB)
         found += reading
         assert [(b.partition, b.map_id, bytes(b.data), b.rows) for b in found] == expected
         assert blocks_of(view, partitions=range(3, 5), maps=range(2, 7)) == [

@@ -75,7 +75,7 @@ def test_the_store_has_a_quota_of_its_own(
         shuffle.release()
         eventually(
             lambda: worker.get_json(f"/v1/jobs/{job_uid}")["store"]["stored_bytes"] == 0,
-            what="it counts until it is deleted", seconds=20,
+            what="it counts until it is deleted",
         )  # fmt: skip
         later = job.shuffle("words", partitions=1, generation=1)
         write(later, 0)

@@ -22,7 +22,7 @@ from crossdock.wire.tokens import Right
 from harness import KEY, Answer, StartWorker, WorkerProcess, connect_all, eventually, silent
 
 OPTIONS = crossdock.Options(
-    frame_bytes=2**18, buffer_bytes=2**20, deadline_seconds=20, loss_after_seconds=1,
+    frame_bytes=2**18, buffer_bytes=2**20, deadline_seconds=60, loss_after_seconds=1,
     connect_seconds=1, stall_seconds=5, read_batch_bytes=2**20,
 )  # fmt: skip
 SMALL = {"segment_bytes": 2 * 2**20, "max_frame_bytes": 2**20}
@@ -139,7 +139,9 @@ def test_a_worker_that_falls_silent_is_not_waited_for(
         with silent(pair[0]):
             began = time.monotonic()
             assert blocks_of(view) == expected
-            assert time.monotonic() - began < 30, "it was asked for once more elsewhere"
+            assert time.monotonic() - began < patient.stall_seconds, (
+                "it was asked for once more elsewhere"
+            )
 
 
 def test_damage_in_the_store_is_named_and_another_copy_taken(
@@ -158,7 +160,7 @@ def test_damage_in_the_store_is_named_and_another_copy_taken(
     registered([fresh], job_uid)
     with reader([fresh, *workers], job_uid) as job:
         with pytest.raises(BlocksLost) as caught:
-            eventually(lambda: blocks_of(words(job)), what="the workers' loss", seconds=20)
+            eventually(lambda: blocks_of(words(job)), what="the workers' loss")
         [missing] = caught.value.missing
         assert (missing.map_id, missing.attempt) == (block[1], 0)
         assert f"{key} at offset {at}" in missing.reason

@@ -23,7 +23,7 @@ def workers(start_worker: StartWorker, store: str) -> list[WorkerProcess]:
 
 def connected(workers: list[WorkerProcess], store: str) -> crossdock.Cluster:
     options = crossdock.Options(
-        frame_bytes=2**18, buffer_bytes=2**20, deadline_seconds=20, loss_after_seconds=1,
+        frame_bytes=2**18, buffer_bytes=2**20, deadline_seconds=60, loss_after_seconds=1,
         connect_seconds=1, store=store, read_batch_bytes=2**20,
     )  # fmt: skip
     return connect_all(workers, options=options)

@@ -52,6 +52,7 @@ async def test_work_is_begun_once_and_its_result_kept() -> None:
     await scene.attempts.close()
 
 
+@pytest.mark.usefixtures("own_clock")
 async def test_a_failure_waits_and_is_told_until_one_succeeds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -174,7 +174,7 @@ async def test_one_object_that_always_fails_does_not_stop_the_others() -> None:
     queue.add(A)
     queue.add(B)
     taking = asyncio.create_task(takers.take())
-    await asyncio.wait_for(work.idle.wait(), 20)
+    await asyncio.wait_for(work.idle.wait(), 60)
     await asyncio.sleep(0)  # so that the last look is over, too
     assert outcomes(metrics) == {"crashed": 1, "failed": 1, "stale": 1, "done": 2}
     assert queue.depth().later == 2, "each is looked at again in a while"

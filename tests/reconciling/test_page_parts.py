@@ -117,7 +117,7 @@ async def test_who_was_let_in_does_not_wait_behind_what_anybody_sends() -> None:
     tried = [asyncio.ensure_future(api.reviews.viewer(f"bad-{n}")) for n in range(2 * MOST_WAITING)]
     await asyncio.sleep(0)
     api.now = REVIEW_SECONDS
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await api.sees() == {"data"}
     asked = [who for who in api.asked if who[1].startswith("bad")]
     assert len(asked) <= STRANGERS_AT_ONCE, "nor has the API server much to do with them"

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from crossdock_operator.queue import FIRST_SECONDS, MOST_SECONDS, Queue, pause_seconds
 
+waits = pytest.mark.usefixtures("own_clock")
+
 
 def queue(jitter: Callable[[], float] = lambda: 0.0) -> Queue[str]:
     return Queue(asyncio.get_running_loop().time, jitter)
@@ -23,6 +25,7 @@ async def take(found: Queue[str], *, fail: bool = False, news: bool = False) -> 
     return key
 
 
+@waits
 async def test_a_key_is_there_once() -> None:
     found = queue()
     for _ in range(3):
@@ -32,6 +35,7 @@ async def test_a_key_is_there_once() -> None:
     assert len(found) == 0
 
 
+@waits
 async def test_the_soonest_comes_first_and_sooner_wins() -> None:
     found = queue()
     found.add("late", after_seconds=0.2)
@@ -42,6 +46,7 @@ async def test_the_soonest_comes_first_and_sooner_wins() -> None:
     assert len(found) == 0
 
 
+@waits
 async def test_news_while_it_is_worked_on_are_not_lost_and_not_at_once() -> None:
     found = queue()
     found.add("a")
@@ -53,18 +58,19 @@ async def test_news_while_it_is_worked_on_are_not_lost_and_not_at_once() -> None
     assert key == await take(found) == "a"
 
 
+@waits
 async def test_failures_wait_longer_until_one_succeeds() -> None:
     found = queue()
     loop = asyncio.get_running_loop()
     found.add("a")
-    waits = []
+    pauses = []
     for _ in range(3):
         before = loop.time()
         with pytest.raises(ValueError, match="a"):
             await take(found, fail=True)
-        waits.append(loop.time() - before)
-    assert waits[0] < waits[1] < waits[2]
-    assert waits[1] >= FIRST_SECONDS / 2
+        pauses.append(loop.time() - before)
+    assert pauses[0] < pauses[1] < pauses[2]
+    assert pauses[1] >= FIRST_SECONDS / 2
     await take(found)
     found.add("a")
     with pytest.raises(ValueError, match="a"):
@@ -72,6 +78,7 @@ async def test_failures_wait_longer_until_one_succeeds() -> None:
     assert await asyncio.wait_for(take(found), 2 * FIRST_SECONDS) == "a", "it begins anew"
 
 
+@waits
 async def test_news_do_not_wait_for_the_pause_of_a_failure() -> None:
     found = queue(lambda: 1.0)
     found.add("a")
@@ -81,6 +88,7 @@ async def test_news_do_not_wait_for_the_pause_of_a_failure() -> None:
     assert await asyncio.wait_for(take(found), FIRST_SECONDS / 2) == "a"
 
 
+@waits
 async def test_news_during_work_that_fails_come_at_once() -> None:
     found = queue(lambda: 1.0)
     found.add("a")
@@ -89,6 +97,7 @@ async def test_news_during_work_that_fails_come_at_once() -> None:
     assert await asyncio.wait_for(take(found), FIRST_SECONDS / 2) == "a"
 
 
+@waits
 async def test_a_taker_that_is_cancelled_loses_nothing_of_others() -> None:
     found = queue()
     waiting = asyncio.create_task(take(found))
@@ -99,6 +108,7 @@ async def test_a_taker_that_is_cancelled_loses_nothing_of_others() -> None:
     assert await take(found) == "a"
 
 
+@waits
 async def test_all_takers_get_something() -> None:
     found = queue()
     takers = [asyncio.create_task(take(found)) for _ in range(4)]
@@ -108,6 +118,7 @@ async def test_all_takers_get_something() -> None:
     assert set(await asyncio.gather(*takers)) == set("abcd")
 
 
+@waits
 async def test_what_is_forgotten_does_not_come() -> None:
     found = queue()
     found.add("a")
@@ -117,6 +128,7 @@ async def test_what_is_forgotten_does_not_come() -> None:
     assert len(found) == 0
 
 
+@waits
 async def test_of_those_that_are_due_the_urgent_ones_come_first() -> None:
     found = Queue[str](asyncio.get_running_loop().time, rank=lambda key: key.islower())
     for key in "abC":
@@ -128,6 +140,7 @@ async def test_of_those_that_are_due_the_urgent_ones_come_first() -> None:
     assert [await take(found) for _ in "Db"] == ["D", "b"]
 
 
+@waits
 async def test_one_that_was_due_may_be_forgotten_and_come_back() -> None:
     found = queue()
     found.add("a")

@@ -20,7 +20,7 @@ from harness import eventually
 
 MARK: Final = "CROSSDOCK_TEST_MARK"
 PARTITIONS: Final = 6
-END_SECONDS: Final = 60.0
+END_SECONDS: Final = 120.0
 
 TASK: Final = '''
 """A task that does as files in the directory `control` say."""
@@ -258,7 +258,7 @@ class Run:
     def kill9(self) -> None:
         """Kill the runner; all else must end by itself."""
         self.kill9_only()
-        eventually(lambda: not self.processes(), seconds=20, what="the end of all children")
+        eventually(lambda: not self.processes(), what="the end of all children")
 
     def kill9_only(self) -> None:
         """Kill the runner; what it has started may still be ending."""

@@ -13,7 +13,7 @@ from crossdock.stages.actions import Actions, find_inputs
 from crossdock.stages.events import Planned, Recorded
 from crossdock.stages.places import LocalPlace
 from crossdock.stages.rundir import RunDirectory
-from harness import WorkerProcess, connect_all
+from harness import WAIT_SECONDS, WorkerProcess, connect_all
 
 ROUNDS = 50
 SIDES = ("left", "middle", "right")
@@ -28,7 +28,7 @@ def test_stages_that_are_recorded_at_once_all_name_their_winners_to_a_reader(
     ).file
     job = load(file)
     run = RunDirectory.fresh(tmp_path / "run", clear=lambda *_: None)
-    barrier = Barrier(len(SIDES), timeout=30)
+    barrier = Barrier(len(SIDES), timeout=WAIT_SECONDS)
     with ExitStack() as stack:
         stack.callback(run.remove)
         worker = stack.enter_context(WorkerProcess()).start()
@@ -57,7 +57,7 @@ def test_stages_that_are_recorded_at_once_all_name_their_winners_to_a_reader(
             for number in range(ROUNDS):
                 attempt = number % 2
                 for done in [pool.submit(record, side, attempt) for side in SIDES]:
-                    done.result(timeout=30)
+                    done.result(timeout=WAIT_SECONDS)
                 if number == 0:
                     assert isinstance(actions.plan(reader), Planned)
                 made = place.read(reader.name)

@@ -14,7 +14,7 @@ import pytest
 from crossdock.stages.backend import TaskProcess
 from crossdock.stages.events import TaskEnded, TaskId
 from crossdock.stages.processes import ProcessBackend, Processes, describe_exit
-from harness import eventually
+from harness import WAIT_SECONDS, eventually
 
 
 class Keeper:
@@ -50,7 +50,7 @@ class Keeper:
         return int(lines[0])
 
     def ended(self) -> tuple[str, str]:
-        return self.ends.get(timeout=20)
+        return self.ends.get(timeout=WAIT_SECONDS)
 
 
 @pytest.fixture
@@ -103,8 +103,8 @@ def test_a_kill_is_polite_first_and_then_is_not(keeper: Keeper) -> None:
     for name in ("polite", "stubborn"):
         keeper.pid_in(name)
         keeper.processes.kill(name)
-    assert keeper.ended() == ("polite", "exit code 9")
-    assert keeper.ended() == ("stubborn", "killed by SIGKILL")
+    ends = dict(keeper.ended() for _ in range(2))
+    assert ends == {"polite": "exit code 9", "stubborn": "killed by SIGKILL"}
     keeper.processes.kill("never started")
 
 
@@ -128,14 +128,14 @@ def test_when_the_nanny_is_killed_everything_ends_and_is_told(keeper: Keeper) ->
     assert nanny.pid in {p.pid for p in psutil.Process().children()}
     nanny.send_signal(signal.SIGTERM)  # not by this: it is for the runner to say
     nanny.kill()
-    why = told.get(timeout=20)
+    why = told.get(timeout=WAIT_SECONDS)
     assert keeper.ended() == ("parent", why)
     eventually(lambda: gone(child), what="the child's end")
     assert not keeper.processes.alive
     keeper.shell("late", "true")
     assert keeper.ended() == ("late", why)
     keeper.processes.watch(told.put)
-    assert told.get(timeout=1) == why
+    assert told.get(timeout=WAIT_SECONDS) == why
 
 
 def test_exits_in_words() -> None:
@@ -162,9 +162,9 @@ def test_slots_are_a_bound_and_tasks_wait_in_order(keeper: Keeper, tmp_path: Pat
     assert backend.running("s") == 2
     assert backend.running("other") == 0
     backend.kill(tasks[3])
-    assert ends.get(timeout=20) == TaskEnded(tasks[3], "ended before it ran")
+    assert ends.get(timeout=WAIT_SECONDS) == TaskEnded(tasks[3], "ended before it ran")
     (tmp_path / "go").touch()
-    finished = [ends.get(timeout=20) for _ in range(4)]
+    finished = [ends.get(timeout=WAIT_SECONDS) for _ in range(4)]
     assert {e.task.index for e in finished} == {0, 1, 2, 4}
     assert all(e.failure is None for e in finished)
     assert backend.log_tail(tasks[0], 5) == ["task 0"]

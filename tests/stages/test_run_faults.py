@@ -36,7 +36,7 @@ def test_a_signal_at_any_moment_leaves_nothing(tmp_path: Path, seed: int) -> Non
     moment = random.Random(seed)
     with job.run() as run:
         # Before the run has made something there is nothing that it could leave.
-        eventually(lambda: any(job.temporary.iterdir()), seconds=30, what="a directory")
+        eventually(lambda: any(job.temporary.iterdir()), what="a directory")
         time.sleep(moment.uniform(0, 1.5))
         run.signal(signal.SIGTERM)
         time.sleep(moment.uniform(0, 0.5))
@@ -58,7 +58,7 @@ def test_ctrl_c_does_not_wait_for_a_worker_that_hangs(tmp_path: Path) -> None:
         began = time.monotonic()
         run.signal(signal.SIGINT)
         run.wait(130)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60, "it would wait for minutes"
     job.check_clean()
 
 
@@ -167,7 +167,7 @@ def test_a_killed_nanny_ends_the_run_and_nothing_is_left(tmp_path: Path) -> None
     with job.run() as run:
         job.until("the tasks", lambda: len(job.starts()) == 2)
         nanny_of(run).kill()
-        run.wait(1, seconds=20)
+        run.wait(1)
     assert "the process that keeps this run's processes was killed" in run.err
     job.check_clean()
 

@@ -38,7 +38,7 @@ def test_the_trial_reads_exactly_what_was_written(
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=300,
     )
     assert done.returncode == code, done.stderr
     assert ("it did not read exactly what was written" in done.stderr) == bool(code)

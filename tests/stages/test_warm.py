@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ import pytest
 
 from crossdock.stages.processes import Processes
 from crossdock.stages.warm import can_fork
-from harness import eventually
+from harness import WAIT_SECONDS, eventually
 
 BASE = {**os.environ, "PYTHONUNBUFFERED": "1"}
 SEEN = """
@@ -60,7 +61,7 @@ class Scripts:
         """Return how a script ended and what it wrote."""
         name = f"s{len(list(self.directory.iterdir()))}"
         self.start(name, script, *args, **env)
-        return self.ends.get(timeout=30)[1], self.log(name).read_text()
+        return self.ends.get(timeout=WAIT_SECONDS)[1], self.log(name).read_text()
 
     def said(self, name: str) -> str:
         """Return what a script wrote, once it wrote something."""
@@ -70,8 +71,12 @@ class Scripts:
         """Return the process that tasks are forked from."""
 
         def found() -> psutil.Process | None:
-            nanny = next(p for p in psutil.Process().children() if "nanny.py" in str(p.cmdline()))
-            return next((p for p in nanny.children() if "warm.py" in str(p.cmdline())), None)
+            with suppress(psutil.NoSuchProcess):  # others end meanwhile
+                for nanny in psutil.Process().children():
+                    if "nanny.py" in str(nanny.cmdline()):
+                        warm = (p for p in nanny.children() if "warm.py" in str(p.cmdline()))
+                        return next(warm, None)
+            return None
 
         return eventually(found)
 
@@ -138,7 +143,7 @@ def test_how_a_fork_ends_is_told(scripts: Scripts, tmp_path: Path) -> None:
     assert "SyntaxError" in text
     done = tmp_path / "done"
     scripts.start("good", "import atexit; atexit.register(print, 'last')", done=done)
-    assert scripts.ends.get(timeout=20) == ("good", "")
+    assert scripts.ends.get(timeout=WAIT_SECONDS) == ("good", "")
     assert done.exists()
     assert scripts.log("good").read_text() == "last\n"
 
@@ -148,11 +153,11 @@ def test_a_fork_can_be_ended(scripts: Scripts) -> None:
     scripts.start("waits", "import time; print('here', flush=True); time.sleep(600)")
     scripts.said("waits")
     scripts.processes.kill("waits")
-    assert scripts.ends.get(timeout=20) == ("waits", "killed by SIGTERM")
+    assert scripts.ends.get(timeout=WAIT_SECONDS) == ("waits", "killed by SIGTERM")
     scripts.start("stays", stubborn + "print('here', flush=True)\nwhile True: time.sleep(600)")
     scripts.said("stays")
     scripts.processes.kill("stays")
-    assert scripts.ends.get(timeout=20) == ("stays", "killed by SIGKILL")
+    assert scripts.ends.get(timeout=WAIT_SECONDS) == ("stays", "killed by SIGKILL")
 
 
 def test_what_forks_leave_behind_ends_with_them(scripts: Scripts) -> None:
@@ -199,7 +204,7 @@ def test_nothing_stays_when_the_nanny_is_killed(scripts: Scripts) -> None:
     pid = int(scripts.said("waits"))
     warm = scripts.warm()
     os.kill(warm.ppid(), signal.SIGKILL)
-    assert "killed" in scripts.ends.get(timeout=20)[1]
+    assert "killed" in scripts.ends.get(timeout=WAIT_SECONDS)[1]
     for process in (warm.pid, pid):
         eventually(lambda p=process: not psutil.pid_exists(p))
 

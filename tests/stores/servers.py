@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import build_servers
 from certificates import Authority
 from crossdock.store.api import StoreOptions
 from harness import eventually
+from ports import unused_ports
 
 ACCESS_KEY: Final = "crossdock"
 SECRET_KEY: Final = "crossdock-secret"
@@ -32,8 +32,7 @@ ENVIRONMENT: Final = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
-_START_SECONDS: Final = 30.0
-_DEADLINE_SECONDS: Final = 20.0
+_DEADLINE_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def s3_options(server: S3Server, **more: object) -> StoreOptions:
         "region": server.region,
         "path_style": True,
         "deadline_seconds": _DEADLINE_SECONDS,
-        "stall_seconds": 10.0,
+        "stall_seconds": 20.0,
     }
     return StoreOptions(**{**found, **more})  # type: ignore[arg-type]
 
@@ -97,7 +96,7 @@ def s3_options(server: S3Server, **more: object) -> StoreOptions:
 @contextmanager
 def running(kind: str, directory: Path, tls: Authority | None = None) -> Iterator[S3Server]:
     """Run a server until the context ends; versitygw can encrypt."""
-    port = _free_port()
+    [port] = unused_ports(1)
     command, environment = _command(kind, port, directory)
     if tls is not None:
         command[1:1] = ["--cert", str(tls.cert), "--key", str(tls.key)]
@@ -142,7 +141,7 @@ def _command(kind: str, port: int, directory: Path) -> tuple[list[str], dict[str
         return [*start, "--data-integrity-etag", str(data)], keys
     keys = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
     start = [str(program), "server", "--quiet", "--address", address]
-    return [*start, "--console-address", f"127.0.0.1:{_free_port()}", str(data)], keys
+    return [*start, "--console-address", f"127.0.0.1:{unused_ports(1)[0]}", str(data)], keys
 
 
 def _make_bucket(
@@ -158,7 +157,7 @@ def _make_bucket(
         config=Config(
             retries={"total_max_attempts": 1},
             connect_timeout=2,
-            read_timeout=10,
+            read_timeout=30,
             s3={"addressing_style": "path"},
         ),
     )
@@ -172,13 +171,6 @@ def _make_bucket(
         return True
 
     try:
-        eventually(made, seconds=_START_SECONDS, what=f"{server.kind} answers", pause=0.1)
+        eventually(made, what=f"{server.kind} answers", pause=0.1)
     finally:
         client.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

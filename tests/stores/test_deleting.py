@@ -193,11 +193,17 @@ def test_a_worker_that_does_not_answer_for_longer_is_named(
 ) -> None:
     workers = [start_worker(store=directory.as_uri()) for _ in range(2)]
     away = workers[1].get_json("/v1/workers")["self"]["id"]
-    with client(workers, directory.as_uri(), stall_seconds=0.3, deadline_seconds=1) as cluster:
-        job = cluster.job(job_uid, owner="runner", lease_seconds=3600)
+    hasty = {"stall_seconds": 0.3, "deadline_seconds": 1}
+    with (
+        client(workers, directory.as_uri()) as cluster,
+        client(workers, directory.as_uri(), **hasty) as other,
+    ):
+        job, same = (
+            each.job(job_uid, owner="runner", lease_seconds=3600) for each in (cluster, other)
+        )
         write(job).persist()
         with silent(workers[1]), pytest.raises(CleanupUnfinished, match=away):
-            job.end()
+            same.end()
         assert job.end().objects == 0  # what could go had gone
     assert not files(directory)
 
@@ -361,7 +367,7 @@ def test_the_other_of_two_clusters_in_a_bucket_loses_nothing(
     def keep_busy(cluster: crossdock.Cluster, name: str) -> list[crossdock.Job]:
         """Persist one job after the other, until told to stop."""
         jobs = []
-        while not stop.is_set():
+        while len(jobs) < 2 or not stop.is_set():
             job = cluster.job(f"{job_uid}-{len(jobs)}", owner="runner")  # the same uids in both
             write(job, name).persist()
             jobs.append(job)
@@ -433,9 +439,16 @@ def test_deleting_can_be_cancelled(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri())
     put_run(store, "j")
     cancel = Cancel("told to")
-    threading.Timer(0.3, cancel.set).start()
+
+    def tell() -> None:
+        eventually(lambda: not files(tmp_path), what="all deleted, and not proved yet")
+        cancel.set()
+
+    teller = threading.Thread(target=tell)
+    teller.start()
     with pytest.raises(Closed, match="told to"):
-        delete(store, "j", cancel=cancel, timing=Timing(settle_seconds=60))
+        delete(store, "j", cancel=cancel, timing=Timing(settle_seconds=600), deadline_seconds=600)
+    teller.join()
     assert not files(tmp_path)
 
 

@@ -70,7 +70,7 @@ def test_nothing_is_sent_after_the_acknowledgement(scene: Scene, what: str) -> N
     made = scene.made()
     scene.proxy.heal()
     other = scene.other()
-    eventually(lambda: scene.persist(other).status == 200, seconds=20)
+    eventually(lambda: scene.persist(other).status == 200)
     assert scene.made() == made
 
 
@@ -79,7 +79,7 @@ def test_who_ends_it_hears_of_a_request_under_way(scene: Scene, what: str) -> No
     goes_on = threading.Event()
 
     def wait(request: Request, forward: Forward) -> Answer:
-        goes_on.wait(30)
+        goes_on.wait(60)
         return forward(request)
 
     fault = scene.proxy.fail(Verb.PUT, wait, times=1)
@@ -92,7 +92,7 @@ def test_who_ends_it_hears_of_a_request_under_way(scene: Scene, what: str) -> No
     assert scene.target.push(scene.target.frame(map_id=1)).code == code, "it holds all the same"
     made = scene.made()
     goes_on.set()
-    eventually(lambda: end(scene, what).status == 200, seconds=20)
+    eventually(lambda: end(scene, what).status == 200)
     assert scene.made() == made
 
 

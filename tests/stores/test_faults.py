@@ -38,7 +38,9 @@ from crossdock.store.versions import HasVersions
 
 MIB = 2**20
 BIG = RandomSource(11 * MIB)
-STALL_SECONDS = 2.0  # longer than a busy machine needs for any answer here
+STALL_SECONDS = 3.0
+"""For tests that wait for it; still longer than a busy machine needs for an answer."""
+PATIENT_SECONDS = 30.0
 
 
 @dataclass
@@ -58,19 +60,27 @@ class Scene:
         options = s3_options(
             through,
             deadline_seconds=seconds,
-            stall_seconds=STALL_SECONDS,
+            stall_seconds=PATIENT_SECONDS,
             part_bytes=5 * MIB,
         )
         return open_store(self.url, options, meter=self.meter)
 
 
 @pytest.fixture
-def scene(moto: S3Server, folder: str) -> Iterator[Scene]:
+def stall_seconds(request: pytest.FixtureRequest) -> float:
+    """How long a store waits for a byte: for long, unless the test is about a silence."""
+    parameters = getattr(request.node, "callspec", None)
+    hangs = parameters is not None and parameters.params.get("silence") == "hang"
+    return STALL_SECONDS if hangs or "stalled" in request.node.name else PATIENT_SECONDS
+
+
+@pytest.fixture
+def scene(moto: S3Server, folder: str, stall_seconds: float) -> Iterator[Scene]:
     url = f"s3://{moto.bucket}/{folder.strip('/')}"
     with FaultyProxy(moto.endpoint) as proxy:
         meter = Tally()
         through = S3Server("proxy", proxy.endpoint)
-        options = s3_options(through, stall_seconds=STALL_SECONDS, part_bytes=5 * MIB)
+        options = s3_options(through, stall_seconds=stall_seconds, part_bytes=5 * MIB)
         store = open_store(url, options, meter=meter)
         truth = open_store(url, s3_options(moto))
         yield Scene(moto, proxy, store, truth, meter, url)
@@ -190,9 +200,9 @@ def test_waits_end_when_the_store_is_closed(scene: Scene) -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    assert reached.wait(10)
+    assert reached.wait(60)
     scene.store.close()
-    thread.join(10)
+    thread.join(60)
     assert [type(problem) for problem in failures] == [Closed]
 
 

@@ -67,7 +67,7 @@ def test_what_was_released_counts_until_it_is_deleted(
         assert files(directory)
         second.request("POST", f"/v1/workers/{own_id(first)}/gone")
         eventually(lambda: stored_bytes([second], job_uid) == 0)
-        eventually(lambda: proofs([second]), what="the proof", seconds=20)
+        eventually(lambda: proofs([second]), what="the proof")
     assert not files(directory)
 
 
@@ -110,7 +110,7 @@ def test_what_cannot_be_proved_yet_is_deleted_and_counts_no_more(
             if second.running:
                 second.kill9()
             second.start()
-            eventually(lambda: proofs([first]), what="the proof", seconds=30)
+            eventually(lambda: proofs([first]), what="the proof")
             assert stored_bytes([first, second], job_uid) == 0
     assert not files(directory)
 
@@ -142,7 +142,7 @@ def test_a_damaged_job_agrees_to_releases(
     assert names
     for name in names:
         job.shuffle(name, partitions=3).release()
-    eventually(lambda: proofs(pair), what="the proof", seconds=20)
+    eventually(lambda: proofs(pair), what="the proof")
     eventually(lambda: not files(directory))
     first.kill9()
     second.kill9()
@@ -160,10 +160,8 @@ def test_a_damaged_job_keeps_its_rights_at_the_others(
     job, _ = damaged
     known = f"/v1/jobs/{job.uid}"
     began = eventually(lambda: pair[0].get_json("/v1/facts")["ages"][job.uid][2])
-    eventually(
-        lambda: pair[0].get_json("/v1/facts")["ages"][job.uid][2] > began + 1.5 * LEASE, seconds=20
-    )
-    assert pair[0].get_json(known)["right_age_seconds"] < LEASE
+    eventually(lambda: pair[0].get_json("/v1/facts")["ages"][job.uid][2] > began + 1.5 * LEASE)
+    eventually(lambda: pair[0].get_json(known)["right_age_seconds"] < LEASE, what="a fresh right")
     with job.shuffle("later", partitions=1).writer(map_id=0, attempt=0) as writer:
         writer.write(0, b"later", rows=1)
     job.shuffle("later", partitions=1).view({0: 0}).persist()

@@ -99,12 +99,12 @@ def test_releases_do_not_queue_up(
         for view in views:
             view.shuffle.release()
         released = time.monotonic()
-        eventually(lambda: sum(proofs(workers)) == count, seconds=30)
+        eventually(lambda: sum(proofs(workers)) == count)
         took = time.monotonic() - released
     assert not files(directory)
     assert stored_bytes(workers, job_uid) == 0
     assert max(proofs(workers)) > 1
-    assert took < 2 * SETTLE + 4 + (released - began)
+    assert took < 20 + (released - began)
 
 
 def test_the_next_worker_follows_if_the_first_one_dies(
@@ -119,7 +119,7 @@ def test_the_next_worker_follows_if_the_first_one_dies(
         workers[0].kill9()
         gone = json.loads((workers[0].data_dir / "identity").read_text())["id"]
         workers[1].request("POST", f"/v1/workers/{gone}/gone", token=workers[1].admin_token())
-        eventually(lambda: proofs(workers[1:]), what="the proof", seconds=20)
+        eventually(lambda: proofs(workers[1:]), what="the proof")
     assert not files(directory)
 
 
@@ -140,7 +140,7 @@ def test_the_next_generation_is_not_touched_whoever_owns_it(
             writer.write(0, b"again", rows=1)
         view = again.view()
         eventually(lambda: worker.get_json(f"/v1/jobs/{job_uid}")["right_age_seconds"] is not None)
-        eventually(lambda: _persisted(view), what="a right to write", seconds=20)
+        eventually(lambda: _persisted(view), what="a right to write")
         with pytest.raises(crossdock.ShuffleReleased):
             write(successor, "words")
         eventually(lambda: proofs([worker]), what="the proof")

@@ -21,7 +21,7 @@ MOMENTS: Final = ("before", "within", "after")
 MAPS, PARTITIONS = 3, 5
 URL: Final = "s3://shuffles/steps"
 CLIENT: Final = crossdock.Options(
-    frame_bytes=2**17, buffer_bytes=2**20, deadline_seconds=30, loss_after_seconds=30
+    frame_bytes=2**17, buffer_bytes=2**20, deadline_seconds=60, loss_after_seconds=60
 )
 
 

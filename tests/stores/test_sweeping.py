@@ -151,7 +151,7 @@ def test_a_pass_has_bounds_and_says_so(tmp_path: Path, monkeypatch: pytest.Monke
         layout = ShuffleLayout.of("c", ShuffleKey(job, "s", 0))
         for number in range(5):
             store.put(layout.intent(f"run-{number}"), b"{}")
-    time.sleep(0.01)  # so that they are older than nothing, on the coarse clock of files
+    time.sleep(0.05)  # so that they are older than nothing, on the coarse clock of files
     found = swept(store, rules(), delete=True)
     assert found.cut_short
     assert (len(found.jobs), found.more_jobs) == (2, 1)
@@ -225,7 +225,7 @@ def test_the_command_finds_and_deletes(tmp_path: Path) -> None:
     assert "clean" in audited(*given, "--live", "", code=0)
     dead = put_job(store, "dead", intent=True)
     live = put_job(store, "live")
-    time.sleep(0.02)  # the coarse clock of files
+    time.sleep(0.05)  # the coarse clock of files
     assert "not known" in audited(*given, code=2)
     said = audited(*given, "--live", "live", code=1)
     assert "orphans exist" in said

@@ -160,7 +160,7 @@ def test_threads_wait_until_their_turn_or_the_end() -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     cancel.set()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert len(failures) == 1
     with pytest.raises(Closed):

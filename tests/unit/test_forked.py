@@ -64,6 +64,6 @@ def test_how_a_process_ended_is_known_as_of_any(tmp_path: Path) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.01)
     process.kill()
-    assert process.wait(10) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
     assert process.poll() == process.returncode == -signal.SIGKILL
     process.kill()

@@ -23,7 +23,7 @@ class SlowSink:
 
     def _slow(self, what: str) -> None:
         self.begun.set()
-        assert self.goes_on.wait(20)
+        assert self.goes_on.wait(60)
         self.events.append(what)
 
     def feed(self, _data: memoryview) -> None:
@@ -68,14 +68,14 @@ def test_a_cancelled_frame_waits_for_its_thread(cancels: int) -> None:
                 await receiver.close()
 
         task = asyncio.create_task(take())
-        await asyncio.to_thread(sink.begun.wait, 20)
+        await asyncio.to_thread(sink.begun.wait, 60)
         for _ in range(cancels):
             task.cancel()
             await asyncio.wait([task], timeout=0.05)
         assert sink.events == []
         sink.goes_on.set()
         with suppress(asyncio.CancelledError):
-            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(task, 60)
 
     with ThreadPoolExecutor(2) as pool:
         try:

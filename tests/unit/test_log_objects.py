@@ -264,7 +264,7 @@ class Writes:
     def __call__(self, _log: ShuffleLog, frames: list[FrameId]) -> None:
         self.groups.append([map_id for map_id, _, _ in frames])
         self.begun.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         if self.error is not None:
             raise self.error
 
@@ -315,7 +315,7 @@ def test_one_that_leaves_does_not_take_the_others_with_it(log: ShuffleLog) -> No
         with ThreadPoolExecutor(2) as threads:
             acks = AckLog(writes, threads=threads, interval_seconds=0.01, group_bytes=10**6)
             leaves, stays = (asyncio.create_task(acks.durable(log, header(m))) for m in range(2))
-            assert await asyncio.to_thread(writes.begun.wait, 10)
+            assert await asyncio.to_thread(writes.begun.wait, 60)
             leaves.cancel()
             await asyncio.wait([leaves])
             writes.gate.set()

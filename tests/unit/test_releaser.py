@@ -38,7 +38,7 @@ class Clears:
 
     def __call__(self, attempt: Attempt, cancel: Cancel) -> None:
         self.attempts.append(replace(attempt))
-        assert self.goes_on.wait(20)
+        assert self.goes_on.wait(60)
         cancel.check()
         attempt.emptied |= self.empties
         if self.failing in attempt.batch:

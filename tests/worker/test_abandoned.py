@@ -17,7 +17,7 @@ from speaking import acquainted, known_for, say
 
 from harness import PatchedWorker, StartWorker, WorkerProcess, connect_all, eventually, silent
 from listing import files_below
-from raw import Peer, Target
+from raw import Line, Peer, Target
 
 QUICK = {"peers_interval_seconds": 0.05}
 OWNER = """
@@ -79,41 +79,48 @@ def pair(start_worker: StartWorker) -> list[WorkerProcess]:
     return [first, second]
 
 
+def just_heard(workers: list[WorkerProcess], uid: str) -> float:
+    """Return when it was asked whether workers have just heard an owner; 0 if they have not."""
+    asked = time.monotonic()
+    return asked if max(silence(worker, uid) for worker in workers) < 0.4 else 0.0
+
+
 def test_a_job_whose_owner_was_killed_is_refused_and_then_deleted(
     pair: list[WorkerProcess], uid: str
 ) -> None:
-    with owner(uid, pair, lease=1.5, grace=1.5) as pid:
+    with owner(uid, pair, lease=1.5, grace=4) as pid:
         known_for(pair[0], uid, 2)  # longer than a lease: its words keep it
         for worker in pair:
-            assert worker.get_json(f"/v1/jobs/{uid}")["lease"] == "live"
+            eventually(lambda w=worker: w.get_json(f"/v1/jobs/{uid}")["lease"] == "live")
+        spoke = eventually(lambda: just_heard(pair, uid), what="a word")
         os.kill(pid, signal.SIGKILL)
-        killed = time.monotonic()
         target = Target(Peer(pair[0].url, ""), uid, partitions=2)
         eventually(lambda: target.push(target.frame(map_id=1)).status == 503)
-        assert time.monotonic() - killed > 1
+        assert time.monotonic() - spoke > 1
         assert target.push(target.frame(map_id=1)).code == "lease_ended"
-        assert all(not code(worker, uid) for worker in pair), "its data are kept for the grace"
+        kept = all(not code(worker, uid) for worker in pair)
+        assert kept or time.monotonic() - spoke > 5, "its data are kept for the grace"
         for worker in pair:
             eventually(lambda w=worker: code(w, uid) == "job_fenced", what=worker.log_text())
             eventually(lambda w=worker: not (w.data_dir / "jobs" / uid).exists())
-        assert time.monotonic() - killed > 2.5
+        assert time.monotonic() - spoke > 5
         for worker in pair:  # there is no store, so nothing can be in one
             eventually(lambda w=worker: stages(w, uid) == ["clean"])
 
 
 def test_a_word_in_the_grace_period_revives_it(pair: list[WorkerProcess], uid: str) -> None:
-    with owner(uid, pair, lease=1, grace=3) as pid:
+    with owner(uid, pair, lease=1, grace=5) as pid:
         os.kill(pid, signal.SIGSTOP)
         for worker in pair:
             eventually(lambda w=worker: w.get_json(f"/v1/jobs/{uid}")["lease"] == "ended")
         os.kill(pid, signal.SIGCONT)
         for worker in pair:
             eventually(lambda w=worker: w.get_json(f"/v1/jobs/{uid}")["lease"] == "live")
-        known_for(pair[0], uid, 6)
+        known_for(pair[0], uid, 8)
         for worker in pair:
-            assert worker.get_json(f"/v1/jobs/{uid}")["lease"] == "live"
+            eventually(lambda w=worker: w.get_json(f"/v1/jobs/{uid}")["lease"] == "live")
         target = Target(Peer(pair[0].url, ""), uid, partitions=2)
-        assert target.push(target.frame(map_id=1)).status == 200
+        eventually(lambda: target.push(target.frame(map_id=1)).status == 200)
 
 
 def test_nobody_takes_a_job_for_abandoned_while_a_peer_is_away(
@@ -121,14 +128,15 @@ def test_nobody_takes_a_job_for_abandoned_while_a_peer_is_away(
 ) -> None:
     first, second = pair
     for worker in pair:
-        say(worker, uid, lease_seconds=0.5, grace_seconds=0.5)
+        say(worker, uid, lease_seconds=60, grace_seconds=60)
     second.kill9()
+    say(first, uid, lease_seconds=0.5, grace_seconds=0.5)
     eventually(lambda: first.get_json(f"/v1/jobs/{uid}")["lease"] == "ended")
-    known_for(first, uid, 4)
+    eventually(lambda: silence(first, uid) > 3)
     assert not code(first, uid), "the other one may hear the owner"
     second.start()
     for worker in pair:
-        eventually(lambda w=worker: code(w, uid) == "job_fenced", seconds=15)
+        eventually(lambda w=worker: code(w, uid) == "job_fenced")
 
 
 @pytest.mark.parametrize("told", [False, True], ids=["in --peers", "met"])
@@ -137,12 +145,13 @@ def test_a_peer_that_was_declared_gone_is_not_waited_for(
 ) -> None:
     first, second = pair if told else pair[::-1]
     for worker in pair:
-        say(worker, uid, lease_seconds=0.5, grace_seconds=0.5)
+        say(worker, uid, lease_seconds=60, grace_seconds=60)
     gone = second.get_json("/v1/workers")["self"]["id"]
     second.kill9()
+    say(first, uid, lease_seconds=0.5, grace_seconds=0.5)
     eventually(lambda: first.get_json(f"/v1/jobs/{uid}")["lease"] == "ended")
     assert first.request("POST", f"/v1/workers/{gone}/gone").status == 200
-    eventually(lambda: code(first, uid) == "job_fenced", seconds=15)
+    eventually(lambda: code(first, uid) == "job_fenced")
 
 
 def test_an_earlier_leader_declares_nobody_gone(start_worker: StartWorker) -> None:
@@ -167,12 +176,15 @@ def test_an_earlier_leader_declares_nobody_gone(start_worker: StartWorker) -> No
 
 def test_a_paused_worker_does_not_take_jobs_for_abandoned(worker: WorkerProcess, uid: str) -> None:
     """Words of their owners wait in its sockets."""
-    say(worker, uid, lease_seconds=1, grace_seconds=1)
-    until = time.monotonic() + 4
-    with silent(worker):
-        eventually(lambda: time.monotonic() > until)
-    answer: Any = worker.get_json(f"/v1/jobs/{uid}")
-    assert answer["lease"] == "live"
+    say(worker, uid, lease_seconds=3, grace_seconds=1)
+    with Line(worker.url, "") as line:
+        assert line.ask("GET", "/healthz").status == 200
+        with silent(worker):
+            line.send(line.head("GET", f"/v1/jobs/{uid}", length=None))
+            until = time.monotonic() + 6
+            eventually(lambda: time.monotonic() > until)
+        reply = line.reply()
+    assert (reply.status, reply.json()["lease"]) == (200, "live")
     say(worker, uid, lease_seconds=60)
 
 
@@ -183,8 +195,8 @@ def silence(worker: WorkerProcess, uid: str) -> float:
 def test_silence_goes_on_over_restarts(start_worker: StartWorker, uid: str) -> None:
     """So a worker that crashes again and again keeps no job of a dead owner."""
     worker = start_worker()
-    say(worker, uid, lease_seconds=2, grace_seconds=2)
-    for least in (1.0, 2.5):
+    say(worker, uid, lease_seconds=2, grace_seconds=6)
+    for least in (1.0, 4.0):
         eventually(lambda s=least: silence(worker, uid) > s + 0.3)
         eventually(lambda s=least: kept(worker, uid).get("seconds", 0) >= s)
         worker.kill9()
@@ -193,7 +205,7 @@ def test_silence_goes_on_over_restarts(start_worker: StartWorker, uid: str) -> N
     began = time.monotonic()
     assert not code(worker, uid), "it has to listen a while itself"
     eventually(lambda: code(worker, uid) == "job_fenced")
-    assert time.monotonic() - began < 3.5, "lease and grace are 4 s"
+    assert time.monotonic() - began < 7.5, "lease and grace are 8 s"
 
 
 @pytest.mark.parametrize("why", ["a word", "another start of the machine", "damage"])
@@ -204,6 +216,7 @@ def test_silence_that_was_kept_does_not_count_after(
     say(worker, uid, lease_seconds=2, grace_seconds=60)
     eventually(lambda: kept(worker, uid).get("seconds", 0) >= 2)
     path = worker.data_dir / "jobs" / uid / "silence"
+    began = time.monotonic()
     if why == "a word":
         say(worker, uid, lease_seconds=2, grace_seconds=60)
         assert not path.exists()
@@ -213,7 +226,7 @@ def test_silence_that_was_kept_does_not_count_after(
     elif why != "a word":
         path.write_text(json.dumps({**json.loads(path.read_text()), "boot": "another"}))
     worker.start()
-    assert silence(worker, uid) < 2
+    assert silence(worker, uid) <= time.monotonic() - began
 
 
 def test_silence_begins_anew_when_a_peer_is_lost_that_may_have_heard_the_owner(
@@ -224,12 +237,13 @@ def test_silence_begins_anew_when_a_peer_is_lost_that_may_have_heard_the_owner(
         say(worker, uid, lease_seconds=4, grace_seconds=60)
     eventually(lambda: kept(first, uid).get("seconds", 0) >= 2)
     gone = second.get_json("/v1/workers")["self"]["id"]
+    began = time.monotonic()
     second.kill9()
     assert first.request("POST", f"/v1/workers/{gone}/gone").status == 200
-    assert silence(first, uid) < 2
-    assert not kept(first, uid)
+    assert silence(first, uid) <= time.monotonic() - began
+    assert kept(first, uid).get("seconds", 0) <= time.monotonic() - began
     first.restart()
-    assert silence(first, uid) < 2
+    assert silence(first, uid) <= time.monotonic() - began
 
 
 def test_nobody_waits_for_a_drained_worker_to_clean_up(start_worker: StartWorker, uid: str) -> None:
@@ -241,8 +255,8 @@ def test_nobody_waits_for_a_drained_worker_to_clean_up(start_worker: StartWorker
     drained(first)
     say(second, uid, lease_seconds=1, grace_seconds=0.2)
     began = time.monotonic()
-    eventually(lambda: code(second, uid) == "job_fenced", seconds=20)
-    assert time.monotonic() - began < 15, "its turn would have come after the store's settle time"
+    eventually(lambda: code(second, uid) == "job_fenced")
+    assert time.monotonic() - began < 20, "its turn would have come after the store's settle time"
 
 
 def drained(worker: WorkerProcess) -> None:
@@ -284,7 +298,7 @@ def test_silence_goes_on_when_a_peer_is_drained_away(start_worker: StartWorker, 
     eventually(lambda: remembers(stays) > 6)
     for worker in others:
         gone = worker.get_json("/v1/workers")["self"]["id"]
-        eventually(lambda w=worker: w.request("POST", "/v1/drain").status == 200, seconds=20)
+        eventually(lambda w=worker: w.request("POST", "/v1/drain").status == 200)
         before = silence(worker, uid)
         say(worker, uid, lease_seconds=2, grace_seconds=60)
         assert silence(worker, uid) >= before, "it listens no more"
@@ -296,7 +310,7 @@ def test_silence_goes_on_when_a_peer_is_drained_away(start_worker: StartWorker, 
         eventually(lambda c=counted: remembers(stays) > c + 1, seconds=4, what="no new beginning")
     assert kept(stays, uid)["seconds"] >= 2
     others[0].start()
-    eventually(lambda: "worker is back after a drain" in others[0].log_text(), seconds=20)
+    eventually(lambda: "worker is back after a drain" in others[0].log_text())
     before = eventually(lambda: (found := silence(others[0], uid)) > 0.5 and found)
     say(others[0], uid, lease_seconds=2, grace_seconds=60)
     assert silence(others[0], uid) < before, "one that is back listens again"
@@ -376,9 +390,7 @@ def test_what_is_in_the_store_goes_too(
             assert second.request("POST", f"/v1/workers/{gone}/gone").status == 200
             left = [second]
         for worker in left:
-            eventually(
-                lambda w=worker: stages(w, uid) == ["clean"], seconds=20, what=worker.log_text()
-            )
+            eventually(lambda w=worker: stages(w, uid) == ["clean"], what=worker.log_text())
     assert objects(store) == others
 
 
@@ -395,5 +407,5 @@ def test_a_job_that_was_ended_without_a_way_to_the_store_is_cleaned_up_by_worker
         assert objects(store)
         job.end()
     for worker in stored:
-        eventually(lambda w=worker: stages(w, uid) == ["clean"], seconds=20, what=worker.log_text())
+        eventually(lambda w=worker: stages(w, uid) == ["clean"], what=worker.log_text())
     assert not objects(store)

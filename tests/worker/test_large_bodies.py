@@ -72,4 +72,4 @@ def test_places_of_more_frames_than_there_are(filled: Target, running: WorkerPro
     _, reply = asked.result()
     assert (reply.status, reply.code) == (404, "places_unknown")
     assert f"{4 * MIB} frames are asked for" in reply.json()["message"]
-    assert slowest < 5
+    assert slowest < 10

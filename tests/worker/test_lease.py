@@ -10,6 +10,7 @@ import pytest
 from speaking import say
 
 from harness import StartWorker, WorkerProcess, eventually, silent
+from listing import files_below
 from raw import Peer, Target
 
 SETTLE_SECONDS = 0.1
@@ -32,14 +33,15 @@ def speaking(worker: WorkerProcess, uid: str, **word: Any) -> Callable[[], None]
 
 
 def objects(store: Path, uid: str) -> list[str]:
-    return [p.name for p in store.rglob("*") if p.is_file() and f"/{uid}/" in str(p)]
+    return [p.name for p in files_below(store) if f"/{uid}/" in str(p)]
 
 
 def test_frames_are_refused_when_the_lease_is_over_and_a_word_revives(
     worker: WorkerProcess, job_uid: str
 ) -> None:
-    say(worker, job_uid, lease_seconds=0.3)
+    say(worker, job_uid, lease_seconds=60)
     assert pushed(worker, job_uid) == 200
+    say(worker, job_uid, lease_seconds=0.3)
     eventually(lambda: worker.get_json(f"/v1/jobs/{job_uid}")["lease"] == "ended")
     target = Target(Peer(worker.url, ""), job_uid)
     for expect in (True, False):
@@ -78,9 +80,13 @@ def test_a_paused_worker_writes_nothing_once_the_lease_is_over(
     with silent(eager):
         began = time.monotonic()
         eventually(lambda: time.monotonic() - began > 1)
-    say(eager, "paused", lease_seconds=1, persistence="Eager")  # gives no right to write
-    for uid in ("paused", "other"):
-        assert pushed(eager, uid) == 200
+
+    def revived() -> bool:  # by a word that gives no right to write
+        say(eager, "paused", lease_seconds=1, persistence="Eager")
+        return pushed(eager, "paused") == 200
+
+    eventually(revived, what="a frame")
+    assert pushed(eager, "other") == 200
     eventually(lambda: objects(store, "other"))
     assert not objects(store, "paused")
     eventually(lambda: paused() or objects(store, "paused"))

@@ -1,6 +1,7 @@
 """Every limit pushes back, and the worker recovers when the cause is gone."""
 
 import re
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ def test_overload_at_ten_times_pushes_back_and_everything_is_stored(
         for block in view.read(partitions=2):
             assert block.data == bytes([block.map_id]) * 6 * MIB
     assert max(high_water) - before < 64 * MIB
-    assert inflight(worker) == 0
+    eventually(lambda: inflight(worker) == 0)
     assert worker.request("GET", "/readyz").status == 200
 
 
@@ -104,7 +105,7 @@ def test_a_frame_beyond_the_bytes_in_flight_is_told_when_to_come_back(
         assert target.push(target.frame(map_id=2)).status == 200  # a small one fits
         slow.send(data)
         assert slow.reply().status == 200
-    assert inflight(worker) == 0
+    eventually(lambda: inflight(worker) == 0)  # given back when the answer is out
     assert target.push(target.frame([(1, bytes(700_000), 1)], map_id=1)).status == 200
 
 
@@ -147,13 +148,20 @@ def test_too_many_partitions_are_refused(start_worker: StartWorker) -> None:
 # -- connections ---------------------------------------------------------------------------
 
 
+def alone_on(line: Line) -> None:
+    """Wait until a worker counts this connection only: the harness's last one ends by itself."""
+    eventually(lambda: b"crossdock_connections 1.0" in line.ask("GET", "/metrics").body)
+
+
 def test_connections_over_the_limit_are_refused_until_others_close(
     start_worker: StartWorker,
 ) -> None:
     worker = start_worker(max_connections=5)
     address = ("127.0.0.1", worker.port)
     with ExitStack() as stack:
-        lines = [stack.enter_context(Line(worker.url, "")) for _ in range(5)]
+        lines = [stack.enter_context(Line(worker.url, ""))]
+        alone_on(lines[0])
+        lines += [stack.enter_context(Line(worker.url, "")) for _ in range(4)]
         for line in lines:
             assert line.ask("GET", "/healthz").status == 200
         for _ in range(20):
@@ -173,7 +181,9 @@ def test_connections_over_the_limit_are_refused_until_others_close(
 def test_a_client_waits_for_a_free_connection(start_worker: StartWorker) -> None:
     worker = start_worker(max_connections=3)
     with ExitStack() as stack:
-        lines = [stack.enter_context(Line(worker.url, "")) for _ in range(3)]
+        lines = [stack.enter_context(Line(worker.url, ""))]
+        alone_on(lines[0])
+        lines += [stack.enter_context(Line(worker.url, "")) for _ in range(2)]
         for line in lines:
             assert line.ask("GET", "/healthz").status == 200
         with ThreadPoolExecutor(1) as pool, worker.connect(options=_PATIENT) as cluster:
@@ -182,7 +192,7 @@ def test_a_client_waits_for_a_free_connection(start_worker: StartWorker) -> None
                 waiting.result(0.5)
             for line in lines:
                 line.close()
-            assert waiting.result(30).uid == "patient"
+            assert waiting.result(60).uid == "patient"
 
 
 def test_connections_that_ask_nothing_are_closed(start_worker: StartWorker) -> None:
@@ -192,7 +202,7 @@ def test_connections_that_ask_nothing_are_closed(start_worker: StartWorker) -> N
         silent = [stack.enter_context(socket.create_connection(address, 20)) for _ in range(8)]
         for i, sock in enumerate(silent):
             sock.sendall(b"PUT /v1/jobs/x HTTP/1.1\r\nHost: x\r\n"[: 5 * i])
-        eventually(lambda: worker.request("GET", "/healthz").status == 200, seconds=15)
+        eventually(lambda: worker.request("GET", "/healthz").status == 200)
 
 
 # -- disk ----------------------------------------------------------------------------------
@@ -252,7 +262,7 @@ def test_a_client_waits_for_room_on_the_disk(start_worker: StartWorker) -> None:
             eventually(lambda: count(worker, FRAMES, 503) > 0)
             assert not waiting.done()
             first.release()
-            assert waiting.result(30) == 8
+            assert waiting.result(60) == 8
 
 
 @pytest.mark.parametrize("by", ["record", "option"])
@@ -305,10 +315,20 @@ def half_a_frame(target: Target, data: bytes, *, expect: bool) -> Iterator[Line]
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[WorkerProcess]:
-    """A worker that cuts peers off after a second, with two threads."""
-    options = {"stall_seconds": 1, "threads": 2, "min_bytes_per_second": _SLOWEST}
+    """A worker that cuts peers off after two seconds, with two threads."""
+    options = {"stall_seconds": 2, "threads": 2, "min_bytes_per_second": _SLOWEST}
     with WorkerProcess(options=options) as process:
         yield process.start()
+
+
+def is_answered(line: Line) -> bool:
+    """Whether something has come, or the end."""
+    return bool(select.select([line.socket], [], [], 0)[0])
+
+
+def cut_off(worker: WorkerProcess) -> float:
+    """Return how many frames did not come to their end: they may be over before one looks."""
+    return count(worker, FRAMES, 503)
 
 
 both_ways = pytest.mark.parametrize("expect", [False, True], ids=["plain", "expect"])
@@ -319,12 +339,15 @@ both_ways = pytest.mark.parametrize("expect", [False, True], ids=["plain", "expe
 def test_half_a_frame_leaves_nothing(impatient: WorkerProcess, end: str, *, expect: bool) -> None:
     target = shuffle_of(impatient, f"half-{end}-{expect}")
     assert target.push(target.frame(map_id=9)).status == 200
-    before, sockets = target.disk_bytes(), impatient.sockets
+    before, sockets, cut = target.disk_bytes(), impatient.sockets, cut_off(impatient)
     data = target.frame([(1, bytes(4 * MIB), 1)])
     with half_a_frame(target, data, expect=expect) as line:
-        eventually(lambda: inflight(impatient) > 0)
+        eventually(lambda: inflight(impatient) > 0 or cut_off(impatient) > cut)
         if expect:
-            eventually(lambda: target.disk_bytes() >= before + 4 * MIB, what="the reservation")
+            eventually(
+                lambda: target.disk_bytes() >= before + 4 * MIB or cut_off(impatient) > cut,
+                what="the reservation",
+            )
         if end == "resets":
             line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         if end != "stalls":
@@ -339,7 +362,7 @@ def test_half_a_frame_leaves_nothing(impatient: WorkerProcess, end: str, *, expe
                 pass
             line.close()
     assert target.frames()["map"].tolist() == [9]
-    eventually(lambda: impatient.sockets <= sockets, seconds=15)
+    eventually(lambda: impatient.sockets <= sockets)
     assert target.push(data).status == 200
 
 
@@ -348,6 +371,7 @@ def test_other_calls_are_cut_off_too(impatient: WorkerProcess, sent: int) -> Non
     target = shuffle_of(impatient, "calls")
     assert target.push(target.frame()).status == 200
     sockets = impatient.sockets
+    lines = []
     with ExitStack() as stack:
         for method, path in (
             ("PUT", "/v1/jobs/calls"),
@@ -356,11 +380,11 @@ def test_other_calls_are_cut_off_too(impatient: WorkerProcess, sent: int) -> Non
             ("POST", f"{target.path}/views"),
             ("PUT", f"{target.path}/seal"),
         ):
-            line = stack.enter_context(target.peer.line())
+            lines.append(line := stack.enter_context(target.peer.line()))
             line.send(line.head(method, path, length=1_000_000) + bytes(sent))
-        eventually(lambda: impatient.sockets > sockets)
-        eventually(lambda: impatient.sockets <= sockets, seconds=20, what="callers cut off")
-    assert inflight(impatient) == 0
+        eventually(lambda: all(map(is_answered, lines)), what="an answer, or the end, of each")
+        eventually(lambda: impatient.sockets <= sockets, what="callers cut off")
+    eventually(lambda: inflight(impatient) == 0)
 
 
 def test_large_bodies_of_other_calls_are_bytes_in_flight(start_worker: StartWorker) -> None:
@@ -392,21 +416,22 @@ def test_any_call_may_expect_100_continue(start_worker: StartWorker) -> None:
         assert (reply.status, reply.continued) == (200, True)
 
 
-def test_many_slow_writers_do_not_block_a_quick_one(impatient: WorkerProcess) -> None:
-    target = shuffle_of(impatient, "crowd")
+def test_many_slow_writers_do_not_block_a_quick_one(start_worker: StartWorker) -> None:
+    worker = start_worker(stall_seconds=6, threads=2)
+    target = shuffle_of(worker, "crowd")
     assert target.push(target.frame()).status == 200
-    threads, sockets = impatient.threads, impatient.sockets
+    threads, sockets = worker.threads, worker.sockets
     data = target.frame([(1, bytes(100_000), 1)], map_id=1)
     with ExitStack() as stack:
         for i in range(40):
             stack.enter_context(half_a_frame(target, data, expect=bool(i % 2)))
         quick = [target.push(target.frame(map_id=2 + i)).status for i in range(10)]
         assert quick == [200] * 10
-        assert inflight(impatient) > 0, "the slow ones were cut off before the quick one came"
-        assert impatient.threads <= threads + 2
-        eventually(lambda: inflight(impatient) == 0)
-    eventually(lambda: impatient.sockets <= sockets, seconds=15)
-    assert impatient.threads <= threads + 2
+        assert inflight(worker) > 0, "the slow ones were cut off before the quick one came"
+        assert worker.threads <= threads + 2
+        eventually(lambda: inflight(worker) == 0)
+    eventually(lambda: worker.sockets <= sockets)
+    assert worker.threads <= threads + 2
     assert len(target.frames()) == 11
 
 
@@ -419,14 +444,15 @@ def test_a_reader_that_reads_nothing_is_cut_off(impatient: WorkerProcess, piece:
     path, _ = target.register_places(target.keys(target.frames()))
     threads, sockets = impatient.threads, impatient.sockets
     descriptors = impatient.descriptors
+    lines = []
     with ExitStack() as stack:
         for _ in range(6):
-            line = stack.enter_context(target.peer.line())
+            lines.append(line := stack.enter_context(target.peer.line()))
             line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             line.send(line.head("GET", f"{path}/blocks", length=None))
-        eventually(lambda: impatient.sockets > sockets)
+        eventually(lambda: all(map(is_answered, lines)), what="the begin of each answer")
         assert target.push(target.frame(map_id=99)).status == 200  # writers do not wait for them
-        eventually(lambda: impatient.sockets <= sockets, seconds=20, what="readers cut off")
+        eventually(lambda: impatient.sockets <= sockets, what="readers cut off")
     eventually(lambda: impatient.descriptors <= descriptors)
     assert impatient.threads <= threads + 2
     with impatient.connect() as cluster:
@@ -448,7 +474,7 @@ def test_a_slow_reader_does_not_hold_up_others(start_worker: StartWorker) -> Non
         none = b'crossdock_served_bytes_total{tier="disk"} 0.0'
         eventually(lambda: none not in worker.request("GET", "/metrics").body)
         quick = pool.submit(target.peer.ask, "GET", f"{path}/blocks?partitions=1")
-        assert quick.result(5).status == 200
+        assert quick.result(15).status == 200
 
 
 # -- peers that are slow on the whole ------------------------------------------------------
@@ -468,16 +494,16 @@ def drip(line: Line, data: bytes, *, step: int, pause_seconds: float) -> None:
 def test_a_frame_that_drips_is_cut_off(
     impatient: WorkerProcess, pause_seconds: float, *, expect: bool
 ) -> None:
-    """It never stalls for a second, but would be in flight for an hour and more."""
+    """It never stalls for two seconds, but would be in flight for an hour and more."""
     target = shuffle_of(impatient, f"drip-{expect}-{pause_seconds}")
     data = target.frame([(1, bytes(4 * MIB), 1)])
     with half_a_frame(target, data, expect=expect) as line, ThreadPoolExecutor(1) as pool:
         rest = data[len(data) // 2 :]
         dripping = pool.submit(drip, line, rest, step=1, pause_seconds=pause_seconds)
-        eventually(lambda: inflight(impatient) > 0)
-        eventually(lambda: inflight(impatient) == 0, seconds=20, what="the drip's end")
+        eventually(lambda: inflight(impatient) > 0 or dripping.done())
+        eventually(lambda: inflight(impatient) == 0, what="the drip's end")
         line.close()
-        dripping.result(20)
+        dripping.result(60)
     assert not len(target.frames())
 
 
@@ -486,17 +512,17 @@ def test_another_body_that_drips_is_cut_off(impatient: WorkerProcess) -> None:
     with target.peer.line() as line, ThreadPoolExecutor(1) as pool:
         line.send(line.head("POST", f"{target.path}/frames/list", length=12 * 80_000))
         dripping = pool.submit(drip, line, bytes(12 * 80_000), step=1, pause_seconds=0.2)
-        eventually(lambda: inflight(impatient) > 0)
-        eventually(lambda: inflight(impatient) == 0, seconds=20, what="the drip's end")
+        eventually(lambda: inflight(impatient) > 0 or dripping.done())
+        eventually(lambda: inflight(impatient) == 0, what="the drip's end")
         line.close()
-        dripping.result(20)
+        dripping.result(60)
 
 
 @both_ways
 def test_a_slow_frame_above_the_lowest_rate_is_taken(
     impatient: WorkerProcess, *, expect: bool
 ) -> None:
-    """It takes three times `stall_seconds`, at four times the lowest rate."""
+    """It takes longer than `stall_seconds`, at four times the lowest rate."""
     target = shuffle_of(impatient, f"slow-{expect}")
     data = target.frame([(1, bytes(3 * 4 * _SLOWEST), 1)])
     with target.peer.line() as line:
@@ -510,6 +536,6 @@ def test_a_slow_frame_above_the_lowest_rate_is_taken(
 
 def test_requests_are_answered_after_every_storm(impatient: WorkerProcess) -> None:
     assert impatient.request("GET", "/readyz").status == 200
-    assert inflight(impatient) == 0
+    eventually(lambda: inflight(impatient) == 0)
     gauges = impatient.request("GET", "/metrics").body.decode()
     assert "crossdock_inflight_bytes 0.0" in gauges

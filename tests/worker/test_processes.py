@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +17,15 @@ import pytest
 import crossdock
 from crossdock.wire import tables
 from harness import COMMAND, QUICK, StartWorker, WorkerProcess, connect_all, eventually, send
+from ports import unused_ports
 from raw import Line, Peer, Target
-
-
-def free_ports(count: int) -> int:
-    """Return the first of `count` consecutive free ports."""
-    for first in range(20_000 + os.getpid() % 10_000, 60_000, count + 1):
-        with ExitStack() as stack, suppress(OSError):
-            for port in range(first, first + count):
-                sock = stack.enter_context(socket.socket())
-                sock.bind(("127.0.0.1", port))
-            return first
-    raise AssertionError("no free ports")
 
 
 class Supervisor:
     """`crossdock worker --processes 2`."""
 
     def __init__(self, directory: Path) -> None:
-        self.first = free_ports(2)
+        self.first, _ = unused_ports(2, adjacent=True)
         self.urls = [f"http://127.0.0.1:{self.first + i}" for i in range(2)]
         self.log = directory / "log"
         with self.log.open("wb") as log:
@@ -56,7 +46,7 @@ class Supervisor:
 
     def wait(self) -> list[dict[str, Any]]:
         """Wait for both workers."""
-        return [eventually(lambda i=i: self.info(i), seconds=30) for i in range(2)]
+        return [eventually(lambda i=i: self.info(i)) for i in range(2)]
 
     def members(self) -> list[psutil.Process]:
         """Return all processes under the supervisor."""
@@ -116,9 +106,7 @@ def test_a_dead_worker_is_started_again_with_its_identity_and_data(
         view = shuffle.view({0: 0})
         assert len(view.places()) == 2
         os.kill(supervisor.worker_pid(1), signal.SIGKILL)
-        eventually(
-            lambda: (supervisor.info(1) or {"incarnation": 0})["incarnation"] == 2, seconds=30
-        )
+        eventually(lambda: (supervisor.info(1) or {"incarnation": 0})["incarnation"] == 2)
         after = supervisor.wait()
         assert [w["id"] for w in after] == [w["id"] for w in before]
         assert after[0]["incarnation"] == 1
@@ -132,7 +120,7 @@ def test_sigterm_ends_all(supervisor: Supervisor) -> None:
     members = supervisor.members()
     assert len(members) >= 2
     supervisor.process.terminate()
-    assert supervisor.process.wait(30) == 0
+    assert supervisor.process.wait(60) == 0
     eventually(lambda: gone(members))
     assert supervisor.log.read_text().count("worker stops") == 2
 
@@ -142,7 +130,7 @@ def test_kill_9_of_the_supervisor_leaves_no_process(supervisor: Supervisor) -> N
     members = supervisor.members()
     supervisor.process.kill()
     supervisor.process.wait()
-    eventually(lambda: gone(members), seconds=30)
+    eventually(lambda: gone(members))
     assert supervisor.info(0) is None
     with supervised(supervisor.log.parent) as again:  # its directories can be used again
         infos = again.wait()
@@ -151,10 +139,10 @@ def test_kill_9_of_the_supervisor_leaves_no_process(supervisor: Supervisor) -> N
 
 def test_kill_9_during_the_start_leaves_no_process(tmp_path: Path) -> None:
     with supervised(tmp_path) as supervisor:
-        members = eventually(supervisor.members, seconds=10, pause=0.001)
+        members = eventually(supervisor.members, pause=0.001)
         supervisor.process.kill()
         supervisor.process.wait()
-        eventually(lambda: gone(members), seconds=30)
+        eventually(lambda: gone(members))
 
 
 def test_processes_need_a_port(tmp_path: Path) -> None:
@@ -189,7 +177,7 @@ def test_sigterm_lets_a_push_finish_and_refuses_new_ones(start_worker: StartWork
         with suppress(ConnectionError):  # an idle connection may have been closed
             refused = other.ask("PUT", f"{target.path}/frames", target.frame(map_id=1))
             assert (refused.status, refused.code) == (503, "overloaded")
-        assert listens_no_more(worker)
+        eventually(lambda: listens_no_more(worker), what="the end of listening")
         line.send(data[1000:])
         reply = line.reply()
         assert (reply.status, reply.json()["duplicate"]) == (200, False)
@@ -225,14 +213,14 @@ def test_sigterm_does_not_wait_for_ever(start_worker: StartWorker) -> None:
         line.send(line.head("PUT", f"{target.path}/frames", length=len(data), headers=headers))
         assert line.reply().status == 100
         started = time.monotonic()
-        assert worker.terminate(20) == 0
-        assert time.monotonic() - started < 10
+        assert worker.terminate() == 0
+        assert time.monotonic() - started < 20, "it is cut off after half a minute anyway"
     worker.start()
     assert not len(target.frames())
 
 
 def test_a_reader_that_stalls_gets_the_grace_once(start_worker: StartWorker) -> None:
-    grace = 2.0
+    grace = 4.0
     worker = start_worker(shutdown_grace_seconds=grace, stall_seconds=60)
     target = Target(Peer(worker.url, ""), "stopping")
     assert target.register().status == 201
@@ -244,7 +232,7 @@ def test_a_reader_that_stalls_gets_the_grace_once(start_worker: StartWorker) -> 
         sock.sendall(f"GET {path}/blocks HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert sock.recv(1)
         started = time.monotonic()
-        assert worker.terminate(20) == 0
+        assert worker.terminate() == 0
         assert grace - 0.1 < time.monotonic() - started < 2 * grace - 0.2
 
 
@@ -296,7 +284,7 @@ def test_a_slow_disk_under_a_seal_holds_up_nobody_else(start_worker: StartWorker
     pipe = directory / ".seal.new"
     os.mkfifo(pipe)
     body = tables.encode(tables.attempts([(0, 0)]))
-    with target.peer.line() as sealing, target.peer.line(timeout=5) as other:
+    with target.peer.line() as sealing, target.peer.line() as other:
         sealing.send(sealing.head("PUT", f"{target.path}/seal", length=len(body)) + body)
         for _ in range(20):
             assert other.ask("GET", "/healthz").status == 200
@@ -340,7 +328,7 @@ def test_peers_are_asked_as_often_as_told(start_worker: StartWorker) -> None:
         found = pattern.search(asked.request("GET", "/metrics").body.decode())
         return int(found[1]) if found else 0
 
-    eventually(lambda: times() >= 20, seconds=10)
+    eventually(lambda: times() >= 20)
 
 
 def test_an_interval_of_nothing_is_refused(tmp_path: Path) -> None:

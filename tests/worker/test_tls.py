@@ -143,7 +143,7 @@ def small_worker(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[WorkerProcess, Peer]]:
     """A worker with few connections and little patience."""
-    options: dict[str, object] = {"max_connections": 6, "stall_seconds": 1}
+    options: dict[str, object] = {"max_connections": 6, "stall_seconds": 3}
     monkeypatch.setenv("CROSSDOCK_CA_FILE", str(authority.ca))
     with WorkerProcess(options=authority.options() | options) as process:
         process.start()
@@ -185,7 +185,7 @@ def test_handshakes_count_as_connections(small_worker: tuple[WorkerProcess, Peer
         assert worker.sockets <= before + 6
         with pytest.raises(OSError, match=r".*"):
             peer.ask("GET", "/healthz")
-        eventually(lambda: _answers(peer), seconds=5, what="the end of the handshakes")
+        eventually(lambda: _answers(peer), what="the end of the handshakes")
     eventually(lambda: worker.sockets <= before, what="every socket is closed")
 
 
@@ -299,7 +299,7 @@ def test_certificates_are_read_again(tmp_path: Path) -> None:
 
         eventually(lambda: both(old), what="they meet", pause=0.1)
         show(new, old, new)
-        eventually(lambda: both(new), seconds=30, what="the new certificates", pause=0.5)
+        eventually(lambda: both(new), what="the new certificates", pause=0.5)
         for worker in (first, second):
             eventually(
                 lambda w=worker: all(p["state"] == "serving" for p in peers_of(w, new.ca)),

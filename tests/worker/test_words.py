@@ -67,7 +67,7 @@ def test_what_a_task_introduces_has_no_right(secure_worker: WorkerProcess, uid: 
 def test_a_word_carries_releases(start_worker: StartWorker, uid: str) -> None:
     """A worker that was away when a shuffle was released hears of it by the next word."""
     worker, other = start_worker(), start_worker()
-    quick = Options(deadline_seconds=20, loss_after_seconds=0.5, stall_seconds=0.5)
+    quick = Options(deadline_seconds=60, loss_after_seconds=0.5, stall_seconds=0.5)
     with connect_all([worker, other], options=quick) as cluster:
         job = cluster.job(uid, owner="runner", lease_seconds=3)
         shuffle = job.shuffle("words", partitions=2)
@@ -95,7 +95,7 @@ def test_who_takes_over_has_rights_once_all_have_agreed(
     two_workers: list[WorkerProcess], uid: str
 ) -> None:
     first, second = two_workers
-    with connect_all(two_workers) as cluster:
+    with connect_all(two_workers, options=Options(stall_seconds=1)) as cluster:
         cluster.job(uid, owner="runner").close()
         second.restart()
         first.restart()

@@ -21,6 +21,7 @@ from crossdock_operator.plan.ending import (
     holding,
     is_abandoned,
     is_held,
+    is_held_for_another,
     job_end_status,
     releasing,
     unfinished,
@@ -71,7 +72,10 @@ class JobEnds:
                 f"what the job has is in an earlier ShuffleCluster {cluster.key.name}",
                 hint="make a new ShuffleJob",
             )
-        patch = holding(job, {names.CLUSTER_UID: cluster.uid})
+        notes = {names.CLUSTER_UID: cluster.uid}
+        if not uid:  # one that an earlier version holds has no note of itself, and needs none
+            notes[names.HELD] = job.uid
+        patch = holding(job, notes)
         if patch is None:
             return job
         self.checks.demand(cluster)
@@ -101,6 +105,9 @@ class JobEnds:
         item = Item(SHUFFLE_JOB.name, job.key)
         if not is_held(job):  # nothing of it was ever anywhere; or all is done
             self.attempts.forget(item)
+            return
+        if is_held_for_another(job):
+            await self._release(job)
             return
         abandoned = is_abandoned(job)
         await self._shut_out(item, job.uid)
@@ -166,8 +173,8 @@ class JobEnds:
     async def _drop_copy(self, job: Job) -> None:
         """Drop the copy if this is the last that needs it: its cluster is gone by force."""
         uid, cluster = cluster_uid(job), self.store.clusters.get(job.cluster)
-        if cluster is not None and cluster.uid == uid:
-            return  # it goes with the cluster
+        if not uid or (cluster is not None and cluster.uid == uid):
+            return  # there is none; or it goes with the cluster
         body = await self.kube.get(SHUFFLE_CLUSTER, *job.cluster)
         if body is not None and body["metadata"]["uid"] == uid:
             return

@@ -37,7 +37,7 @@ async def endings(
     namespace: str,
     watched: Sequence[str],
     resolve: Mapping[tuple[str, str], Sequence[str]],
-    number: Callable[[], int],
+    epoch: Callable[[], int],
     again: Callable[[Item, float], None],
 ) -> AsyncIterator[Endings]:
     """Give what ends jobs and clusters; what is under way is given up when the context ends.
@@ -48,12 +48,12 @@ async def endings(
         namespace: the operator's.
         watched: namespaces that it looks after; none: all.
         resolve: by namespace and name of a cluster, URLs of its workers; default: their names.
-        number: how often leadership changed: fences commands to workers.
+        epoch: of this leader: fences commands to workers.
         again: has an object looked at after so many seconds.
     """
     copies, keepers, reach = Copies(kube, namespace), Keepers(), Reach(kube, resolve)
     listing = Listing(kube, watched)
-    checks = Checks(copies, keepers, reach, listing, number, again)
+    checks = Checks(copies, keepers, reach, listing, epoch, again)
     ended, swept = Attempts[Ended](again), Attempts[Audited](again)
     try:
         yield Endings(

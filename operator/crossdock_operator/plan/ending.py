@@ -23,9 +23,16 @@ def is_abandoned(thing: Job | Cluster) -> bool:
     return thing.annotations.get(names.ABANDON) == names.ABANDON_VALUE
 
 
+def is_held_for_another(job: Job) -> bool:
+    """Whether what holds it came with the manifest of another job, and says nothing of this one."""
+    return job.annotations.get(names.HELD, job.uid) != job.uid
+
+
 def cluster_uid(job: Job) -> str:
     """Return the uid of the cluster that has a job's data; "" while none can have any."""
-    return job.annotations.get(names.CLUSTER_UID, "") if is_held(job) else ""
+    if not is_held(job) or is_held_for_another(job):
+        return ""
+    return job.annotations.get(names.CLUSTER_UID, "")
 
 
 def holding(thing: Job | Cluster, annotations: Mapping[str, str]) -> Object | None:

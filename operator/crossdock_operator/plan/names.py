@@ -20,6 +20,8 @@ FINALIZER: Final = f"{GROUP}/storage"
 CLUSTER_UID: Final = f"{GROUP}/cluster-uid"
 """On a ShuffleJob: the ShuffleCluster that has its data, which may be gone before it, or be
 another one of the same name. On a copy: whose it is."""
+HELD: Final = f"{GROUP}/held"
+"""On a ShuffleJob: its own uid. Who exports one and applies it again copies what held the first."""
 COPY_OF: Final = f"{GROUP}/copy-of"
 USED: Final = f"{GROUP}/used"
 """On a ShuffleCluster that ever had a job: something of it may be in the store."""

@@ -61,6 +61,10 @@ class _Looked:
         return str(self.body["metadata"]["name"])
 
     @property
+    def uid(self) -> str:
+        return str(self.body["metadata"]["uid"])
+
+    @property
     def replicas(self) -> int:
         return int(self.scale["spec"].get("replicas", 0))
 
@@ -85,6 +89,8 @@ class _Known:
     """Of one job."""
 
     past: Past
+    uid: str = ""
+    """Of its target, once it was looked at."""
     said: str = ""
     """Reason of the condition that was told last as an event."""
     settled: Target | None = None
@@ -139,6 +145,9 @@ class ExecutorScaler:
             self._wake(job, LATER_SECONDS)
             return unscaled(looked)
         target, now = looked.target, time.monotonic()
+        if known.uid not in {"", looked.uid}:  # made again: what it has nobody set against us
+            known = self._known[job.uid] = _Known(Past(at=now), said=known.said)
+        known.uid = looked.uid
         found = self._step(job, executors, target, known.past, now)
         if found.overruled:
             await self._tell_overruled(job, looked, known.past)

@@ -60,8 +60,8 @@ class Checks:
     keepers: Keepers
     reach: Reach
     listing: Listing
-    number: Callable[[], int]
-    """How often leadership changed: fences commands to workers."""
+    epoch: Callable[[], int]
+    """Of this leader: fences commands to workers."""
     again: Callable[[Item, float], None]
     _probes: Attempts[Probed] = field(init=False)
     _audits: Attempts[Audited] = field(init=False)
@@ -185,7 +185,7 @@ class Checks:
             as_of=as_of,
             grace_seconds=float(cluster.spec.audit.grace_seconds),
             delete=sees_all_jobs(self.listing.namespaces, _namespaces(cluster)),
-            epoch=self.number(),
+            epoch=self.epoch(),
         )
         return await self.keepers.audit(access, place, task)
 
