@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from crossdock_operator.ending.clusters import ClusterEnds
-from crossdock_operator.errors import Refused, Vanished
+from crossdock_operator.errors import NotAllowed, Refused, Vanished
 from crossdock_operator.jobs.losses import Losses
 from crossdock_operator.jobs.usages import Usages
 from crossdock_operator.kinds import SHUFFLE_CLUSTER, STATEFUL_SET, Object
@@ -91,12 +91,13 @@ class Reconciler:
             return
         if not cluster.paused:
             cluster = await self.ends.hold(cluster)
-        refusal: Refused | None = None
+        refusal: Refused | NotAllowed | None = None
         observed = await self._look(cluster)
         for action in plan(observed, self.given):
             try:
                 await self._act(cluster, action)
-            except Refused as error:  # said in the status; the others are tried all the same
+            except (Refused, NotAllowed) as error:  # a quota's or a policy's answer is the latter
+                # It is said in the status; the others are tried all the same.
                 refusal = error
         answers = [await self._autoscale(cluster), await self.monitors.advance(cluster)]
         refused = refusal.message if refusal else taken(observed)
@@ -182,7 +183,7 @@ class Reconciler:
             found=found,
             usage=self.usages.of_cluster(cluster),
             more=more,
-            draining=await self.leavers.count(cluster, workers),
+            pods=await self.leavers.look(cluster, workers),
         )
         if status == cluster.status:
             return

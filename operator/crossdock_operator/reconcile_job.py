@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from crossdock.errors import ConfigError
 from crossdock.stages.states import Phase
 from crossdock_operator.ending.jobs import JobEnds
-from crossdock_operator.errors import Stale, Vanished
+from crossdock_operator.errors import NotAllowed, Stale, Vanished
 from crossdock_operator.jobs.acceptance import spec_of
 from crossdock_operator.jobs.accepting import Accepting, fresh
 from crossdock_operator.jobs.attached import AttachedEnds
@@ -18,7 +18,7 @@ from crossdock_operator.jobs.registering import Registry
 from crossdock_operator.jobs.render import connection_name
 from crossdock_operator.jobs.state import document_of
 from crossdock_operator.jobs.telling import Teller
-from crossdock_operator.jobs.tools import Tools
+from crossdock_operator.jobs.tools import AGAIN_SECONDS, Tools
 from crossdock_operator.jobs.usages import Usages
 from crossdock_operator.kinds import SHUFFLE_JOB, Object
 from crossdock_operator.plan.conditions import YES, Answer
@@ -191,14 +191,19 @@ class JobReconciler:
             self._running[job.uid] = running
         if end is not None:
             running.stop(end.reason, end.message)
-        await running.advance(job, cluster, limits, now=now)
+        not_allowed = ""
+        try:
+            await running.advance(job, cluster, limits, now=now)
+        except NotAllowed as error:  # it may be a quota's or a policy's answer: it goes on later
+            not_allowed = error.message
+            self.tools.wake(Item(SHUFFLE_JOB.name, job.key), AGAIN_SECONDS)
         ended = running.state.ended
         return Seen(
             accepted=_pinned(job, running),
             ready=ready,
             connection=connection_name(job.key.name),
             stages=_rows(job, running),
-            waits_for=running.waits_for,
+            waits_for=not_allowed or running.waits_for,
             ended=ended is not None,
             failure=None if ended is None else ended.failure,
             reason="" if ended is None else ended.reason,

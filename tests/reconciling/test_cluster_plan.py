@@ -41,6 +41,7 @@ from crossdock_operator.plan.cluster import (
 )
 from crossdock_operator.plan.conditions import NO, YES, Answer, conditions
 from crossdock_operator.plan.status import cluster_status
+from crossdock_operator.plan.troubles import Pods
 from crossdock_operator.plan.workers import command, merge, pod_template
 from crossdock_operator.records import Child, ChildKey, Cluster, Key, Owner, mark_of
 from crossdock_operator.trial import trial_job
@@ -332,6 +333,24 @@ def test_status(
     answers = {c["type"]: c["status"] for c in found["conditions"]}
     assert found["phase"] == phase
     assert (answers["Available"], answers["Degraded"]) == (available, degraded)
+
+
+def test_a_rollout_that_does_not_go_on_says_why() -> None:
+    observed = Observed(
+        cluster=cluster(
+            ShuffleClusterSpec(store=Store(url="s3://b/p"), workers=Workers(replicas=2))
+        ),
+        children={
+            ChildKey(STATEFUL_SET.name, "main-worker"): Child(
+                mark="", replicas=2, updated=1, ready=1
+            )
+        },
+    )
+    pods = Pods(trouble="main-worker-1: ErrImagePull")
+    found = cluster_status(observed, refused="", now="2026-01-01T00:00:00Z", pods=pods)
+    said = {c["type"]: c["message"] for c in found["conditions"]}
+    assert said["Progressing"].endswith("; main-worker-1: ErrImagePull")
+    assert said["Degraded"].endswith("; main-worker-1: ErrImagePull")
 
 
 def test_a_status_that_stays_is_the_same() -> None:

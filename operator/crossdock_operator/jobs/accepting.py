@@ -6,6 +6,7 @@ from typing import Final
 
 from crossdock.errors import ConfigError
 from crossdock_operator.ending.jobs import JobEnds
+from crossdock_operator.errors import NotAllowed
 from crossdock_operator.jobs.acceptance import judge, needs_labels, spec_of
 from crossdock_operator.jobs.keeping import Kept
 from crossdock_operator.jobs.owners import Owners
@@ -46,7 +47,10 @@ class Accepting:
             self._look_again(job)
             return Answer("Accepted", NO, "StoreNotReady", str(error))
         if job.spec.stages:  # what lies inside pod templates can be changed later
-            await Kept.pin(self.tools.kube, job, fresh(job, time.time()))
+            try:
+                await Kept.pin(self.tools.kube, job, fresh(job, time.time()))
+            except NotAllowed as error:
+                return self._not_allowed(job, error)
         await Teller(self.tools.kube).tell(job, "Accepted", "the job is accepted")
         return answer
 
@@ -59,7 +63,10 @@ class Accepting:
         if answer.status == YES:
             answer = self._with_owner(job, owner)
         if answer.status == YES and job.spec.stages and cluster is not None:
-            problem = await rehearse(self.tools.kube, job, cluster)
+            try:
+                problem = await rehearse(self.tools.kube, job, cluster)
+            except NotAllowed as error:
+                return self._not_allowed(job, error)
             if problem:
                 answer = Answer("Accepted", NO, "InvalidPodTemplate", problem)
         if answer.status == YES and job.spec.executors is not None:
@@ -82,6 +89,11 @@ class Accepting:
         if owner.waits and job.spec.stages:
             return Answer("Accepted", NO, "OwnerNotFound", owner.waits)
         return _still_accepted(job, owner)
+
+    def _not_allowed(self, job: Job, error: NotAllowed) -> Answer:
+        """Return that a job waits: for a right, a quota's room, or what a policy asks for."""
+        self._look_again(job)
+        return Answer("Accepted", NO, "NotAllowed", error.message[:1024])
 
     def _look_again(self, job: Job) -> None:
         """Have a job looked at again that cannot begin: soon, if it is new."""

@@ -10,7 +10,7 @@ from crossdock.cluster import Cluster as Client
 from crossdock.errors import CrossdockError, Unavailable
 from crossdock.job import Job as Handle
 from crossdock.records import Owner
-from crossdock_operator.errors import Refused, Stale
+from crossdock_operator.errors import NotAllowed, Refused, Stale
 from crossdock_operator.jobs.render import connection, connection_name
 from crossdock_operator.jobs.tools import AGAIN_SECONDS, Tools
 from crossdock_operator.jobs.workers import RENEW_SECONDS, job_token
@@ -54,6 +54,9 @@ class Registry:
         except (Unavailable, Refused) as error:
             self._tools.wake(Item(SHUFFLE_JOB.name, job.key), AGAIN_SECONDS)
             return str(error)
+        except NotAllowed as error:  # it may be a quota's or a policy's answer: they know why
+            self._tools.wake(Item(SHUFFLE_JOB.name, job.key), AGAIN_SECONDS)
+            return error.message
         return waits_for
 
     def handle(self, uid: str) -> Handle:

@@ -41,6 +41,7 @@ _WRONG_REASONS: Final = frozenset({"Refused", "NoLifecycleRule", "WaitsForWorker
 _REMEDIES: Final = {
     "NoWorkersReady": "kubectl get pods -l app.kubernetes.io/instance={name} says why none is",
     "WorkersNotReady": "kubectl get pods -l app.kubernetes.io/instance={name} says which are not",
+    "NotAllowed": "give the operator the right, or make room in the quota or policy that says so",
     "Refused": "change what the API server refuses, most likely in the pod template",
     "Unreachable": "look at spec.store: url, endpoint and credentials",
     "Denied": "give these rights to the credentials of spec.store",

@@ -14,10 +14,12 @@ from crossdock_operator.plan.findings import (
     storage_status,
     store_reachable,
 )
+from crossdock_operator.plan.troubles import Pods
 from crossdock_operator.plan.usage import Usage
 from crossdock_operator.records import Child, ChildKey, Cluster
 
 _MESSAGE_CHARACTERS: Final = 1024
+_NO_PODS: Final = Pods()
 
 
 def cluster_status(
@@ -28,7 +30,7 @@ def cluster_status(
     found: Findings = NOTHING,
     usage: Usage | None = None,
     more: Sequence[Answer] = (),
-    draining: int = 0,
+    pods: Pods = _NO_PODS,
 ) -> Object:
     """Return the whole status.
 
@@ -39,7 +41,7 @@ def cluster_status(
         found: in its store.
         usage: of its jobs; None: as it was said last.
         more: conditions of what not every cluster has.
-        draining: worker pods that are about to go.
+        pods: what was seen of its worker pods.
     """
     cluster = observed.cluster
     wanted = replicas(cluster)
@@ -49,7 +51,12 @@ def cluster_status(
     rolled_out = workers.settled and workers.replicas == workers.updated == wanted
     selector = names.pod_selector(cluster)
     answers = _answers(
-        workers, wanted, rolled_out=rolled_out, refused=refused, waits=waits_for(observed)
+        workers,
+        wanted,
+        rolled_out=rolled_out,
+        refused=refused,
+        waits=waits_for(observed),
+        trouble=pods.trouble,
     )
     answers += [store_reachable(cluster, found), storage_clean(cluster, found)]
     storage = storage_status(cluster, found)
@@ -61,7 +68,7 @@ def cluster_status(
             "replicas": workers.replicas,
             "ready": workers.ready,
             "updated": workers.updated,
-            "draining": draining,
+            "draining": pods.draining,
         },
         "summary": f"{workers.ready}/{wanted}",
         "selector": selector,
@@ -98,9 +105,10 @@ def _phase(
 
 
 def _answers(
-    workers: Child, wanted: int, *, rolled_out: bool, refused: str, waits: str
+    workers: Child, wanted: int, *, rolled_out: bool, refused: str, waits: str, trouble: str
 ) -> list[Answer]:
     ready = f"{workers.ready} of {wanted} worker pods are ready"
+    why = f"; {trouble}" if trouble else ""
     if refused:
         message = refused[:_MESSAGE_CHARACTERS]
         progressing = Answer("Progressing", NO, "Refused", message)
@@ -109,7 +117,7 @@ def _answers(
     elif rolled_out:
         progressing = Answer("Progressing", NO, "RolledOut", "all pods are of the newest spec")
     else:
-        message = f"{workers.updated} of {wanted} pods are of the newest spec"
+        message = f"{workers.updated} of {wanted} pods are of the newest spec{why}"
         progressing = Answer("Progressing", YES, "RollingOut", message)
     available = Answer("Available", YES, "WorkersReady", ready)
     if not workers.ready:
@@ -119,5 +127,5 @@ def _answers(
     if refused:
         degraded = Answer("Degraded", YES, "Refused", "see the condition Progressing")
     elif workers.ready < wanted:
-        degraded = Answer("Degraded", YES, "WorkersNotReady", ready)
+        degraded = Answer("Degraded", YES, "WorkersNotReady", f"{ready}{why}")
     return [available, progressing, degraded]
