@@ -40,8 +40,8 @@ UNSCHEDULABLE = {
           "containerStatuses": [waiting("PodInitializing")]},
          "main-worker-0: ErrImagePull"),
         ({"containerStatuses": [waiting("ContainerCreating")]},
-         "main-worker-0: ContainerCreating: if it stays so, "
-         "`kubectl describe pod main-worker-0` tells why"),
+         ("main-worker-0: ContainerCreating: if it stays so, "
+          "`kubectl describe pod main-worker-0` tells why")),
         ({"conditions": [UNSCHEDULABLE]}, "main-worker-0: Unschedulable: 0/3 nodes are available"),
         ({"phase": "Failed", "reason": "Evicted", "message": "low on resource: memory"},
          "main-worker-0: Evicted: low on resource: memory"),
