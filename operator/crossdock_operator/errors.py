@@ -5,7 +5,7 @@ KubeError
 ├── Vanished        what was to be changed is not there
 ├── Expired         this place in a list or watch is gone: begin anew
 ├── Refused         the object is not valid, and why
-├── NotAllowed      the operator lacks a right
+├── NotAllowed      the operator lacks a right, or a quota or policy forbids it
 └── ApiUnavailable  not now, and nobody knows whether it was done
     └── Throttled   the server is busy, and it was not done
 """
@@ -48,10 +48,10 @@ class Refused(KubeError):
 
 
 class NotAllowed(KubeError):
-    """The operator lacks a right (401, 403)."""
+    """The operator lacks a right, or a quota or policy forbids it (401, 403)."""
 
     code = "kube_not_allowed"
-    hint = "compare the operator's roles with those of its manifests"
+    hint = "compare the operator's roles with those of its manifests, if no quota or policy says it"
 
 
 class ApiUnavailable(KubeError):
