@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from crossdock_operator.api.cluster import Monitoring, Workers
-from crossdock_operator.kinds import SHUFFLE_CLUSTER, SHUFFLE_JOB, Kind, Object
+from crossdock_operator.kinds import SECRET, SHUFFLE_CLUSTER, SHUFFLE_JOB, Kind, Object
 from crossdock_operator.queue import Queue
 from crossdock_operator.records import Cluster, Item, Key
 from crossdock_operator.store import Store
@@ -28,6 +28,10 @@ class Intake:
             item = self.store.saw_child(kind.name, body, deleted=deleted)
             if item is not None:
                 self.queue.add(item)
+                if kind == SECRET and item.kind == SHUFFLE_CLUSTER.name:
+                    self._jobs_of(
+                        item.key
+                    )  # it may have keys that open the cluster, or its authority
 
     def lost(self, item: Item, version: int) -> bool:
         """Take in that a list of this resourceVersion lacks an object; return if it is news."""

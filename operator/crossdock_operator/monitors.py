@@ -5,7 +5,7 @@ then; and who deletes it has its Secret deleted, which is watched.
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,7 +19,16 @@ from crossdock_operator.kube import Kube
 from crossdock_operator.plan import monitoring, names
 from crossdock_operator.plan.conditions import NO, Answer, said
 from crossdock_operator.plan.monitoring import MONITORED
-from crossdock_operator.records import RENEW_AT, ChildKey, Cluster, Item, Key, digest
+from crossdock_operator.records import (
+    Child,
+    ChildKey,
+    Cluster,
+    Item,
+    Key,
+    child_of,
+    digest,
+    fingerprint,
+)
 from crossdock_operator.store import Store
 
 MANAGER: Final = "crossdock-operator-monitoring"
@@ -83,19 +92,29 @@ class Monitors:
     def _due(self, cluster: Cluster, known: _Known, now: float) -> bool:
         if known.answer.status == NO:
             return now - known.at >= TROUBLE_SECONDS
-        renew_at = self._renew_at(cluster)
-        return renew_at is None or renew_at <= now or now - known.at >= APPLIED_SECONDS
+        child = self._token(cluster)
+        return (
+            child is None
+            or not self._is_good(cluster, child, now)
+            or now - known.at >= APPLIED_SECONDS
+        )
 
-    def _renew_at(self, cluster: Cluster) -> float | None:
-        """Return when the token is to be made anew; None: it is not there."""
-        children = self.store.children(Item(SHUFFLE_CLUSTER.name, cluster.key))
-        child = children.get(ChildKey(SECRET.name, names.metrics_token(cluster)))
-        return None if child is None else child.renew_at
+    def _token(self, cluster: Cluster) -> Child | None:
+        return self._secrets(cluster).get(ChildKey(SECRET.name, names.metrics_token(cluster)))
+
+    def _is_good(self, cluster: Cluster, token: Child, now: float) -> bool:
+        """Whether a token opens metrics still, and will for long."""
+        key = self._secrets(cluster).get(ChildKey(SECRET.name, names.signing_key(cluster)))
+        return now < token.renew_at and (key is None or token.is_good(key.has))
+
+    def _secrets(self, cluster: Cluster) -> Mapping[ChildKey, Child]:
+        return self.store.children(Item(SHUFFLE_CLUSTER.name, cluster.key), cluster.uid)
 
     def _wake(self, cluster: Cluster, known: _Known, now: float) -> None:
         at = known.at + TROUBLE_SECONDS
         if known.answer.status != NO:
-            at = min(known.at + APPLIED_SECONDS, self._renew_at(cluster) or now)
+            child = self._token(cluster)
+            at = min(known.at + APPLIED_SECONDS, now if child is None else child.renew_at)
         self.again(Item(SHUFFLE_CLUSTER.name, cluster.key), max(1.0, at - now))
 
     async def _make(self, cluster: Cluster, body: Object) -> Answer:
@@ -124,17 +143,19 @@ class Monitors:
                     f"the Secret {name} is there already, and is not of this cluster",
                     hint="delete it, or give the cluster another name",
                 )
-            renew_at = float((found["metadata"].get("annotations") or {}).get(RENEW_AT, 0))
-            if uid == monitor_uid and now < renew_at:
+            if uid == monitor_uid and self._is_good(cluster, child_of(found), now):
                 self.store.saw_child(SECRET.name, found)
                 return
+        key = await self.signing_key(cluster)
         token = tokens.mint(
-            await self.signing_key(cluster),
+            key,
             job=tokens.ANY_JOB,
             rights=[tokens.Right.METRICS],
             ttl_seconds=monitoring.TOKEN_SECONDS,
         )
-        secret = monitoring.token_secret(cluster, token, monitor_uid=monitor_uid, now=now)
+        secret = monitoring.token_secret(
+            cluster, token, monitor_uid=monitor_uid, made_of=fingerprint(key.decode()), now=now
+        )
         self.store.saw_child(SECRET.name, await self.kube.apply(SECRET, secret, manager=MANAGER))
         log.info("made a token for metrics", cluster=cluster.key, secret=name)
 

@@ -2,8 +2,8 @@
 
 import datetime as dt
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -26,11 +26,22 @@ from crossdock_operator.plan.cluster import (
     RenewKeys,
     next_renewal,
     plan,
+    taken,
+    unknown,
 )
 from crossdock_operator.plan.conditions import Answer
 from crossdock_operator.plan.findings import NOTHING
 from crossdock_operator.plan.status import cluster_status
-from crossdock_operator.records import ChildKey, Cluster, Item, Key, mark_of
+from crossdock_operator.records import (
+    Child,
+    ChildKey,
+    Cluster,
+    Item,
+    Key,
+    child_of,
+    mark_of,
+    owner_of,
+)
 from crossdock_operator.scaling.workers import WorkerScaler
 from crossdock_operator.secrets_of_clusters import ClusterSecrets
 from crossdock_operator.storage.checks import Checks
@@ -38,6 +49,8 @@ from crossdock_operator.store import Store
 
 MANAGER: Final = "crossdock-operator-cluster"
 """Field manager of what is applied for clusters."""
+_OTHERS_SECONDS: Final = 10.0
+"""What is another cluster's is looked at again after so long, if no watch tells that it went."""
 
 log = structlog.get_logger()
 
@@ -79,17 +92,21 @@ class Reconciler:
         if not cluster.paused:
             cluster = await self.ends.hold(cluster)
         refusal: Refused | None = None
-        for action in plan(self._observed(cluster), self.given):
+        observed = await self._look(cluster)
+        for action in plan(observed, self.given):
             try:
                 await self._act(cluster, action)
             except Refused as error:  # said in the status; the others are tried all the same
                 refusal = error
-        more = [await self._autoscale(cluster), await self.monitors.advance(cluster)]
-        refused = refusal.message if refusal else ""
-        await self._write_status(cluster, refused=refused, more=[each for each in more if each])
+        answers = [await self._autoscale(cluster), await self.monitors.advance(cluster)]
+        refused = refusal.message if refusal else taken(observed)
+        more = [each for each in answers if each]
+        await self._write_status(cluster, others=observed.others, refused=refused, more=more)
         due = next_renewal(self._observed(cluster))
         if due is not None and not cluster.paused:
             self.again(Item(SHUFFLE_CLUSTER.name, key), max(1.0, due - time.time()))
+        if observed.others and not cluster.paused:
+            self.again(Item(SHUFFLE_CLUSTER.name, cluster.key), _OTHERS_SECONDS)
         if refusal is not None:
             raise refusal
 
@@ -102,13 +119,32 @@ class Reconciler:
         if cluster.paused:
             self.scaler.forget(cluster.key)
             return None
-        children = self.store.children(Item(SHUFFLE_CLUSTER.name, cluster.key))
+        children = self.store.children(Item(SHUFFLE_CLUSTER.name, cluster.key), cluster.uid)
         return await self.scaler.advance(cluster, children)
 
+    async def _look(self, cluster: Cluster) -> Observed:
+        """Return what is known of a cluster, and whose that is that has a name it needs.
+
+        Of what an earlier cluster has left no watch may have told yet; and what is of a cluster of
+        another name is told to that one.
+        """
+        observed = self._observed(cluster)
+        if cluster.paused:
+            return observed
+        others = dict(observed.others)
+        for kind, name in unknown(observed, self.given):
+            found = await self.kube.named(kind, cluster.key.namespace, name)
+            if found is not None and owner_of(found).is_other(cluster.uid):
+                self.store.saw_child(kind.name, found)
+                others[ChildKey(kind.name, name)] = child_of(found)
+        return replace(observed, others=others)
+
     def _observed(self, cluster: Cluster) -> Observed:
+        item = Item(SHUFFLE_CLUSTER.name, cluster.key)
         return Observed(
             cluster=cluster,
-            children=self.store.children(Item(SHUFFLE_CLUSTER.name, cluster.key)),
+            children=self.store.children(item, cluster.uid),
+            others=self.store.others(item, cluster.uid),
             applied=self._applied.get(cluster.key, {}),
             now=time.time(),
         )
@@ -127,11 +163,16 @@ class Reconciler:
         log.info("applied", cluster=cluster.key, kind=action.kind.name, name=action.key.name)
 
     async def _write_status(
-        self, cluster: Cluster, *, refused: str, more: Sequence[Answer]
+        self,
+        cluster: Cluster,
+        *,
+        others: Mapping[ChildKey, Child],
+        refused: str,
+        more: Sequence[Answer],
     ) -> None:
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         found = NOTHING if cluster.paused else self.checks.look(cluster)
-        observed = self._observed(cluster)
+        observed = replace(self._observed(cluster), others=others)
         workers = observed.children.get(ChildKey(STATEFUL_SET.name, names.workers(cluster)))
         self.losses.saw(cluster, 0 if workers is None else workers.ready)
         status: Object = cluster_status(

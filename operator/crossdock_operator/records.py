@@ -1,5 +1,6 @@
 """What is kept of objects that were seen: as much as decisions need."""
 
+import base64
 import datetime as dt
 import hashlib
 import json
@@ -15,6 +16,12 @@ from crossdock_operator.jobs.batch import Batch, batch_of
 from crossdock_operator.kinds import Object
 
 RENEW_AT: Final = f"{GROUP}/renew-at"
+MADE_OF: Final = f"{GROUP}/made-of"
+"""On a Secret with a token: fingerprints of the key that signed it, and of the authority beside
+it. Who reads it has what the key signed, which tells as much of the key."""
+_KEYS: Final = "keys"
+_PRIVATE: Final = "tls.key"
+_AUTHORITY: Final = "ca.crt"
 
 
 class Key(NamedTuple):
@@ -94,12 +101,29 @@ class Job:
         return Key(ref.namespace or self.key.namespace, ref.name)
 
 
+class Owner(NamedTuple):
+    """The ShuffleCluster or ShuffleJob that an object belongs to, as it says itself."""
+
+    name: str = ""
+    uid: str = ""
+    """Empty: it belongs to none."""
+
+    def is_other(self, uid: str) -> bool:
+        """Whether it is another one than that with this uid: an earlier one of the name, say."""
+        return self.uid not in {"", uid}
+
+
+NOBODY: Final = Owner()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
     """An object that we made for a cluster or job."""
 
     mark: str
     """Changes with whatever anybody changes of it, but for its status."""
+    owner: Owner = NOBODY
+    """By its labels it is of a name; and by this of one that had or has the name."""
     replicas: int = 0
     ready: int = 0
     updated: int = 0
@@ -109,6 +133,19 @@ class Child:
     """Of a Job that runs tasks."""
     renew_at: float = 0.0
     """When a Secret is to be looked at again, seconds since 1970; 0: never."""
+    has: frozenset[str] = frozenset()
+    """Fingerprints of the signing keys, or of the authority, that a Secret has."""
+    made_of: str = ""
+    """Fingerprints of the key, and of the authority, that a Secret with a token was made of."""
+
+    def is_good(self, *known: frozenset[str]) -> bool:
+        """Whether what a Secret with a token was made of is there still.
+
+        Args:
+            known: the keys, and the authorities, that are there now. Of none nothing is known.
+        """
+        made_of = self.made_of.split()
+        return all(each in now for each, now in zip(made_of, known, strict=False) if now)
 
 
 def cluster_of(body: Object) -> Cluster:
@@ -159,15 +196,45 @@ def _ours(metadata: Object) -> dict[str, str]:
 def child_of(body: Object) -> Child:
     """Return what counts of a child."""
     status = body.get("status") or {}
+    annotations = body["metadata"].get("annotations") or {}
     return Child(
         mark=mark_of(body),
+        owner=owner_of(body),
         replicas=status.get("replicas", 0),
         ready=status.get("readyReplicas", 0),
         updated=status.get("updatedReplicas", 0),
         settled=status.get("observedGeneration", 0) >= body["metadata"].get("generation", 0),
         batch=batch_of(body),
-        renew_at=float((body["metadata"].get("annotations") or {}).get(RENEW_AT, 0)),
+        renew_at=float(annotations.get(RENEW_AT, 0)),
+        has=_has(body.get("data") or {}),
+        made_of=annotations.get(MADE_OF, ""),
     )
+
+
+def _has(data: Mapping[str, str]) -> frozenset[str]:
+    if _KEYS in data:
+        lines = (line.strip() for line in _text(data[_KEYS]).splitlines())
+        return frozenset(fingerprint(line) for line in lines if line)
+    if _PRIVATE in data:  # a certificate's Secret: others have the authority besides
+        return frozenset([fingerprint(_text(data.get(_AUTHORITY, "")))])
+    return frozenset()
+
+
+def _text(data: str) -> str:
+    return base64.b64decode(data).decode(errors="replace")
+
+
+def fingerprint(text: str) -> str:
+    """Return by what a key or an authority is known again."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def owner_of(body: Object) -> Owner:
+    """Return which of our objects another one belongs to."""
+    for each in body["metadata"].get("ownerReferences") or ():
+        if each["apiVersion"].startswith(f"{GROUP}/"):
+            return Owner(each["name"], each["uid"])
+    return NOBODY
 
 
 def seconds_of(time: str) -> float:

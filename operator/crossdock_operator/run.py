@@ -53,6 +53,8 @@ from crossdock_operator.wiring import WATCHED, watch
 
 TAKERS: Final = 4
 """Objects that are reconciled at once."""
+_LOOKS: Final = 4
+"""Of them pass before keys and authorities of clusters are read again."""
 _PAUSE_SECONDS: Final = 2.0
 """Between two looks at an API server that does not answer when the operator starts."""
 
@@ -186,7 +188,9 @@ class _Operator:
         namespaces = settings.namespaces or ("",)
         self._resync = Resync(kube, self.intake, metrics, WATCHED, namespaces)
         kube.before_write = leadership.check
-        self._workers = Workers(kube, settings.resolve)
+        self._workers = Workers(
+            kube, settings.resolve, fresh_seconds=_LOOKS * settings.look_seconds
+        )
         tools = Tools(
             kube, self._store, self._workers, wake=known.wake, look_seconds=settings.look_seconds
         )

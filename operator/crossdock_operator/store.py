@@ -70,7 +70,7 @@ class Store:
 
     def saw_child(self, kind: str, body: Object, *, deleted: bool = False) -> Item | None:
         """Take in an object with our label; return the cluster or job that it is of."""
-        of = owner_of(body)
+        of = labelled(body)
         if of is None:
             return None
         item = item_of(kind, body)
@@ -81,9 +81,15 @@ class Store:
                 self._children.setdefault(of, {})[ChildKey(kind, item.key.name)] = child_of(body)
         return of
 
-    def children(self, item: Item) -> dict[ChildKey, Child]:
-        """Return what is known of the objects of a cluster or job."""
-        return dict(self._children.get(item, {}))
+    def children(self, item: Item, uid: str) -> dict[ChildKey, Child]:
+        """Return what is known of the objects of the cluster or job with this uid."""
+        found = self._children.get(item, {})
+        return {key: child for key, child in found.items() if not child.owner.is_other(uid)}
+
+    def others(self, item: Item, uid: str) -> dict[ChildKey, Child]:
+        """Return objects of the name that are not of the one with this uid: they are to go."""
+        found = self._children.get(item, {})
+        return {key: child for key, child in found.items() if child.owner.is_other(uid)}
 
     def jobs_of(self, cluster: Key) -> list[Job]:
         """Return the jobs that a cluster serves or shall serve."""
@@ -171,7 +177,7 @@ def item_of(kind: str, body: Object) -> Item:
     return Item(kind, Key(body["metadata"]["namespace"], body["metadata"]["name"]))
 
 
-def owner_of(body: Object) -> Item | None:
+def labelled(body: Object) -> Item | None:
     """Return the cluster or job that an object is of, by its labels: the job, if it names both."""
     metadata = body["metadata"]
     labels = metadata.get("labels", {})

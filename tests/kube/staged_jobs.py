@@ -232,6 +232,7 @@ def job_scene(
     worker_options: Mapping[str, object] | None = None,
     cluster_workers: Mapping[str, object] | None = None,
     operator_options: Sequence[str] = (),
+    server: str = "",
 ) -> Iterator[JobScene]:
     """Set everything up for jobs of the cluster `main`.
 
@@ -245,6 +246,7 @@ def job_scene(
         worker_options: of each.
         cluster_workers: what the ShuffleCluster says of its workers.
         operator_options: more of them.
+        server: URL at which the operator reaches the API server, if not straight.
     """
     grant(admin, namespace, owners=owners)
     admin.await_service_account(namespace)
@@ -267,7 +269,9 @@ def job_scene(
         resolve = [part for url in urls for part in ("--resolve", f"{namespace}/main={url}")]
         kinds = [part for kind in owners for part in ("--owner-kinds", str(kind))]
         operator = stack.enter_context(
-            running_operator(plane, directory, namespace, *resolve, *kinds, *operator_options)
+            running_operator(
+                plane, directory, namespace, *resolve, *kinds, *operator_options, server=server
+            )
         )
         yield JobScene(
             admin=admin,

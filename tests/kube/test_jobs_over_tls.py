@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from administrator import Administrator
+from administrator import Administrator, Object
 from control_plane import ControlPlane
 from kubelet import Kubelet
 from operators import running_operator
@@ -19,6 +19,14 @@ from ports import unused_ports
 
 pytestmark = pytest.mark.usefixtures("_controllers")
 WORKERS = 2
+
+
+def write_files(secret: Object, directory: Path) -> dict[str, Path]:
+    """Do as kubelets do with a certificate's Secret; return its files."""
+    files = {name: directory / name for name in ("tls.crt", "tls.key", "ca.crt")}
+    for name, path in files.items():
+        path.write_bytes(base64.b64decode(secret["data"][name]))
+    return files
 
 
 @pytest.fixture
@@ -43,9 +51,7 @@ def scene(
         )
         made = eventually(lambda: admin.get(f"{secrets}/main-tls"), seconds=60, what="TLS")
         assert made is not None
-        files = {name: tmp_path / name for name in ("tls.crt", "tls.key", "ca.crt")}
-        for name, path in files.items():
-            path.write_bytes(base64.b64decode(made["data"][name]))
+        files = write_files(made, tmp_path)
         tls = {"tls_cert": files["tls.crt"], "tls_key": files["tls.key"]}
         options = {**tls, "tls_ca": files["ca.crt"], "peers": ",".join(urls)}
         workers = []
@@ -80,5 +86,32 @@ def test_a_staged_job_over_tls(scene: JobScene, tmp_path: Path) -> None:
     # Its end is said over TLS, too.
     scene.admin.ask("DELETE", scene.path())
     scene.until("the job is gone", lambda: scene.get() is None)
+    for worker in scene.workers:
+        assert not list(worker.data_dir.glob(f"**/{uid}/**/*.log"))
+
+
+def test_an_authority_that_is_made_again(scene: JobScene, tmp_path: Path) -> None:
+    """Workers and operator go over to it; the job that was there before is ended by it, too."""
+    uid = scene.apply("before")["metadata"]["uid"]
+    scene.wait_phase("Succeeded", "before")
+    before = (tmp_path / "ca.crt").read_bytes()
+    secrets = f"/api/v1/namespaces/{scene.namespace}/secrets"
+    for name in ("main-ca", "main-tls"):
+        scene.admin.ask("DELETE", f"{secrets}/{name}")
+
+    def made_again() -> Object | None:
+        found = scene.admin.get(f"{secrets}/main-tls")
+        anew = found is not None and base64.b64decode(found["data"]["ca.crt"]) != before
+        return found if anew else None
+
+    made = scene.until("another authority", made_again)
+    assert made is not None
+    write_files(made, tmp_path)
+    for worker in scene.workers:
+        worker.restart()
+    scene.apply("after")
+    scene.wait_phase("Succeeded", "after")
+    scene.admin.ask("DELETE", scene.path("before"))
+    scene.until("the job before is gone", lambda: scene.get("before") is None)
     for worker in scene.workers:
         assert not list(worker.data_dir.glob(f"**/{uid}/**/*.log"))

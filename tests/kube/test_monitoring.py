@@ -7,6 +7,7 @@ import pytest
 from administrator import Object
 from scenes import Scene, condition
 
+from crossdock.errors import Unauthenticated
 from crossdock.wire import tokens
 from crossdock.wire.tokens import Right
 
@@ -54,6 +55,15 @@ def test_from_the_spec_to_a_token_that_opens_metrics_alone(scene: Scene) -> None
     again = scene.wait("secrets", "main-metrics")
     assert tokens.verify(keys, token_of(again)).may(Right.METRICS)
 
+    scene.admin.ask("DELETE", scene.path("secrets", "main-key"))
+
+    def of_new_keys(secret: Object) -> bool:
+        made = scene.get("secrets", "main-key")
+        now = [] if made is None else tokens.parse_keys(decoded(made, "keys"))
+        return bool(now) and now != keys and verifies(now, token_of(secret))
+
+    scene.wait("secrets", "main-metrics", of_new_keys)
+
     scene.change(monitoring={"serviceMonitor": None})
     scene.wait_status(lambda s: not has_monitored()(s))
     assert scene.get("servicemonitors", "main-worker") is None
@@ -69,6 +79,13 @@ def test_a_secret_of_somebody_else_is_left_alone(scene: Scene) -> None:
     assert said["reason"] == "Refused"
     assert "main-metrics is there already" in said["message"]
     assert scene.wait("secrets", "main-metrics")["data"] == theirs["data"]
+
+
+def verifies(keys: list[bytes], token: str) -> bool:
+    try:
+        return tokens.verify(keys, token).may(Right.METRICS)
+    except Unauthenticated:
+        return False
 
 
 def has_monitored(status: str = "") -> Callable[[Object], bool]:

@@ -36,11 +36,13 @@ from crossdock_operator.plan.cluster import (
     objects,
     plan,
     replicas,
+    taken,
+    unknown,
 )
 from crossdock_operator.plan.conditions import NO, YES, Answer, conditions
 from crossdock_operator.plan.status import cluster_status
 from crossdock_operator.plan.workers import command, merge, pod_template
-from crossdock_operator.records import Child, ChildKey, Cluster, Key, mark_of
+from crossdock_operator.records import Child, ChildKey, Cluster, Key, Owner, mark_of
 from crossdock_operator.trial import trial_job
 from crossdock_worker import cli as worker_cli
 
@@ -171,6 +173,29 @@ def test_all_belongs_to_the_cluster(spec: ShuffleClusterSpec) -> None:
         assert metadata["namespace"] == "data"
         assert metadata["labels"][names.CLUSTER_LABEL] == "main"
         assert metadata["ownerReferences"][0]["uid"] == "u-1"
+
+
+@given(spec=specs)
+def test_only_pods_of_this_very_cluster_are_its_workers(spec: ShuffleClusterSpec) -> None:
+    """But what guards them guards those of an earlier one; and a StatefulSet's stays as it was."""
+    now, before = cluster(spec), cluster(spec, uid="u-0")
+    selectors: dict[str, list[Object]] = {}
+    for kind, body in objects(now, GIVEN):
+        found = body.get("spec", {})
+        found = found.get("selector") or found.get("podSelector") or {}
+        selectors.setdefault(kind.name, []).append(found.get("matchLabels", found))
+
+    def selected(kind: str, by: Cluster) -> list[bool]:
+        labels = pod_template(by, "image")["metadata"]["labels"]
+        return [each.items() <= labels.items() for each in selectors[kind]]
+
+    assert selected("Service", now) == [True, True]
+    assert selected("Service", before) == [False, False]
+    for kind, of_before in (
+        ("PodDisruptionBudget", False), ("NetworkPolicy", True), ("StatefulSet", True),
+    ):  # fmt: skip
+        assert (selected(kind, now), selected(kind, before)) == ([True], [of_before])
+    assert names.CLUSTER_UID not in selectors["StatefulSet"][0]
 
 
 @given(spec=specs)
@@ -326,6 +351,53 @@ def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     assert (second[0]["lastTransitionTime"], second[0]["reason"]) == ("t1", "Y")
     third = conditions([Answer("A", NO, "Y")], before=second, generation=2, now="t3")
     assert third[0]["lastTransitionTime"] == "t3"
+
+
+def _another(name: str) -> Child:
+    return Child(mark="another's", owner=Owner(name, "u-0"))
+
+
+@given(spec=specs, data=st.data())
+def test_nothing_is_done_over_what_is_of_another_cluster(
+    spec: ShuffleClusterSpec, data: st.DataObject
+) -> None:
+    world = World()
+    world.round(cluster(spec))
+    key = data.draw(st.sampled_from(sorted(world.children)))
+    workers = ChildKey(STATEFUL_SET.name, "main-worker")
+    for begun in ({}, {workers: world.children[workers]}):
+        found = Observed(cluster=cluster(spec), children=begun, others={key: _another("main")})
+        planned = plan(found, GIVEN)
+        keys = {a.key if isinstance(a, Apply) else ChildKey(SECRET.name, a.name) for a in planned}
+        assert key not in keys
+        assert (workers in keys) == (bool(begun) and key != workers), "none are begun beside it"
+        if key.kind == SECRET.name:
+            assert not any(isinstance(a, RenewKeys | RenewCertificate) for a in planned)
+
+
+@pytest.mark.parametrize(
+    ("owner", "reason"), [("main", "WaitsForEarlier"), ("main-worker", "Refused")]
+)
+def test_what_is_waited_for_is_said(owner: str, reason: str) -> None:
+    spec = ShuffleClusterSpec(store=Store(url="s3://b/p"))
+    others = {ChildKey("Service", "main-worker"): _another(owner)}
+    observed = Observed(cluster=cluster(spec), others=others)
+    found = cluster_status(observed, refused=taken(observed), now="2026-01-01T00:00:00Z")
+    (said,) = [c for c in found["conditions"] if c["type"] == "Progressing"]
+    assert said["reason"] == reason
+    assert "the Service main-worker" in said["message"]
+    assert ("ShuffleCluster main-worker" in said["message"]) == (owner != "main")
+
+
+def test_what_was_not_seen_is_asked_for_before_it_is_made() -> None:
+    spec = ShuffleClusterSpec(store=Store(url="s3://b/p"))
+    wanted = {ChildKey(kind.name, body["metadata"]["name"]) for kind, body in
+              objects(cluster(spec), GIVEN)}  # fmt: skip
+    found = unknown(Observed(cluster=cluster(spec)), GIVEN)
+    assert {ChildKey(kind.name, name) for kind, name in found} == wanted
+    world = World()
+    world.round(cluster(spec))
+    assert unknown(Observed(cluster=cluster(spec), children=world.children), GIVEN) == []
 
 
 def test_secrets_are_looked_at_again_when_they_are_due() -> None:

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from crossdock_operator.intake import Intake
-from crossdock_operator.kinds import SERVICE, SHUFFLE_CLUSTER, SHUFFLE_JOB
+from crossdock_operator.kinds import SECRET, SERVICE, SHUFFLE_CLUSTER, SHUFFLE_JOB
 from crossdock_operator.plan.names import CLUSTER_LABEL
 from crossdock_operator.queue import Queue
 from crossdock_operator.records import Item, Key
@@ -52,6 +52,18 @@ async def test_jobs_are_looked_at_when_what_they_go_by_changes() -> None:
     assert await looked_at(found) == {CLUSTER, JOB}
     found.saw(SHUFFLE_CLUSTER, cluster(6), deleted=True)
     assert await looked_at(found) == {CLUSTER, JOB}
+
+
+async def test_jobs_are_looked_at_when_a_secret_of_their_cluster_changes() -> None:
+    """It may have the keys that open it, or its authority."""
+    found = intake()
+    found.saw(SHUFFLE_JOB, body(JOB, 1, {"clusterRef": {"name": "main"}}))
+    await looked_at(found)
+    for kind, items in ((SERVICE, {CLUSTER}), (SECRET, {CLUSTER, JOB})):
+        child = body(CLUSTER, 2, {})
+        child["metadata"]["labels"] = {CLUSTER_LABEL: "main"}
+        found.saw(kind, child)
+        assert await looked_at(found) == items
 
 
 async def test_what_a_list_lacks_is_looked_at() -> None:

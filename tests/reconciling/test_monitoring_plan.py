@@ -81,7 +81,7 @@ def test_the_certificate_is_checked_by_a_name_that_it_has(tls: Tls) -> None:
 def test_the_secret_is_what_the_service_monitor_names_and_goes_with_it() -> None:
     of = cluster()
     (endpoint,) = monitor(of)["spec"]["endpoints"]
-    secret = monitoring.token_secret(of, "text", monitor_uid="m-1", now=0.0)
+    secret = monitoring.token_secret(of, "text", monitor_uid="m-1", made_of="k", now=0.0)
     key = endpoint["authorization"]["credentials"]
     assert key["name"] == secret["metadata"]["name"]
     assert base64.b64decode(secret["data"][key["key"]]) == b"text"

@@ -45,14 +45,27 @@ def test_children_are_those_with_our_label() -> None:
     store = Store()
     child = body(3, status={"replicas": 4, "readyReplicas": 3})
     assert store.saw_child("StatefulSet", child) == ITEM
-    found = store.children(ITEM)[ChildKey("StatefulSet", "main")]
+    found = store.children(ITEM, "c-1")[ChildKey("StatefulSet", "main")]
     assert (found.replicas, found.ready) == (4, 3)
     assert not found.settled, "its status is of an older spec"
     foreign = body(3, uid="u-2")
     foreign["metadata"]["labels"] = {}
     assert store.saw_child("Service", foreign) is None
     store.saw_child("StatefulSet", body(4), deleted=True)
-    assert store.children(ITEM) == {}
+    assert store.children(ITEM, "c-1") == {}
+
+
+def test_children_are_told_apart_by_whose_they_are() -> None:
+    store = Store()
+    owned = body(3)
+    owner = {"apiVersion": "crossdock.dev/v1alpha1", "kind": "ShuffleCluster", "name": "main"}
+    owned["metadata"]["ownerReferences"] = [{**owner, "uid": "c-1"}]
+    store.saw_child("Service", owned)
+    assert ChildKey("Service", "main") in store.children(ITEM, "c-1")
+    assert store.others(ITEM, "c-1") == store.children(ITEM, "c-2") == {}
+    assert store.others(ITEM, "c-2") == store.children(ITEM, "c-1")
+    store.saw_child("Service", body(4))
+    assert store.others(ITEM, "c-2") == {}, "whose it is nobody says"
 
 
 def test_a_mark_is_of_what_people_change() -> None:
@@ -60,7 +73,7 @@ def test_a_mark_is_of_what_people_change() -> None:
 
     def mark(seen: dict[str, Any]) -> str:
         store.saw_child("StatefulSet", seen)
-        return store.children(ITEM)[ChildKey("StatefulSet", "main")].mark
+        return store.children(ITEM, "c-1")[ChildKey("StatefulSet", "main")].mark
 
     first = mark(body(1))
     assert mark(body(2, status={"replicas": 4})) == first
@@ -75,7 +88,7 @@ def test_the_end_of_an_object_is_not_that_of_the_next_one_of_its_name() -> None:
     store.saw_child("Service", body(5, "old"))
     store.saw_child("Service", body(9, "new"))
     store.saw_child("Service", body(8, "old"), deleted=True)
-    assert ChildKey("Service", "main") in store.children(ITEM)
+    assert ChildKey("Service", "main") in store.children(ITEM, "c-1")
     store.saw_cluster(body(9, "new"))
     store.saw_cluster(body(8, "old"), deleted=True)
     assert store.clusters[KEY].uid == "new"
@@ -87,7 +100,7 @@ def test_an_object_that_comes_back_into_a_watch_is_there_again() -> None:
     store.saw_child("Service", body(5))
     store.saw_child("Service", body(6), deleted=True)
     store.saw_child("Service", body(7))
-    assert ChildKey("Service", "main") in store.children(ITEM)
+    assert ChildKey("Service", "main") in store.children(ITEM, "c-1")
 
 
 def test_what_a_list_does_not_have_is_lost_unless_it_is_newer() -> None:
@@ -98,7 +111,7 @@ def test_what_a_list_does_not_have_is_lost_unless_it_is_newer() -> None:
     assert store.known("Service", "other") == store.known("Secret") == []
     assert store.lost(item, 8) is None
     assert store.lost(item, 9) == ITEM
-    assert store.children(ITEM) == {}
+    assert store.children(ITEM, "c-1") == {}
     assert store.lost(item, 10) is None
     assert store.knows("Service", body(9))
     assert not store.knows("Service", body(10)), "it was seen in a later state"

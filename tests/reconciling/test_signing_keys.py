@@ -1,5 +1,7 @@
 """Rotation of signing keys: a cluster whose pods read the file late never refuses a good token."""
 
+import base64
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +16,7 @@ from crossdock_operator.plan.keys import (
     rotated,
     to_note,
 )
+from crossdock_operator.records import MADE_OF, Child, child_of, fingerprint
 
 DAY = 86_400.0
 
@@ -88,3 +91,35 @@ def test_a_file_of_somebody_else_signs_with_its_first_key() -> None:
     found = from_file("a\nb\n", "", now=5.0)
     assert found == [SigningKey("a", Role.SIGNS, 5.0), SigningKey("b", Role.RETIRED, 5.0)]
     assert from_file("a\nb\n", '[["signs", 1]]', now=5.0) == found, "a line was added by hand"
+
+
+def _secret(data: dict[str, str], annotations: dict[str, str] | None = None) -> Child:
+    encoded = {name: base64.b64encode(text.encode()).decode() for name, text in data.items()}
+    return child_of({"metadata": {"annotations": annotations or {}}, "data": encoded})
+
+
+def test_a_rotation_makes_no_token_anew_before_its_time() -> None:
+    """Only one whose key is checked with no more is of no use."""
+    clock, now = Clock(), 1e9
+    keys = rotated([], days=10, now=now, fresh=clock.fresh)
+    token = _secret({}, {MADE_OF: fingerprint(keys[0].text)})
+    for seconds in (10 * DAY, SPREAD_SECONDS, RETIRED_SECONDS / 2):
+        now += seconds
+        keys = rotated(keys, days=10, now=now, fresh=clock.fresh)
+        assert token.is_good(_secret({"keys": key_file(keys)}).has)
+    keys = rotated(keys, days=10, now=now + RETIRED_SECONDS / 2, fresh=clock.fresh)
+    assert not token.is_good(_secret({"keys": key_file(keys)}).has)
+
+
+def test_a_token_is_made_anew_when_its_key_or_the_authority_is_another() -> None:
+    keys = _secret({"keys": "key-1\n"}).has
+    authority = _secret({"tls.key": "private", "ca.crt": "authority-1"}).has
+    token = _secret({}, {MADE_OF: f"{fingerprint('key-1')} {fingerprint('authority-1')}"})
+    assert token.is_good(keys, authority)
+    assert not token.is_good(_secret({"keys": "key-2\n"}).has, authority)
+    other = _secret({"tls.key": "private", "ca.crt": "authority-2"}).has
+    assert not token.is_good(keys, other)
+    assert token.is_good(frozenset(), frozenset()), "nothing is known of what is not there"
+    of_before = _secret({}), _secret({"ca.crt": "authority-1"})
+    assert of_before[0].is_good(keys, authority), "an operator of before noted nothing"
+    assert not of_before[1].has, "a connection has the authority too"

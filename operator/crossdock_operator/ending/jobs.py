@@ -110,7 +110,7 @@ class JobEnds:
             await self._release(job)
             return
         abandoned = is_abandoned(job)
-        await self._shut_out(item)
+        await self._shut_out(item, job.uid)
 
         async def work() -> Ended:
             return await self._end(job, abandoned=abandoned)
@@ -125,13 +125,13 @@ class JobEnds:
         else:
             await self._write_status(job, _said(attempt.problem, self._settle_seconds(job)))
 
-    async def _shut_out(self, item: Item) -> None:
+    async def _shut_out(self, item: Item, uid: str) -> None:
         """Delete what runs a job's tasks, and the Secret with which an engine's pods reach it.
 
         Tasks would meet a job that is fenced, again and again. Pods that begin for the next job of
         the name must wait for its Secret: the garbage collector may leave this one too long.
         """
-        for child in self.store.children(item):
+        for child in self.store.children(item, uid):
             for kind in (JOB, SECRET):
                 if child.kind == kind.name:
                     await self.kube.delete(kind, item.key.namespace, child.name)

@@ -13,15 +13,16 @@ from crossdock.records import Owner
 from crossdock_operator.errors import Refused, Stale
 from crossdock_operator.jobs.render import connection, connection_name
 from crossdock_operator.jobs.tools import AGAIN_SECONDS, Tools
-from crossdock_operator.jobs.workers import RENEW_SECONDS
-from crossdock_operator.kinds import SECRET, SHUFFLE_JOB, Object
+from crossdock_operator.jobs.workers import RENEW_SECONDS, job_token
+from crossdock_operator.kinds import SECRET, SHUFFLE_CLUSTER, SHUFFLE_JOB, Object
 from crossdock_operator.plan import names
 from crossdock_operator.plan.job_status import is_true
-from crossdock_operator.records import RENEW_AT, ChildKey, Cluster, Item, Job
+from crossdock_operator.records import Child, ChildKey, Cluster, Item, Job, fingerprint
 
 MOST_SECONDS: Final = 60.0
 """Longest pause between two tries to register a job."""
 _NOT_YET: Final = "the workers are being told of the job"
+_UNKNOWN: Final = Child(mark="")
 
 
 class Registry:
@@ -118,22 +119,38 @@ class Registry:
     async def _connect(self, job: Job, cluster: Cluster) -> None:
         """Make the connection Secret, or renew its token when it is time."""
         item, name = Item(SHUFFLE_JOB.name, job.key), connection_name(job.key.name)
-        child = self._tools.store.children(item).get(ChildKey(SECRET.name, name))
+        child = self._tools.store.children(item, job.uid).get(ChildKey(SECRET.name, name))
         now = time.time()
-        if child is not None and child.renew_at > now:
+        if child is not None and child.renew_at > now and self._is_good(child, cluster):
             self._tools.wake(item, child.renew_at - now)
             return
+        key = await self._tools.workers.signing_key(cluster)
+        authority = await self._tools.workers.authority(cluster)
         body = connection(
             job,
             endpoint=names.endpoint(cluster),
-            token=await self._tools.workers.job_token(cluster, job.uid),
-            authority=await self._tools.workers.authority(cluster),
+            token=job_token(key, job.uid),
+            authority=authority,
+            made_of=f"{fingerprint(key.decode())} {fingerprint(authority)}",
             renew_at=now + RENEW_SECONDS,
         )
         write = self._make if child is None else self._renew
         made = await write(job, name, body)
         self._tools.store.saw_child(SECRET.name, made)
         self._tools.wake(item, RENEW_SECONDS)
+
+    def _is_good(self, child: Child, cluster: Cluster) -> bool:
+        """Whether a Secret still opens what it opened: keys and authority may be made again."""
+        item = Item(SHUFFLE_CLUSTER.name, cluster.key)
+        children = self._tools.store.children(item, cluster.uid)
+        key, certificate = (
+            children.get(ChildKey(SECRET.name, name), _UNKNOWN).has
+            for name in (names.signing_key(cluster), names.certificate(cluster))
+        )
+        authority = self._tools.workers.known_authority(cluster)
+        if not certificate and authority:  # a Secret of the user's own, which is not watched
+            certificate = frozenset([fingerprint(authority)])
+        return child.is_good(key, certificate)
 
     async def _make(self, job: Job, name: str, body: Object) -> Object:
         try:
@@ -153,11 +170,10 @@ class Registry:
             raise  # of a job of the same name, which is going away
 
     async def _renew(self, job: Job, name: str, body: Object) -> Object:
-        at = body["metadata"]["annotations"][RENEW_AT]
-        steps: list[Mapping[str, object]] = [
-            {"op": "add", "path": "/data", "value": body["data"]},
-            {"op": "add", "path": f"/metadata/annotations/{_escaped(RENEW_AT)}", "value": at},
-        ]
+        steps: list[Mapping[str, object]] = [{"op": "add", "path": "/data", "value": body["data"]}]
+        for key, value in body["metadata"]["annotations"].items():
+            path = f"/metadata/annotations/{_escaped(key)}"
+            steps.append({"op": "add", "path": path, "value": value})
         return await self._tools.kube.patch(
             SECRET, job.key.namespace, name, [dict(step) for step in steps]
         )

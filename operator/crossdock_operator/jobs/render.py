@@ -10,7 +10,7 @@ from crossdock_operator.jobs.batch import STAGE, Batch, Role
 from crossdock_operator.kinds import SHUFFLE_JOB, Object
 from crossdock_operator.plan.names import JOB_LABEL, MANAGED_BY, MANAGER
 from crossdock_operator.plan.workers import merge
-from crossdock_operator.records import RENEW_AT, Job
+from crossdock_operator.records import MADE_OF, RENEW_AT, Job
 
 ACCESS: Final = "/var/run/crossdock/access"
 """Where pods find the job's token, and the authority of the workers' certificates."""
@@ -63,13 +63,17 @@ def metadata(job: Job, name: str, *, annotations: Mapping[str, str] | None = Non
     }
 
 
-def connection(job: Job, *, endpoint: str, token: str, authority: str, renew_at: float) -> Object:
+def connection(
+    job: Job, *, endpoint: str, token: str, authority: str, made_of: str, renew_at: float
+) -> Object:
     """Return the Secret with what opens the job at its workers."""
     data = {"endpoints": endpoint, "job": job.uid, TOKEN: token}
     data |= {AUTHORITY: authority} if authority else {}
     name = connection_name(job.key.name)
     return {
-        "metadata": metadata(job, name, annotations={RENEW_AT: f"{renew_at:.0f}"}),
+        "metadata": metadata(
+            job, name, annotations={RENEW_AT: f"{renew_at:.0f}", MADE_OF: made_of}
+        ),
         "type": "Opaque",
         "data": {key: base64.b64encode(text.encode()).decode() for key, text in data.items()},
     }

@@ -69,6 +69,7 @@ class Running:
             handle,
             Releasing(self.staged.machine.stages),
         )
+        self._uid = job.uid
         self._asked_usage = 0.0
         self._stopped = ""
         self._releasing = False
@@ -202,7 +203,7 @@ class Running:
     # -- what is to be done ----------------------------------------------------------------
 
     def _jobs(self) -> dict[str, Batch]:
-        children = self._tools.store.children(self._item)
+        children = self._tools.store.children(self._item, self._uid)
         return {
             key.name: child.batch
             for key, child in children.items()

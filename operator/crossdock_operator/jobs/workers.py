@@ -18,10 +18,10 @@ from crossdock.http import Timeouts
 from crossdock.pool import Pool
 from crossdock.wire import tokens
 from crossdock.wire.tokens import ANY_JOB, Right
-from crossdock_operator.kinds import SECRET
+from crossdock_operator.kinds import SECRET, Object
 from crossdock_operator.kube import Kube
 from crossdock_operator.plan import names
-from crossdock_operator.records import Cluster, Key
+from crossdock_operator.records import Cluster, Key, owner_of
 
 T = TypeVar("T")
 
@@ -30,8 +30,8 @@ JOB_TOKEN_SECONDS: Final = 86_400
 RENEW_SECONDS: Final = JOB_TOKEN_SECONDS // 3
 """A token is renewed at this age: kubelets take minutes to bring it to the pods."""
 _OWN_TOKEN_SECONDS: Final = 900.0
-_KEY_SECONDS: Final = 60.0
-"""A signing key is read again after so long."""
+FRESH_SECONDS: Final = 60.0
+"""Keys and authorities are read again after so long."""
 _THREADS: Final = 8
 _AUTHORITY: Final = "ca.crt"
 _OPTIONS: Final = crossdock.Options(deadline_seconds=3.0, connect_seconds=3.0, stall_seconds=15.0)
@@ -64,21 +64,39 @@ class _Reached:
     uid: str
     client: Client
     token: _OwnToken
+    tls: ssl.SSLContext | None
+    authority: str
+    """PEM, as `tls` took it in last."""
     read_at: float
+
+    def renew(self, key: bytes, authority: str, now: float) -> None:
+        """Take in what was read again: jobs that run have this very client."""
+        if self.tls is not None and authority != self.authority:
+            _trust(authority, self.tls)
+            self.authority = authority
+        self.token.key, self.read_at = key, now
 
 
 class Workers:
     """Clients of all clusters that jobs need. Of the event loop's thread, but for what it runs."""
 
-    def __init__(self, kube: Kube, resolve: Mapping[tuple[str, str], Sequence[str]]) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        resolve: Mapping[tuple[str, str], Sequence[str]],
+        *,
+        fresh_seconds: float = FRESH_SECONDS,
+    ) -> None:
         """Begin without a connection.
 
         Args:
             kube: where the signing keys are.
             resolve: URLs by which to reach clusters, in place of their Services.
+            fresh_seconds: for so long keys and authorities are not read again.
         """
         self._kube = kube
         self._resolve = resolve
+        self._fresh_seconds = fresh_seconds
         self._reached: dict[Key, _Reached] = {}
         self._reaching: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._pool: ThreadPoolExecutor | None = None
@@ -113,20 +131,19 @@ class Workers:
             self._reached.pop(cluster.key).client.close()
             known = None
         now = time.monotonic()
-        if known is not None and now - known.read_at < _KEY_SECONDS:
+        if known is not None and now - known.read_at < self._fresh_seconds:
             return known.client
-        key = await self.signing_key(cluster)
+        key, authority = await self.signing_key(cluster), await self.authority(cluster)
         if known is not None:
-            known.token.key, known.read_at = key, now
+            known.renew(key, authority, now)
             return known.client
         token = _OwnToken(key)
         timeouts = Timeouts(_OPTIONS.connect_seconds, _OPTIONS.stall_seconds)
         urls = self._resolve.get(cluster.key) or [names.endpoint(cluster)]
-        authority = await self.authority(cluster)
-        tls = _context(authority) if authority else None
+        tls = _trust(authority) if authority else None
         pool = Pool(token=token, tls=tls, timeouts=timeouts)
         client = Client(urls, pool=pool, options=_OPTIONS)
-        self._reached[cluster.key] = _Reached(cluster.uid, client, token, now)
+        self._reached[cluster.key] = _Reached(cluster.uid, client, token, tls, authority, now)
         return client
 
     async def signing_key(self, cluster: Cluster) -> bytes:
@@ -136,7 +153,7 @@ class Workers:
             Unavailable: it is not made yet.
         """
         name = names.signing_key(cluster)
-        secret = await self._kube.get(SECRET, cluster.key.namespace, name)
+        secret = await self._secret(cluster, name)
         data = (secret or {}).get("data") or {}
         if names.KEY_FILE not in data:
             raise Unavailable(f"the Secret {name} with the cluster's key is not there yet")
@@ -146,21 +163,30 @@ class Workers:
             raise ConfigError(f"the Secret {name} has no keys: {error}") from error
 
     async def authority(self, cluster: Cluster) -> str:
-        """Return the authority of the workers' certificates, PEM; empty: they have none."""
+        """Return the authority of the workers' certificates, PEM; empty: they have none.
+
+        Raises:
+            Unavailable: it is not made yet.
+        """
         name = names.certificate(cluster)
         if not name:
             return ""
-        found = await self._kube.get(SECRET, cluster.key.namespace, name)
+        found = await self._secret(cluster, name)
         data = (found or {}).get("data") or {}
         if _AUTHORITY not in data:
             raise Unavailable(f"the Secret {name} has no {_AUTHORITY} yet")
-        return base64.b64decode(data[_AUTHORITY]).decode("ascii", "replace")
+        return base64.b64decode(data[_AUTHORITY]).decode(errors="replace")
 
-    async def job_token(self, cluster: Cluster, uid: str) -> str:
-        """Return a token that opens one job: to write and read, not to end it."""
-        key = await self.signing_key(cluster)
-        rights = [Right.READ, Right.WRITE]
-        return tokens.mint(key, job=uid, rights=rights, ttl_seconds=JOB_TOKEN_SECONDS)
+    async def _secret(self, cluster: Cluster, name: str) -> Object | None:
+        found = await self._kube.get(SECRET, cluster.key.namespace, name)
+        if found is not None and owner_of(found).is_other(cluster.uid):
+            raise Unavailable(f"the Secret {name} is of another ShuffleCluster, and is to go")
+        return found
+
+    def known_authority(self, cluster: Cluster) -> str:
+        """Return the authority as it was read last; empty: it was not."""
+        known = self._reached.get(cluster.key)
+        return "" if known is None or known.uid != cluster.uid else known.authority
 
     def keep(self, clusters: set[Key]) -> None:
         """Close the clients of all other clusters."""
@@ -176,11 +202,21 @@ class Workers:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _context(authority: str) -> ssl.SSLContext:
+def job_token(key: bytes, uid: str) -> str:
+    """Return a token that opens one job: to write and read, not to end it."""
+    rights = [Right.READ, Right.WRITE]
+    return tokens.mint(key, job=uid, rights=rights, ttl_seconds=JOB_TOKEN_SECONDS)
+
+
+def _trust(authority: str, context: ssl.SSLContext | None = None) -> ssl.SSLContext:
+    """Return what trusts an authority: a new context, or this one, and what it trusts already."""
     try:
-        return ssl.create_default_context(cadata=authority)
+        if context is None:
+            return ssl.create_default_context(cadata=authority)
+        context.load_verify_locations(cadata=authority)
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError(
             f"{_AUTHORITY} of the cluster's certificate is no PEM of an authority: {error}",
             hint="correct the Secret that security.tls.secretRef names",
         ) from error
+    return context

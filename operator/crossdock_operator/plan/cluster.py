@@ -48,6 +48,9 @@ class Observed:
 
     cluster: Cluster
     children: Mapping[ChildKey, Child] = field(default_factory=dict)
+    """Its own."""
+    others: Mapping[ChildKey, Child] = field(default_factory=dict)
+    """What has a name that it needs, and is of another cluster: of the one before, mostly."""
     applied: Mapping[ChildKey, Applied] = field(default_factory=dict)
     """Of this operator process; one that starts applies everything once."""
     now: float = 0.0
@@ -99,6 +102,12 @@ def plan(observed: Observed, given: Given) -> list[Action]:
     for kind, body in objects(cluster, given):
         action = Apply(kind, body, digest(body))
         child, applied = observed.children.get(action.key), observed.applied.get(action.key)
+        # Over what is another's nothing is applied: it would be ours, and the garbage collector
+        # leave it. Nor are workers begun beside it: it may be their keys, or their peers' names.
+        if action.key in observed.others or (
+            kind is STATEFUL_SET and child is None and observed.others
+        ):
+            continue
         if child is None or applied != Applied(digest=action.digest, mark=child.mark):
             actions.append(action)
     return actions
@@ -106,8 +115,38 @@ def plan(observed: Observed, given: Given) -> list[Action]:
 
 def _is_due(observed: Observed, name: str) -> bool:
     """Whether a Secret is to be made, or looked at again."""
+    if any(key.kind == SECRET.name for key in observed.others):
+        return False
     child = observed.children.get(ChildKey(SECRET.name, name))
     return child is None or 0 < child.renew_at <= observed.now
+
+
+def unknown(observed: Observed, given: Given) -> list[tuple[Kind, str]]:
+    """Return what is to be made by all that was seen: kinds and names."""
+    wanted = [
+        (kind, str(body["metadata"]["name"])) for kind, body in objects(observed.cluster, given)
+    ]
+    known = {*observed.children, *observed.others}
+    return [(kind, name) for kind, name in wanted if ChildKey(kind.name, name) not in known]
+
+
+def waits_for(observed: Observed) -> str:
+    """Return what of an earlier cluster of the name has to go first; empty: nothing."""
+    for key, child in sorted(observed.others.items()):
+        if child.owner.name == observed.cluster.key.name:
+            return f"the {key.kind} {key.name} of an earlier ShuffleCluster of this name is to go"
+    return ""
+
+
+def taken(observed: Observed) -> str:
+    """Return which name of an object another cluster has, and what helps; empty: none."""
+    for key, child in sorted(observed.others.items()):
+        if child.owner.name != observed.cluster.key.name:
+            return (
+                f"the {key.kind} {key.name} is of the ShuffleCluster {child.owner.name}: "
+                "delete one of the two clusters, and give it another name"
+            )
+    return ""
 
 
 def next_renewal(observed: Observed) -> float | None:
@@ -151,7 +190,7 @@ def _stateful_set(cluster: Cluster, given: Given) -> Object:
     spec: Object = {
         "replicas": replicas(cluster),
         "serviceName": names.workers(cluster),
-        "selector": {"matchLabels": names.pod_labels(cluster)},
+        "selector": {"matchLabels": names.pod_labels(cluster)},  # it can never be changed
         "podManagementPolicy": "Parallel",
         "updateStrategy": {"type": "RollingUpdate"},
         "revisionHistoryLimit": 3,
@@ -188,7 +227,8 @@ def _service(cluster: Cluster, name: str, *, headless: bool) -> Object:
         }
         for n, port in enumerate(names.ports(cluster.spec.workers.processes if headless else 1))
     ]
-    spec: Object = {"selector": names.pod_labels(cluster), "ports": ports, "type": "ClusterIP"}
+    # A pod of an earlier cluster drains for up to an hour, and is no peer of this one's.
+    spec: Object = {"selector": names.own_labels(cluster), "ports": ports, "type": "ClusterIP"}
     if headless:
         # A worker that takes no frames, since its disk is full, is still read from.
         spec |= {"clusterIP": "None", "publishNotReadyAddresses": True}
@@ -200,7 +240,7 @@ def _service(cluster: Cluster, name: str, *, headless: bool) -> Object:
 def _budget(cluster: Cluster) -> Object:
     spec = {
         "maxUnavailable": 1,
-        "selector": {"matchLabels": names.pod_labels(cluster)},
+        "selector": {"matchLabels": names.own_labels(cluster)},
         # A pod that is not ready may still be the only one with some frames.
         "unhealthyPodEvictionPolicy": "IfHealthyBudget",
     }
@@ -220,6 +260,7 @@ def _network_policy(cluster: Cluster, given: Given) -> Object:
         *([{"namespaceSelector": {"matchLabels": dict(scrapers)}}] if scrapers else []),
     ]
     spec = {
+        # Pods of an earlier cluster too: what no policy selects is open to all.
         "podSelector": {"matchLabels": names.pod_labels(cluster)},
         "policyTypes": ["Ingress"],
         "ingress": [{"from": peers, "ports": ports}],

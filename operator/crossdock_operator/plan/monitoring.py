@@ -6,7 +6,7 @@ from typing import Final
 from crossdock_operator.kinds import SERVICE_MONITOR, Object
 from crossdock_operator.plan import keys, names
 from crossdock_operator.plan.conditions import NO, YES, Answer
-from crossdock_operator.records import RENEW_AT, Cluster
+from crossdock_operator.records import MADE_OF, RENEW_AT, Cluster
 
 MONITORED: Final = "Monitored"
 TOKEN_SECONDS: Final = 5 * 86_400.0
@@ -50,7 +50,9 @@ def service_monitor(cluster: Cluster) -> Object | None:
     }
 
 
-def token_secret(cluster: Cluster, token: str, *, monitor_uid: str, now: float) -> Object:
+def token_secret(
+    cluster: Cluster, token: str, *, monitor_uid: str, made_of: str, now: float
+) -> Object:
     """Return the Secret with the token. It belongs to the ServiceMonitor, and goes with it."""
     name = names.metrics_token(cluster)
     owner = {
@@ -61,7 +63,7 @@ def token_secret(cluster: Cluster, token: str, *, monitor_uid: str, now: float) 
     }
     metadata = names.metadata(cluster, name) | {
         "ownerReferences": [owner],
-        "annotations": {RENEW_AT: f"{now + RENEW_SECONDS:.0f}"},
+        "annotations": {RENEW_AT: f"{now + RENEW_SECONDS:.0f}", MADE_OF: made_of},
     }
     data = {_TOKEN: base64.b64encode(token.encode()).decode()}
     return {"metadata": metadata, "type": "Opaque", "data": data}

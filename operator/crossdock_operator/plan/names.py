@@ -88,16 +88,21 @@ def ports(processes: int) -> list[str]:
 
 
 def pod_labels(cluster: Cluster) -> dict[str, str]:
-    """Return the labels by which worker pods are selected."""
+    """Return the labels of worker pods, also of those of an earlier cluster of the name."""
     return {
         "app.kubernetes.io/name": "crossdock-worker",
         "app.kubernetes.io/instance": cluster.key.name,
     }
 
 
+def own_labels(cluster: Cluster) -> dict[str, str]:
+    """Return the labels of the worker pods of this very cluster."""
+    return {**pod_labels(cluster), CLUSTER_UID: cluster.uid}
+
+
 def pod_selector(cluster: Cluster) -> str:
-    """Return the label selector of the worker pods."""
-    return ",".join(f"{name}={value}" for name, value in pod_labels(cluster).items())
+    """Return the label selector of the cluster's worker pods."""
+    return ",".join(f"{name}={value}" for name, value in own_labels(cluster).items())
 
 
 def metadata(cluster: Cluster, name: str) -> Object:

@@ -5,7 +5,7 @@ from typing import Final
 
 from crossdock_operator.kinds import STATEFUL_SET, Object
 from crossdock_operator.plan import names
-from crossdock_operator.plan.cluster import Observed, replicas
+from crossdock_operator.plan.cluster import Observed, replicas, waits_for
 from crossdock_operator.plan.conditions import NO, YES, Answer, conditions, paused
 from crossdock_operator.plan.findings import (
     NOTHING,
@@ -48,7 +48,9 @@ def cluster_status(
     )
     rolled_out = workers.settled and workers.replicas == workers.updated == wanted
     selector = names.pod_selector(cluster)
-    answers = _answers(workers, wanted, rolled_out=rolled_out, refused=refused)
+    answers = _answers(
+        workers, wanted, rolled_out=rolled_out, refused=refused, waits=waits_for(observed)
+    )
     answers += [store_reachable(cluster, found), storage_clean(cluster, found)]
     storage = storage_status(cluster, found)
     used = cluster.status.get("usage") if usage is None else usage.to_json()
@@ -95,11 +97,15 @@ def _phase(
     return "Ready" if workers.ready == wanted else "Pending" if not workers.ready else "Degraded"
 
 
-def _answers(workers: Child, wanted: int, *, rolled_out: bool, refused: str) -> list[Answer]:
+def _answers(
+    workers: Child, wanted: int, *, rolled_out: bool, refused: str, waits: str
+) -> list[Answer]:
     ready = f"{workers.ready} of {wanted} worker pods are ready"
     if refused:
         message = refused[:_MESSAGE_CHARACTERS]
         progressing = Answer("Progressing", NO, "Refused", message)
+    elif waits:
+        progressing = Answer("Progressing", YES, "WaitsForEarlier", waits)
     elif rolled_out:
         progressing = Answer("Progressing", NO, "RolledOut", "all pods are of the newest spec")
     else:

@@ -30,7 +30,7 @@ def pod_template(cluster: Cluster, default_image: str, pull_secrets: Sequence[st
     spec = cluster.spec
     secrets = [{"name": name} for name in pull_secrets]
     ours = {
-        "metadata": {"labels": _labels(cluster)},
+        "metadata": {"labels": names.own_labels(cluster)},
         "spec": {
             "serviceAccountName": spec.store.service_account_name or names.workers(cluster),
             "automountServiceAccountToken": spec.store.service_account_name is not None,
@@ -57,13 +57,8 @@ def pod_template(cluster: Cluster, default_image: str, pull_secrets: Sequence[st
         },
     }
     merged: Object = merge(ours, spec.workers.pod_template)
-    merged["metadata"]["labels"] |= _labels(cluster)  # else nothing would select them
+    merged["metadata"]["labels"] |= names.own_labels(cluster)  # else nothing would select them
     return merged
-
-
-def _labels(cluster: Cluster) -> dict[str, str]:
-    """Return the labels of pods: by the uid they differ from those of a cluster before."""
-    return {**names.pod_labels(cluster), names.CLUSTER_UID: cluster.uid}
 
 
 def command(cluster: Cluster) -> list[str]:

@@ -16,7 +16,7 @@ from crossdock.errors import ConfigError
 from crossdock_operator.kinds import SECRET, Object
 from crossdock_operator.kube import Kube
 from crossdock_operator.plan import names
-from crossdock_operator.records import Cluster
+from crossdock_operator.records import Cluster, owner_of
 from crossdock_operator.storage.access import Access, access_to, text_of
 
 FRESH_SECONDS: Final = 60.0
@@ -108,7 +108,7 @@ class Copies:
                 hint="the operator makes it",
             )
         reference = cluster.spec.store.credentials_secret_ref
-        credentials = None if reference is None else await self._secret(cluster, reference.name)
+        credentials = None if reference is None else await self._get(cluster, reference.name)
         authority = ""
         if tls := names.certificate(cluster):
             secret = await self._secret(cluster, tls)
@@ -121,4 +121,12 @@ class Copies:
         )
 
     async def _secret(self, cluster: Cluster, name: str) -> Object | None:
+        found = await self._get(cluster, name)
+        if found is not None and owner_of(found).is_other(cluster.uid):
+            raise ConfigError(
+                f"the Secret {name} is of another ShuffleCluster", hint="wait until it is gone"
+            )
+        return found
+
+    async def _get(self, cluster: Cluster, name: str) -> Object | None:
         return await self.kube.get(SECRET, cluster.key.namespace, name)
