@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
@@ -193,8 +193,7 @@ class Kube:
         """Ask who somebody is, or what somebody may do; return the status of the answer."""
         body = {"apiVersion": kind.api_version, "kind": kind.name, "spec": spec}
         answer = await self._call("POST", kind.path(), body)
-        found: Object = answer["status"]
-        return found
+        return dict(answer["status"])
 
     async def replace(self, kind: Kind, body: Object) -> Object:
         """Write a whole object, or raise `Stale` if its resourceVersion is not the newest."""
