@@ -14,7 +14,9 @@ from crossdock_operator.plan.troubles import Pods, summary, trouble_of
 from crossdock_operator.records import Child, Cluster, Item
 
 LOOK_SECONDS: Final = 15.0
-"""Such pods are looked at again after so long: what changes of them, no watch tells."""
+"""Pods that drain are looked at again after so long: what changes of them, no watch tells."""
+NOT_READY_SECONDS: Final = 30.0
+"""Others that are not ready: it may stay so for days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,10 @@ class Leavers:
                     draining += 1
                 elif (trouble := trouble_of(pod)) is not None:
                     troubles.append(trouble)
-        if draining or (moves(cluster, workers) and not cluster.paused):
-            self.again(Item(SHUFFLE_CLUSTER.name, cluster.key), LOOK_SECONDS)
+        item = Item(SHUFFLE_CLUSTER.name, cluster.key)
+        if draining:
+            self.again(item, LOOK_SECONDS)
+        elif moves(cluster, workers) and not cluster.paused:
+            self.again(item, NOT_READY_SECONDS)
         said = summary(troubles, pods=count, wanted=replicas(cluster), owner=names.workers(cluster))
         return Pods(draining=draining, trouble=said)
