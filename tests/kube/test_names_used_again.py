@@ -247,12 +247,19 @@ def test_a_stage_goes_on_once_the_keys_are_right_again(jobs: JobScene) -> None:
     jobs.hold("count")
     jobs.apply()
     jobs.until("the second stage", lambda: jobs.starts()["count-0"] and jobs.starts()["count-1"])
-    jobs.kill_operator()
+    secret = f"/api/v1/namespaces/{jobs.namespace}/secrets/words-connection"
+    before = admin.ask("GET", secret)["data"]["token"]
     wrong = base64.b64encode(base64.b64encode(b"another key of thirty-two bytes!")).decode()
     admin.merge(key, {"data": {"keys": wrong}})
-    jobs.operator.start()
+    jobs.until("tokens of it", lambda: admin.ask("GET", secret)["data"]["token"] != before)
     jobs.release("count")
-    waits = jobs.wait(lambda s: "token" in condition_of(s, "Ready").get("message", ""))
-    assert waits["phase"] != "Failed"
+    waits = jobs.wait(
+        lambda s: (
+            s.get("phase") == "Failed"
+            or condition_of(s, "Running").get("reason") == "WaitsForWorkers"
+        )
+    )
+    assert waits["phase"] == "Running"
+    assert "token" in condition_of(waits, "Running")["message"]
     admin.merge(key, {"data": {"keys": right}})
     jobs.wait_phase("Succeeded")
