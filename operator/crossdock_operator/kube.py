@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
@@ -35,6 +35,7 @@ PATIENCE_SECONDS: Final = 60.0
 """For how long a call waits for a busy server."""
 CONNECTIONS: Final = 16
 USER_AGENT: Final = "crossdock-operator"
+_DRY: Final = {True: "All", False: ""}
 PAGE: Final = 500
 """Objects of one answer to a list."""
 _JSON: Final = "application/json"
@@ -176,7 +177,7 @@ class Kube:
             Stale: without `force`, a field of it is somebody else's.
             Refused: it is not valid.
         """
-        query = {"fieldManager": manager, "force": str(force).lower(), **_dry(dry_run)}
+        query = {"fieldManager": manager, "force": str(force).lower(), "dryRun": _DRY[dry_run]}
         metadata = body["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"])
         body = {"apiVersion": kind.api_version, "kind": kind.name, **body}
@@ -186,14 +187,13 @@ class Kube:
         """Make an object, or raise `Stale` if it is there already."""
         body = {"apiVersion": kind.api_version, "kind": kind.name, **body}
         path = kind.path(body["metadata"]["namespace"])
-        return await self._call("POST", path, body, query=_dry(dry_run))
+        return await self._call("POST", path, body, query={"dryRun": _DRY[dry_run]})
 
     async def review(self, kind: Kind, spec: Object) -> Object:
         """Ask who somebody is, or what somebody may do; return the status of the answer."""
         body = {"apiVersion": kind.api_version, "kind": kind.name, "spec": spec}
         answer = await self._call("POST", kind.path(), body)
-        found: Object = answer["status"]
-        return found
+        return dict(answer["status"])
 
     async def replace(self, kind: Kind, body: Object) -> Object:
         """Write a whole object, or raise `Stale` if its resourceVersion is not the newest."""
@@ -228,12 +228,10 @@ class Kube:
         Raises:
             Vanished: it is gone, also where there is another of its name.
         """
-        steps: list[Object] = [
-            {"op": "test", "path": "/metadata/uid", "value": uid},
-            {"op": "add", "path": "/status", "value": status},
-        ]
+        test: Object = {"op": "test", "path": "/metadata/uid", "value": uid}
+        write: Object = {"op": "add", "path": "/status", "value": status}
         try:
-            return await self.patch(kind, namespace, name, steps, sub="status")
+            return await self.patch(kind, namespace, name, [test, write], sub="status")
         except Refused as error:
             found = await self.named(kind, namespace, name)
             if found is None or found["metadata"]["uid"] != uid:
@@ -400,7 +398,3 @@ def _trace(told: Told) -> aiohttp.TraceConfig:
     trace.on_request_end.append(answered)
     trace.on_request_exception.append(failed)
     return trace
-
-
-def _dry(dry_run: bool) -> dict[str, Any]:  # noqa: FBT001 -- the name says it
-    return {"dryRun": "All"} if dry_run else {}

@@ -19,7 +19,8 @@ PATHS = {
     "pods": "/api/v1",
     "servicemonitors": "/apis/monitoring.coreos.com/v1",
 }
-SECONDS = 60.0
+SECONDS = 120.0
+"""More than a watch may be silent: an API server that has just begun does not always tell."""
 
 
 class Scene:

@@ -174,6 +174,9 @@ INVALID_JOBS = [
 FROZEN_CLUSTER = [
     ({"store": {"url": "s3://other/place"}}, "the store cannot be changed: make a new"),
     ({"workers": {"storage": {"emptyDir": {}}}}, "storage cannot be changed: make a new"),
+    ({"store": {"endpoint": "https://other.example.com"}}, "cannot be changed: make a new"),
+    ({"workers": {"processes": 1}}, "cannot be lowered, nor be changed where workers have volumes"),
+    ({"workers": {"processes": 3}}, "cannot be lowered, nor be changed where workers have volumes"),
 ]
 FROZEN_JOB = [
     ({"stages": [stage("other")]}, "spec.stages: Invalid value"),
@@ -232,7 +235,9 @@ def test_invalid_jobs(admin: Administrator, spec: dict[str, Any], message: str) 
 def test_what_of_a_cluster_is_fixed(
     admin: Administrator, namespace: str, patch: dict[str, Any], message: str
 ) -> None:
-    admin.create(namespace, "shuffleclusters", cluster())
+    store = {"url": "s3://bucket/place", "endpoint": "https://s3.example.com"}
+    workers = {"processes": 2, "storage": {"volumeClaim": {"size": "1Gi"}}}
+    admin.create(namespace, "shuffleclusters", cluster(store=store, workers=workers))
     with pytest.raises(Refused, match=message):
         admin.merge(f"{OURS}/namespaces/{namespace}/shuffleclusters/main", {"spec": patch})
 
@@ -257,6 +262,25 @@ def test_examples_are_taken_as_they_are(admin: Administrator, namespace: str, pa
     stages = [body["spec"].get("stages", ()) for body in (written, made)]
     for mine, kept in zip(*stages, strict=True):
         assert kept["podTemplate"] == mine["podTemplate"], "nothing of it is pruned"
+
+
+def test_what_of_a_cluster_may_be_changed(admin: Administrator, namespace: str) -> None:
+    admin.create(namespace, "shuffleclusters", cluster(workers={"processes": 2}))
+    path = f"{OURS}/namespaces/{namespace}/shuffleclusters/main"
+    made = admin.merge(path, {"spec": {"workers": {"processes": 3, "replicas": 4}}})
+    assert made["spec"]["workers"]["processes"] == 3
+    with pytest.raises(Refused, match="cannot be lowered"):
+        admin.merge(path, {"spec": {"workers": {"processes": 2}}})
+
+
+def test_the_target_of_executors_is_fixed(admin: Administrator, namespace: str) -> None:
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "executors"}
+    admin.create(namespace, "shufflejobs", job(executors={"scaleTargetRef": target, "max": 4}))
+    path = f"{OURS}/namespaces/{namespace}/shufflejobs/wordcount"
+    assert admin.merge(path, {"spec": {"executors": {"max": 8}}})["spec"]["executors"]["max"] == 8
+    for patch in (None, {"scaleTargetRef": {**target, "name": "others"}}):
+        with pytest.raises(Refused, match="their target cannot be changed: make a new ShuffleJob"):
+            admin.merge(path, {"spec": {"executors": patch}})
 
 
 def test_what_may_be_changed(admin: Administrator, namespace: str) -> None:

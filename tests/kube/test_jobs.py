@@ -94,10 +94,13 @@ def test_suspended_and_resumed(scene: JobScene) -> None:
 
 def test_a_job_that_takes_too_long(scene: JobScene) -> None:
     scene.hold("split")
-    scene.apply(activeDeadlineSeconds=2)
+    scene.apply(activeDeadlineSeconds=3600)
+    scene.wait_phase("Running")
+    scene.admin.merge(scene.path(), {"spec": {"activeDeadlineSeconds": 2}})
     status = scene.wait_phase("Failed")
     assert condition(status, "Failed")["reason"] == "DeadlineExceeded"
     assert condition(status, "Failed")["message"] == "not done within 2 s"
+    assert condition(status, "Accepted")["reason"] == "Accepted", "it may be changed"
     scene.until("no task runs", lambda: not scene.kubelet.running())
 
 

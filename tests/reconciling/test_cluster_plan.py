@@ -417,6 +417,10 @@ def test_secrets_are_looked_at_again_when_they_are_due() -> None:
     assert plan(at(9.0), GIVEN) == []
     assert next_renewal(at(9.0)) == 10.0
     assert [type(each) for each in plan(at(10.0), GIVEN)] == [RenewKeys, RenewCertificate]
+    key = ChildKey("Secret", "main-key")
+    world.children[key] = replace(world.children[key], renew_at=20.0)
+    spec = replace(spec, security=replace(spec.security, tls=Tls(mode=TlsMode.DISABLED)))
+    assert next_renewal(at(9.0)) == 20.0, "a certificate that nobody uses is not looked at"
 
 
 def test_credentials_of_the_store_are_files_and_in_no_environment() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Final
 
 from crossdock.records import Persistence
 from crossdock_operator.api.common import Seconds, SecretReference
-from crossdock_operator.api.fields import ObjectName, Quantity, Range, Rule, Text, fixed
+from crossdock_operator.api.fields import ObjectName, Quantity, Range, Rule, Text, fixed, unchanged
 from crossdock_operator.api.lifecycle import JobDefaults
 
 MIB: Final = 2**20
@@ -129,6 +129,16 @@ class Autoscaling:
 class Workers:
     """The worker pods."""
 
+    RULES: ClassVar = (
+        Rule(
+            # Each process has a place of its own on the disk, and a port by which it is found.
+            "self.processes == oldSelf.processes || "
+            "(self.processes > oldSelf.processes && !has(self.storage.volumeClaim))",
+            "cannot be lowered, nor be changed where workers have volumes of their own: make a new "
+            "ShuffleCluster and let its jobs move there",
+            ".processes",
+        ),
+    )
     replicas: Annotated[
         int, "Number of worker pods. With autoscaling the operator moves it.", Range(0, 1000)
     ] = 2
@@ -169,6 +179,7 @@ class Store:
             "is for s3:// stores only",
             ".endpoint",
         ),
+        unchanged("endpoint", "cannot be changed: make a new ShuffleCluster"),
     )
     url: Annotated[
         str,

@@ -66,6 +66,23 @@ def fixed(message: str) -> Rule:
     return Rule("self == oldSelf", message)
 
 
+def unchanged(name: str, message: str, *, part: str = "") -> Rule:
+    """Return the rule of a field that is not set, changed or unset after its object was made.
+
+    Args:
+        name: of the field.
+        message: what helps.
+        part: of the field's value, if the rest may be changed.
+    """
+    at = f"{name}.{part}" if part else name
+    return Rule(
+        f"has(self.{name}) == has(oldSelf.{name}) && "
+        f"(!has(self.{name}) || self.{at} == oldSelf.{at})",
+        message,
+        f".{name}",
+    )
+
+
 Name: TypeAlias = Annotated[str, Text(NAME_CHARACTERS, r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", least=1)]
 """Name of an object that names of others are made of."""
 ObjectName: TypeAlias = Annotated[str, Text(253, r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", least=1)]

@@ -14,6 +14,7 @@ from crossdock_operator.api.fields import (
     Range,
     Rule,
     Text,
+    unchanged,
 )
 from crossdock_operator.api.lifecycle import Lifecycle
 from crossdock_operator.api.stages import spec_fields
@@ -70,16 +71,6 @@ class OwnerReference:
     name: Annotated[ObjectName, "Its name."]
 
 
-def _unchanged(name: str, message: str) -> Rule:
-    """Return the rule of a field that is not set, changed or unset after the job was made."""
-    return Rule(
-        f"has(self.{name}) == has(oldSelf.{name}) && "
-        f"(!has(self.{name}) || self.{name} == oldSelf.{name})",
-        message,
-        f".{name}",
-    )
-
-
 _AGAIN: Final = "cannot be changed: make a new ShuffleJob"
 
 
@@ -93,10 +84,11 @@ class ShuffleJobSpec:
             "a job has stages of its own or executors of an engine, not both",
         ),
         Rule("has(self.stages) || !has(self.dataRoot)", "is for jobs with stages", ".dataRoot"),
-        _unchanged("stages", _AGAIN),
-        _unchanged("dataRoot", _AGAIN),
-        _unchanged("owner", _AGAIN),
-        _unchanged("persistence", _AGAIN),
+        unchanged("stages", _AGAIN),
+        unchanged("dataRoot", _AGAIN),
+        unchanged("owner", _AGAIN),
+        unchanged("persistence", _AGAIN),
+        unchanged("executors", f"their target {_AGAIN}", part="scaleTargetRef"),
         Rule("self.clusterRef == oldSelf.clusterRef", _AGAIN, ".clusterRef"),
     )
     cluster_ref: Annotated[ClusterReference, "The ShuffleCluster that serves the job."] = field(

@@ -160,7 +160,7 @@ class Running:
         jobs = self._jobs()
         await self._questions.take_in(job, jobs, now)
         await self._take_in_failures(job, jobs)
-        limit = self._model.active_deadline_seconds
+        limit = job.spec.active_deadline_seconds
         if limit is not None and state.since is not None:
             left = limit - state.run_seconds(now)
             if left <= 0:

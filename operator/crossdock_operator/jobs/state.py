@@ -76,6 +76,7 @@ class State:
         text = inflate(data, most_bytes=_MOST_TEXT_BYTES, what="kept state of the job")
         value = json.loads(text)
         ended = value.pop("ended")
+        value["document"].get("spec", {}).pop("activeDeadlineSeconds", None)  # kept once
         return cls(
             **{
                 **value,
@@ -98,8 +99,8 @@ class State:
 
 
 def document_of(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a ShuffleJob's spec as a job file, with only what a run needs of it."""
-    kept = ("stages", "dataRoot", "persistence", "activeDeadlineSeconds")
+    """Return a ShuffleJob's spec as a job file, with only what is fixed when it begins."""
+    kept = ("stages", "dataRoot", "persistence")
     return {
         "metadata": {"name": name},
         "spec": {k: spec[k] for k in kept if spec.get(k) is not None},

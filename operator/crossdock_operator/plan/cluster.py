@@ -151,13 +151,12 @@ def taken(observed: Observed) -> str:
 
 def next_renewal(observed: Observed) -> float | None:
     """Return when the next Secret is to be looked at again, seconds since 1970."""
-    other = ChildKey(SECRET.name, names.metrics_token(observed.cluster))  # see `monitors`
-    due = (
-        child.renew_at
-        for key, child in observed.children.items()
-        if key.kind == SECRET.name and key != other
-    )
-    return min((at for at in due if at), default=None)
+    cluster = observed.cluster
+    used = [names.signing_key(cluster)]  # of the token for metrics see `monitors`
+    if cluster.spec.security.tls.mode is TlsMode.OWN:
+        used.append(names.certificate(cluster))
+    known = (observed.children.get(ChildKey(SECRET.name, name)) for name in used)
+    return min((child.renew_at for child in known if child and child.renew_at), default=None)
 
 
 def objects(cluster: Cluster, given: Given) -> list[tuple[Kind, Object]]:
