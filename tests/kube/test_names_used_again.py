@@ -238,3 +238,28 @@ def test_tokens_are_of_the_keys_that_there_are(jobs: JobScene) -> None:
     renewed = jobs.until("another token", token)
     assert renewed is not None
     assert tokens.verify(made, renewed).may(tokens.Right.WRITE)
+
+
+def test_a_stage_goes_on_once_the_keys_are_right_again(jobs: JobScene) -> None:
+    """Workers and operator take another key at different times; no job fails for that."""
+    admin, key = jobs.admin, f"/api/v1/namespaces/{jobs.namespace}/secrets/main-key"
+    right = admin.ask("GET", key)["data"]["keys"]
+    jobs.hold("count")
+    jobs.apply()
+    jobs.until("the second stage", lambda: jobs.starts()["count-0"] and jobs.starts()["count-1"])
+    secret = f"/api/v1/namespaces/{jobs.namespace}/secrets/words-connection"
+    before = admin.ask("GET", secret)["data"]["token"]
+    wrong = base64.b64encode(base64.b64encode(b"another key of thirty-two bytes!")).decode()
+    admin.merge(key, {"data": {"keys": wrong}})
+    jobs.until("tokens of it", lambda: admin.ask("GET", secret)["data"]["token"] != before)
+    jobs.release("count")
+    waits = jobs.wait(
+        lambda s: (
+            s.get("phase") == "Failed"
+            or condition_of(s, "Running").get("reason") == "WaitsForWorkers"
+        )
+    )
+    assert waits["phase"] == "Running"
+    assert "token" in condition_of(waits, "Running")["message"]
+    admin.merge(key, {"data": {"keys": right}})
+    jobs.wait_phase("Succeeded")

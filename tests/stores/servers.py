@@ -94,10 +94,23 @@ def s3_options(server: S3Server, **more: object) -> StoreOptions:
 
 
 @contextmanager
-def running(kind: str, directory: Path, tls: Authority | None = None) -> Iterator[S3Server]:
-    """Run a server until the context ends; versitygw can encrypt."""
-    [port] = unused_ports(1)
+def running(
+    kind: str,
+    directory: Path,
+    tls: Authority | None = None,
+    *,
+    port: int = 0,
+    keys: tuple[str, str] = (ACCESS_KEY, SECRET_KEY),
+) -> Iterator[S3Server]:
+    """Run a server until the context ends; versitygw can encrypt.
+
+    One that was there before on the same port and directory has its bucket yet; versitygw may have
+    other keys then.
+    """
+    port = port or unused_ports(1)[0]
     command, environment = _command(kind, port, directory)
+    if kind == "versitygw":
+        environment = {"ROOT_ACCESS_KEY": keys[0], "ROOT_SECRET_KEY": keys[1]}
     if tls is not None:
         command[1:1] = ["--cert", str(tls.cert), "--key", str(tls.key)]
     setpriv = shutil.which("setpriv")
@@ -118,7 +131,7 @@ def running(kind: str, directory: Path, tls: Authority | None = None) -> Iterato
                 f"{'https' if tls else 'http'}://127.0.0.1:{port}",
                 data=data if data.exists() else None,
             )
-            _make_bucket(server, process, directory / "log", tls)
+            _make_bucket(server, process, directory / "log", tls, keys)
             yield server
         finally:
             process.kill()
@@ -134,26 +147,29 @@ def _command(kind: str, port: int, directory: Path) -> tuple[list[str], dict[str
     if not program.exists():
         pytest.fail(f"{program} is not built; `make {kind}` does it", pytrace=False)
     data = directory / "data"
-    data.mkdir()
+    data.mkdir(exist_ok=True)
     if kind == "versitygw":
-        keys = {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
         start = [str(program), "--port", address, "--keep-alive", "--quiet", "posix"]
-        return [*start, "--data-integrity-etag", str(data)], keys
+        return [*start, "--data-integrity-etag", str(data)], {}
     keys = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
     start = [str(program), "server", "--quiet", "--address", address]
     return [*start, "--console-address", f"127.0.0.1:{unused_ports(1)[0]}", str(data)], keys
 
 
 def _make_bucket(
-    server: S3Server, process: "subprocess.Popen[bytes]", log: Path, tls: Authority | None
+    server: S3Server,
+    process: "subprocess.Popen[bytes]",
+    log: Path,
+    tls: Authority | None,
+    keys: tuple[str, str],
 ) -> None:
     client = boto3.session.Session().client(
         "s3",
         endpoint_url=server.endpoint,
         region_name=server.region,
         verify=str(tls.ca) if tls else None,
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=SECRET_KEY,
+        aws_access_key_id=keys[0],
+        aws_secret_access_key=keys[1],
         config=Config(
             retries={"total_max_attempts": 1},
             connect_timeout=2,
@@ -166,6 +182,11 @@ def _make_bucket(
         assert process.poll() is None, log.read_text()
         try:
             client.create_bucket(Bucket=server.bucket)
+        except (
+            client.exceptions.BucketAlreadyOwnedByYou,
+            client.exceptions.BucketAlreadyExists,
+        ):
+            return True
         except (BotoCoreError, ClientError):
             return False
         return True

@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from faults import Answer as S3Answer
 from faults import FaultyProxy, Forward, Request
-from servers import S3Server, s3_options
+from servers import ACCESS_KEY, SECRET_KEY, S3Server, running, s3_options
 
 import crossdock
 from crossdock import Shuffle, View
@@ -292,3 +293,46 @@ def test_homes_that_drained_and_came_back_decide_where_the_store_cannot(
 def serving(worker: WorkerProcess) -> int:
     """Return how many workers a worker knows to serve, itself included."""
     return [w["state"] for w in worker.get_json("/v1/workers")["workers"]].count("serving")
+
+
+def mount(secret: Path, keys: tuple[str, str]) -> None:
+    """Do as kubelets do with a Secret: all its files are others at once."""
+    files = secret / f"..{keys[1]}"
+    files.mkdir(parents=True)
+    for name, value in zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), keys, strict=True):
+        (files / name).write_text(value)
+        if not (secret / name).is_symlink():
+            (secret / name).symlink_to(f"..data/{name}")
+    (secret / "..new").symlink_to(files.name)
+    (secret / "..new").rename(secret / "..data")
+
+
+def test_credentials_renewed_in_their_files_are_used_at_once(
+    start_worker: StartWorker, tmp_path: Path, job_uid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, site, new = tmp_path / "secret", tmp_path / "site", (ACCESS_KEY, "another-secret")
+    site.mkdir()
+    mount(secret, (ACCESS_KEY, SECRET_KEY))
+    with running("versitygw", site) as server:
+        bucket = Bucket(f"s3://{server.bucket}/{job_uid}", s3_options(server))
+        worker = start_worker(**bucket.settings, store_credentials=secret, eager_quiet_seconds=0.2)
+        with job_of([worker], job_uid, persistence="Eager") as job:
+            shuffle = job.shuffle("before", partitions=4, maps=1)
+            write(shuffle, 0)
+            shuffle.view().persist()
+    port = int(server.endpoint.rpartition(":")[2])
+    with (
+        running("versitygw", site, port=port, keys=new),
+        job_of([worker], job_uid, persistence="Eager") as job,
+    ):
+        mount(secret, new)
+        shuffle = job.shuffle("after", partitions=4, maps=1)
+        write(shuffle, 0)
+        view = shuffle.view()
+        expected = blocks_of(view)
+        view.persist()
+        assert not [e for e in worker.log_lines() if "persisting failed" in e["event"]]
+        worker.kill9()
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", new[1])
+        with bucket.opened(job_uid, view) as stored:
+            assert blocks_of(stored) == expected

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from crossdock.errors import ConfigError
+from crossdock.store import renewal
 from crossdock_worker.store_credentials import take
 
 
@@ -25,6 +26,7 @@ def test_files_become_variables_of_this_process_alone(
         take(tmp_path)
         after = dict(os.environ)
     finally:
+        renewal.renewed_by(None)
         os.environ.pop("AWS_SECRET_ACCESS_KEY", None)
     assert after == {**before, "AWS_SECRET_ACCESS_KEY": "the-secret-of-a-store"}
     assert b"the-secret-of-a-store" not in Path("/proc/self/environ").read_bytes()
@@ -38,3 +40,29 @@ def test_without_a_directory_nothing_changes_and_one_that_is_missing_is_named(
     assert dict(os.environ) == before
     with pytest.raises(ConfigError, match=r"--store-credentials .*missing"):
         take(tmp_path / "missing")
+
+
+def test_files_that_change_are_taken_again_and_empty_or_broken_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    for name in names:
+        monkeypatch.setenv(name, "of the environment")
+        (tmp_path / name).write_text("old")
+    try:
+        take(tmp_path)
+        assert renewal.renewals(at_once=True) == 0
+        for name in names[:2]:
+            (tmp_path / name).write_text("new")
+        (tmp_path / names[2]).unlink()
+        assert renewal.renewals() == 0  # it has just looked
+        assert renewal.renewals(at_once=True) == 1
+        assert [os.environ.get(name) for name in names] == ["new", "new", None]
+        (tmp_path / names[1]).write_bytes(b"\xff")
+        assert renewal.renewals(at_once=True) == 1
+        for name in names[:2]:
+            (tmp_path / name).unlink()
+        assert renewal.renewals(at_once=True) == 1
+        assert [os.environ.get(name) for name in names] == ["new", "new", None]
+    finally:
+        renewal.renewed_by(None)

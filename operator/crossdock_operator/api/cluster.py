@@ -194,8 +194,8 @@ class Store:
     path_style: Annotated[bool, "Put the bucket in the path, not in the host name."] = False
     credentials_secret_ref: Annotated[
         SecretReference | None,
-        "Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the like. Workers get its keys "
-        "as environment variables; tasks never do.",
+        "Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the like. Workers have its keys "
+        "as files, and take others without a restart; tasks never get them.",
     ] = None
     service_account_name: Annotated[
         ObjectName | None,

@@ -1,9 +1,10 @@
 """Questions of the machine, put to the workers by a thread."""
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from crossdock.errors import CrossdockError, Unavailable
+from crossdock.errors import CrossdockError, Forbidden, Unauthenticated, Unavailable
 from crossdock.job import Job as Handle
 from crossdock.jobfile.model import FilesOutput, ShuffleJob, Stage
 from crossdock.stages.actions import Actions
@@ -25,7 +26,7 @@ from crossdock_operator.jobs.place import ClusterPlace
 
 @dataclass(frozen=True, slots=True)
 class Postponed:
-    """Somebody does not answer: ask again later."""
+    """Somebody does not answer, or one side does not trust the other: ask again later."""
 
     ask: Ask
     order: Order | None
@@ -61,6 +62,8 @@ class Asking:
         except Unavailable as error:
             return Postponed(ask, order, str(error))
         except (CrossdockError, OSError) as error:
+            if _is_distrust(error):
+                return Postponed(ask, order, str(error))
             return Broken(ask.stage, str(error), ask.ask)
         except Exception as error:  # noqa: BLE001 -- or nobody would hear of it, and all would wait
             return Broken(ask.stage, f"a fault of crossdock: {error!r}", ask.ask)
@@ -101,3 +104,9 @@ class Asking:
         chosen = {index: complete[index] for index in winners}
         answer = self.actions.record(stage, chosen)
         return replace(answer, winners=chosen) if isinstance(answer, Recorded) else answer
+
+
+def _is_distrust(error: Exception) -> bool:
+    """Whether a token or certificate is refused: keys and authorities are renewed, jobs go on."""
+    refused = isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    return refused or isinstance(error, Unauthenticated | Forbidden)

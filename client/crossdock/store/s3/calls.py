@@ -179,6 +179,8 @@ class _Call(Generic[T]):
     """A try may have had an effect that nobody told us of."""
     bad_bytes: int = 0
     denials: int = 0
+    outdated: bool = False
+    """The last try had credentials that are others by now."""
     last: Failure | None = None
     begun: float = field(default_factory=time.monotonic)
 
@@ -228,8 +230,10 @@ class _Call(Generic[T]):
             outcome = failure.outcome
             if failure.kind is Kind.SLOW:
                 self.caller.throttle.refused(sent)
-            elif failure.kind is Kind.EXPIRED:
-                self.caller.clients.renew(client)
+            elif failure.kind in _REFUSALS:
+                self.outdated = self.caller.clients.outdated(client)
+                if failure.kind is Kind.EXPIRED:
+                    self.caller.clients.renew(client)
             raise
         except BaseException as problem:
             outcome = type(problem).__name__
@@ -254,10 +258,8 @@ class _Call(Generic[T]):
             if self.bad_bytes >= _BAD_BYTES_TRIES:
                 return error
             raise StoreUnavailable(error.message)
-        if kind is Kind.DENIED and self.verb in _WRITES:
-            self.denials += 1
-            if self.denials < _DENIED_TRIES:
-                raise StoreUnavailable(error.message)
+        if kind is Kind.DENIED and self._may_be_let_in():
+            raise StoreUnavailable(error.message)
         # An upload that began all the same is found by its key alone, on servers that list none by
         # prefix: its writer has to know that there may be one, so it is not begun once more.
         unknown = {Kind.UNANSWERED, *([Kind.AGAIN] if self.verb is Verb.CREATE_UPLOAD else [])}
@@ -269,7 +271,16 @@ class _Call(Generic[T]):
             raise error
         return error
 
+    def _may_be_let_in(self) -> bool:
+        """Whether what was denied is worth another try."""
+        if self.outdated or self.verb not in _WRITES:
+            return self.outdated
+        self.denials += 1
+        return self.denials < _DENIED_TRIES
 
+
+_REFUSALS: Final = {Kind.DENIED, Kind.EXPIRED}
+"""What other credentials may help against."""
 _NO_NEWS: Final = {Kind.SLOW, Kind.UNSENT}
 """What says nothing of whether an earlier try had its effect."""
 _WRITES: Final = {Verb.PUT, Verb.CREATE_UPLOAD, Verb.UPLOAD_PART, Verb.COMPLETE_UPLOAD}

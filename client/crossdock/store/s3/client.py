@@ -1,4 +1,4 @@
-"""The boto3 client: made of the settings, and made anew when its credentials have expired."""
+"""The boto3 client: made of the settings, and anew when its credentials expired or are others."""
 
 import threading
 from functools import cache
@@ -9,6 +9,7 @@ import botocore.session
 from botocore.config import Config
 
 from crossdock.store.api import StoreOptions
+from crossdock.store.renewal import renewals
 
 if TYPE_CHECKING:
     from botocore.loaders import Loader
@@ -25,12 +26,16 @@ class ClientBox:
         self._options = options
         self._lock = threading.Lock()
         self._client: S3Client | None = None
+        self._renewals = 0
+        """How often there were other credentials when the client was made."""
 
     def get(self) -> "S3Client":
         """Return the client, made at the first call: it takes tenths of a second."""
+        found = renewals()
         with self._lock:
-            if self._client is None:
+            if self._client is None or found > self._renewals:
                 self._client = _make_client(self._options)
+                self._renewals = found
             return self._client
 
     def renew(self, expired: "S3Client") -> None:
@@ -42,6 +47,12 @@ class ClientBox:
         with self._lock:
             if self._client is expired:
                 self._client = None
+
+    def outdated(self, refused: "S3Client") -> bool:
+        """Whether there are other credentials than those of a client that the store refuses."""
+        found = renewals(at_once=True)
+        with self._lock:
+            return refused is not self._client or found > self._renewals
 
     def close(self) -> None:
         """Close connections."""

@@ -112,6 +112,7 @@ _BY_CODE: Final = {
             "InvalidAccessKeyId",
             "NoSuchBucket",
             "SignatureDoesNotMatch",
+            "XAdminUserNotFound",  # versitygw's for InvalidAccessKeyId, with 404
         ],
         Kind.DENIED,
     ),
