@@ -22,6 +22,7 @@ from crossdock_operator.plan.ending import (
     holding,
     is_abandoned,
     is_held,
+    is_held_for_another,
     job_end_status,
     releasing,
     sees_all_jobs,
@@ -79,14 +80,21 @@ def applied(patch: dict[str, Any], thing: Job) -> Job:
 @given(others=st.lists(st.sampled_from(["a/b", "c/d"]), unique=True))
 def test_a_job_is_held_and_let_go_beside_others(others: list[str]) -> None:
     before = job(finalizers=tuple(others))
-    patch = holding(before, {names.CLUSTER_UID: "c-1"})
+    note = {names.held_note(before.uid): "c-1"}
+    patch = holding(before, note)
     assert patch is not None
     assert patch["metadata"]["resourceVersion"] == "7", "or a finalizer of others may be lost"
     held = applied(patch, before)
     assert is_held(held)
     assert cluster_uid(held) == "c-1"
     assert set(held.finalizers) == {*others, names.FINALIZER}
-    assert holding(held, {names.CLUSTER_UID: "c-1"}) is None
+    assert holding(held, note) is None
+    assert not is_held_for_another(held)
+    exported = replace(held, uid="another")
+    assert is_held_for_another(exported)
+    assert cluster_uid(exported) == ""
+    earlier = replace(held, annotations={names.CLUSTER_UID: "c-1"})
+    assert cluster_uid(earlier) == "c-1", "the version before has noted it so"
     *tests, step = releasing(held)
     assert {"op": "test", "path": step["path"], "value": names.FINALIZER} in tests
     assert held.finalizers[int(step["path"].rpartition("/")[2])] == names.FINALIZER

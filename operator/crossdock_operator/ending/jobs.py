@@ -9,9 +9,9 @@ from crossdock.errors import ConfigError, CrossdockError
 from crossdock_operator.ending.attempts import Attempts
 from crossdock_operator.ending.listing import Listing
 from crossdock_operator.ending.workers import Reach
-from crossdock_operator.errors import Refused, Stale, Vanished
+from crossdock_operator.errors import NotAllowed, Refused, Stale, Vanished
 from crossdock_operator.events import Events
-from crossdock_operator.kinds import JOB, SECRET, SHUFFLE_CLUSTER, SHUFFLE_JOB
+from crossdock_operator.kinds import JOB, SECRET, SHUFFLE_CLUSTER, SHUFFLE_JOB, Kind
 from crossdock_operator.kube import Kube
 from crossdock_operator.plan import names
 from crossdock_operator.plan.conditions import Answer
@@ -72,10 +72,7 @@ class JobEnds:
                 f"what the job has is in an earlier ShuffleCluster {cluster.key.name}",
                 hint="make a new ShuffleJob",
             )
-        notes = {names.CLUSTER_UID: cluster.uid}
-        if not uid:  # one that an earlier version holds has no note of itself, and needs none
-            notes[names.HELD] = job.uid
-        patch = holding(job, notes)
+        patch = holding(job, {names.held_note(job.uid): cluster.uid})
         if patch is None:
             return job
         self.checks.demand(cluster)
@@ -134,7 +131,16 @@ class JobEnds:
         for child in self.store.children(item, uid):
             for kind in (JOB, SECRET):
                 if child.kind == kind.name:
-                    await self.kube.delete(kind, item.key.namespace, child.name)
+                    await self._delete(kind, item, child.name)
+
+    async def _delete(self, kind: Kind, item: Item, name: str) -> None:
+        try:
+            await self.kube.delete(kind, item.key.namespace, name)
+        except NotAllowed as error:
+            if kind is not SECRET:
+                raise
+            # Roles of an earlier version do not allow it. It goes with the job, somewhat later.
+            log.warning("a connection Secret stays", job=item.key, name=name, error=str(error))
 
     async def _end(self, job: Job, *, abandoned: bool) -> Ended:
         uid = cluster_uid(job)

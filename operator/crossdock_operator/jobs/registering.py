@@ -129,12 +129,16 @@ class Registry:
             return
         key = await self._tools.workers.signing_key(cluster)
         authority = await self._tools.workers.authority(cluster)
+        made_of = f"{fingerprint(key.decode())} {fingerprint(authority)}"
+        if child is not None and child.renew_at > now and child.made_of == made_of:
+            self._tools.wake(item, child.renew_at - now)  # what was read before was older
+            return
         body = connection(
             job,
             endpoint=names.endpoint(cluster),
             token=job_token(key, job.uid),
             authority=authority,
-            made_of=f"{fingerprint(key.decode())} {fingerprint(authority)}",
+            made_of=made_of,
             renew_at=now + RENEW_SECONDS,
         )
         write = self._make if child is None else self._renew
@@ -150,9 +154,9 @@ class Registry:
             children.get(ChildKey(SECRET.name, name), _UNKNOWN).has
             for name in (names.signing_key(cluster), names.certificate(cluster))
         )
-        authority = self._tools.workers.known_authority(cluster)
-        if not certificate and authority:  # a Secret of the user's own, which is not watched
-            certificate = frozenset([fingerprint(authority)])
+        if names.certificate(cluster) and not certificate:  # the user's own, which is not watched
+            authority = self._tools.workers.known_authority(cluster)
+            certificate = frozenset([fingerprint(authority)] if authority else ())
         return child.is_good(key, certificate)
 
     async def _make(self, job: Job, name: str, body: Object) -> Object:

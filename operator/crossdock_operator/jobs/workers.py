@@ -71,7 +71,7 @@ class _Reached:
 
     def renew(self, key: bytes, authority: str, now: float) -> None:
         """Take in what was read again: jobs that run have this very client."""
-        if self.tls is not None and authority != self.authority:
+        if self.tls is not None and authority and authority != self.authority:
             _trust(authority, self.tls)
             self.authority = authority
         self.token.key, self.read_at = key, now

@@ -25,14 +25,16 @@ def is_abandoned(thing: Job | Cluster) -> bool:
 
 def is_held_for_another(job: Job) -> bool:
     """Whether what holds it came with the manifest of another job, and says nothing of this one."""
-    return job.annotations.get(names.HELD, job.uid) != job.uid
+    notes = job.annotations
+    return names.held_note(job.uid) not in notes and any(map(names.is_held_note, notes))
 
 
 def cluster_uid(job: Job) -> str:
     """Return the uid of the cluster that has a job's data; "" while none can have any."""
     if not is_held(job) or is_held_for_another(job):
         return ""
-    return job.annotations.get(names.CLUSTER_UID, "")
+    earlier = job.annotations.get(names.CLUSTER_UID, "")  # as the version before has noted it
+    return job.annotations.get(names.held_note(job.uid), earlier)
 
 
 def holding(thing: Job | Cluster, annotations: Mapping[str, str]) -> Object | None:

@@ -18,10 +18,8 @@ JOB_LABEL: Final = f"{GROUP}/job"
 FINALIZER: Final = f"{GROUP}/storage"
 """Holds a ShuffleJob or ShuffleCluster until nothing of it is left in the store."""
 CLUSTER_UID: Final = f"{GROUP}/cluster-uid"
-"""On a ShuffleJob: the ShuffleCluster that has its data, which may be gone before it, or be
-another one of the same name. On a copy: whose it is."""
-HELD: Final = f"{GROUP}/held"
-"""On a ShuffleJob: its own uid. Who exports one and applies it again copies what held the first."""
+"""On a pod or a copy: whose it is. An earlier version noted it on jobs, too."""
+_HELD: Final = f"{GROUP}/held-"
 COPY_OF: Final = f"{GROUP}/copy-of"
 USED: Final = f"{GROUP}/used"
 """On a ShuffleCluster that ever had a job: something of it may be in the store."""
@@ -93,6 +91,21 @@ def pod_labels(cluster: Cluster) -> dict[str, str]:
         "app.kubernetes.io/name": "crossdock-worker",
         "app.kubernetes.io/instance": cluster.key.name,
     }
+
+
+def held_note(job: str) -> str:
+    """Return the annotation of a ShuffleJob that names the ShuffleCluster that has its data.
+
+    That may be gone before the job, or be another one of the same name. The job's uid is in it, so
+    that a manifest of another job, exported and applied again, says nothing of this one, however
+    often it is applied.
+    """
+    return f"{_HELD}{job}"
+
+
+def is_held_note(annotation: str) -> bool:
+    """Whether an annotation is one of `held_note`, of whichever job."""
+    return annotation.startswith(_HELD)
 
 
 def own_labels(cluster: Cluster) -> dict[str, str]:
