@@ -32,7 +32,10 @@ class AttachedEnds:
         uid = job.uid
         if uid in self._dropped:
             return ""
-        if uid not in self._asked and time.monotonic() >= self._not_before.get(uid, 0.0):
+        left = self._not_before.get(uid, 0.0) - time.monotonic()
+        if uid not in self._asked and left > 0:  # somebody else had it looked at: see `Queue.add`
+            self._tools.wake(Item(SHUFFLE_JOB.name, job.key), left)
+        elif uid not in self._asked:
             try:
                 client = await self._tools.workers.client(cluster)
             except Unavailable as error:

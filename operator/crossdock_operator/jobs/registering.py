@@ -80,7 +80,10 @@ class Registry:
         if uid in self._done or (not job.spec.stages and is_true(job.status, "Ready")):
             return ""
         _, not_before = self._failures.get(uid, (0, 0.0))
-        if uid not in self._asked and time.monotonic() >= not_before:
+        left = not_before - time.monotonic()
+        if uid not in self._asked and left > 0:  # somebody else had it looked at: see `Queue.add`
+            self._tools.wake(Item(SHUFFLE_JOB.name, job.key), left)
+        elif uid not in self._asked:
             client = await self._tools.workers.client(cluster)
             self._asked.add(uid)
             self._tools.workers.ask(
