@@ -29,9 +29,8 @@ class Intake:
             if item is not None:
                 self.queue.add(item)
                 if kind == SECRET and item.kind == SHUFFLE_CLUSTER.name:
-                    self._jobs_of(
-                        item.key
-                    )  # it may have keys that open the cluster, or its authority
+                    # It may have keys that open the cluster, or its authority.
+                    self._jobs_of(item.key)
 
     def lost(self, item: Item, version: int) -> bool:
         """Take in that a list of this resourceVersion lacks an object; return if it is news."""
